@@ -1,0 +1,218 @@
+#include "context.h"
+
+#include "addon_data.h"
+#include "promise.h"
+
+#include <cstring>
+
+namespace ps {
+
+namespace {
+
+template <class Array, class T> std::vector<T> to_vector(const Napi::Value & value) {
+    const Array array = value.As<Array>();
+    return std::vector<T>(array.Data(), array.Data() + array.ElementLength());
+}
+
+std::vector<int32_t> to_ints(const Napi::Value & value) { return to_vector<Napi::Int32Array, int32_t>(value); }
+
+template <class Array, class T> Array to_array(Napi::Env env, const std::vector<T> & values) {
+    Array array = Array::New(env, values.size());
+    std::copy(values.begin(), values.end(), array.Data());
+    return array;
+}
+
+SiteKey to_site_key(const Napi::Object & object) {
+    const std::string site = object.Get("site").As<Napi::String>();
+    return site == "embed" ? SiteKey{Site::embed, 0}
+                           : SiteKey{Site::resid_out, object.Get("layer").As<Napi::Number>().Int32Value()};
+}
+
+// Rows of one site, with their vectors if they are to be written.
+template <class Entry> std::vector<Entry> to_site_rows(const Napi::Value & value) {
+    const auto list = value.As<Napi::Array>();
+    std::vector<Entry> entries;
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+        const auto object = list.Get(i).As<Napi::Object>();
+        Entry entry{to_site_key(object), to_ints(object.Get("rows")), {}};
+        if constexpr (std::is_same_v<Entry, SiteWrite>) {
+            entry.states = to_vector<Napi::Float32Array, float>(object.Get("vectors"));
+        }
+        entries.push_back(std::move(entry));
+    }
+    return entries;
+}
+
+Napi::Object to_object(Napi::Env env, const LogitResults & results) {
+    std::vector<int32_t> top_ids, tracked_ranks;
+    std::vector<float> top_logprobs, tracked_logprobs;
+    std::vector<uint8_t> finite;
+    for (const Reduced & row : results.reduced) {
+        finite.push_back(row.finite ? 1 : 0);
+        top_ids.insert(top_ids.end(), row.top_ids.begin(), row.top_ids.end());
+        top_logprobs.insert(top_logprobs.end(), row.top_logprobs.begin(), row.top_logprobs.end());
+        tracked_ranks.insert(tracked_ranks.end(), row.tracked_rank.begin(), row.tracked_rank.end());
+        tracked_logprobs.insert(tracked_logprobs.end(), row.tracked_logprob.begin(), row.tracked_logprob.end());
+    }
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("finite", to_array<Napi::Uint8Array>(env, finite));
+    out.Set("topIds", to_array<Napi::Int32Array>(env, top_ids));
+    out.Set("topLogprobs", to_array<Napi::Float32Array>(env, top_logprobs));
+    out.Set("trackedRanks", to_array<Napi::Int32Array>(env, tracked_ranks));
+    out.Set("trackedLogprobs", to_array<Napi::Float32Array>(env, tracked_logprobs));
+    if (!results.logits.empty()) {
+        out.Set("logits", to_array<Napi::Float32Array>(env, results.logits));
+    }
+    return out;
+}
+
+struct Decoded {
+    Step step;
+    LogitResults results;
+};
+
+} // namespace
+
+void Context::define(Napi::Env env) {
+    addon_data(env).context_class = Napi::Persistent(DefineClass(env, "Context",
+                                                                 {
+                                                                     InstanceMethod<&Context::describe>("describe"),
+                                                                     InstanceMethod<&Context::decode>("decode"),
+                                                                     InstanceMethod<&Context::lens>("lens"),
+                                                                     InstanceMethod<&Context::clear>("clear"),
+                                                                     InstanceMethod<&Context::copy_sequence>("copySequence"),
+                                                                     InstanceMethod<&Context::remove_sequence>("removeSequence"),
+                                                                     InstanceMethod<&Context::close>("close"),
+                                                                 }));
+}
+
+Napi::Object Context::wrap(Napi::Env env, std::shared_ptr<Decoder> decoder) {
+    live_decoders().add(decoder);
+    return addon_data(env).context_class.New({Napi::External<std::shared_ptr<Decoder>>::New(env, &decoder)});
+}
+
+Context::Context(const Napi::CallbackInfo & info) : Napi::ObjectWrap<Context>(info) {
+    if (!info[0].IsExternal()) {
+        throw Napi::TypeError::New(info.Env(), "A context is made by a model.");
+    }
+    decoder_ = *info[0].As<Napi::External<std::shared_ptr<Decoder>>>().Data();
+}
+
+std::shared_ptr<Decoder> Context::idle(Napi::Env env) const {
+    if (decoder_ == nullptr) {
+        throw coded_error(env, "closed", "The context was closed.");
+    }
+    if (*busy_) {
+        throw coded_error(env, "busy", "The context is decoding; wait for the last call to settle.");
+    }
+    return decoder_;
+}
+
+template <class Result>
+Napi::Promise Context::run(Napi::Env env, std::function<Result(Decoder &)> work,
+                           std::function<Napi::Value(Napi::Env, Result &)> settle) {
+    std::shared_ptr<Decoder> decoder = idle(env);
+    *busy_ = true;
+    return PromiseWorker<Result>::start(
+        env,
+        [decoder, busy = busy_, work] {
+            struct Rest {
+                std::atomic<bool> & busy;
+                ~Rest() { busy = false; }
+            } rest{*busy};
+            return work(*decoder);
+        },
+        std::move(settle));
+}
+
+Napi::Value Context::describe(const Napi::CallbackInfo & info) {
+    const Napi::Env env = info.Env();
+    const std::shared_ptr<Decoder> decoder = idle(env);
+    Napi::Object sites = Napi::Object::New(env);
+    sites.Set("embed", decoder->sites().name({Site::embed, 0}));
+    Napi::Array blocks = Napi::Array::New(env);
+    for (int il = 0; il < decoder->sites().n_layer(); ++il) {
+        blocks.Set((uint32_t) il, decoder->sites().name({Site::resid_out, il}));
+    }
+    sites.Set("resid_out", blocks);
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("memoryBytes", (double) decoder->memory_bytes());
+    out.Set("sites", sites);
+    return out;
+}
+
+Napi::Value Context::decode(const Napi::CallbackInfo & info) {
+    const auto in = info[0].As<Napi::Object>();
+    Step step;
+    step.tokens = to_ints(in.Get("tokens"));
+    step.positions = to_ints(in.Get("positions"));
+    step.sequences = to_ints(in.Get("sequences"));
+    step.outputs = to_vector<Napi::Uint8Array, int8_t>(in.Get("outputs"));
+    step.reads = to_site_rows<SiteRead>(in.Get("captures"));
+    step.writes = to_site_rows<SiteWrite>(in.Get("edits"));
+    const auto readings = in.Get("readings").As<Napi::Object>();
+    step.top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
+    step.keep_logits = readings.Get("logits").As<Napi::Boolean>();
+    const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));
+    for (int32_t row : to_ints(readings.Get("rows"))) {
+        step.logit_reads.push_back({row, tracked});
+    }
+    auto shared = std::make_shared<Step>(std::move(step));
+    return run<Decoded>(
+        info.Env(),
+        [shared](Decoder & decoder) {
+            Decoded out;
+            out.results = decoder.decode(*shared);
+            out.step = std::move(*shared);
+            return out;
+        },
+        [](Napi::Env env, Decoded & decoded) -> Napi::Value {
+            Napi::Array captures = Napi::Array::New(env, decoded.step.reads.size());
+            for (size_t i = 0; i < decoded.step.reads.size(); ++i) {
+                captures.Set((uint32_t) i, to_array<Napi::Float32Array>(env, decoded.step.reads[i].states));
+            }
+            Napi::Object out = Napi::Object::New(env);
+            out.Set("captures", captures);
+            out.Set("readings", to_object(env, decoded.results));
+            return out;
+        });
+}
+
+Napi::Value Context::lens(const Napi::CallbackInfo & info) {
+    const Napi::Env env = info.Env();
+    auto states = std::make_shared<std::vector<float>>(to_vector<Napi::Float32Array, float>(info[0]));
+    const auto readings = info[1].As<Napi::Object>();
+    const int32_t n = info[2].As<Napi::Number>().Int32Value();
+    const int32_t top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
+    const bool keep_logits = readings.Get("logits").As<Napi::Boolean>();
+    const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));
+    return run<LogitResults>(
+        env,
+        [=](Decoder & decoder) { return decoder.lens(states->data(), n, top_k, tracked, keep_logits); },
+        [](Napi::Env env, LogitResults & results) -> Napi::Value { return to_object(env, results); });
+}
+
+void Context::clear(const Napi::CallbackInfo & info) { idle(info.Env())->clear(); }
+
+void Context::copy_sequence(const Napi::CallbackInfo & info) {
+    idle(info.Env())
+        ->copy_sequence(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value());
+}
+
+void Context::remove_sequence(const Napi::CallbackInfo & info) {
+    try {
+        idle(info.Env())
+            ->remove_sequence(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value());
+    } catch (const Error & error) {
+        throw coded_error(info.Env(), error.code, error.what());
+    }
+}
+
+void Context::close(const Napi::CallbackInfo &) {
+    if (decoder_ != nullptr) {
+        decoder_->abort();
+        decoder_.reset();
+    }
+}
+
+} // namespace ps

@@ -1,0 +1,280 @@
+#include "decoder.h"
+
+#include "error.h"
+#include "lens.h"
+#include "log.h"
+#include "model_handle.h"
+#include "parallel.h"
+
+#include "llama-ext.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ps {
+
+namespace {
+
+std::string with_log(const std::string & message) {
+    const std::string log = log_take();
+    return log.empty() ? message : message + " llama.cpp says: " + log;
+}
+
+bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted); }
+
+// The graph callback has to be given when the context is made, before the sites are known.
+bool on_node(ggml_tensor * node, bool ask, void * tap) {
+    Tap * armed = static_cast<std::unique_ptr<Tap> *>(tap)->get();
+    return armed != nullptr ? Tap::on_node(node, ask, armed) : !ask;
+}
+
+} // namespace
+
+Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options)
+    : model_(std::move(model)), options_(options) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = options_.n_ctx;
+    params.n_batch = options_.n_batch;
+    params.n_ubatch = options_.n_batch;
+    params.n_seq_max = options_.n_sequences;
+    params.n_outputs_max = options_.n_outputs;
+    params.n_threads = options_.n_threads;
+    params.n_threads_batch = options_.n_threads;
+    params.flash_attn_type = options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.type_k = options_.type_k;
+    params.type_v = options_.type_v;
+    params.kv_unified = true;
+    params.swa_full = true; // sequences are cut back and copied, which a windowed cache can't do
+    params.no_perf = true;
+    params.cb_eval = on_node;
+    params.cb_eval_user_data = &tap_;
+    params.abort_callback = on_abort;
+    params.abort_callback_data = &aborted_;
+
+    log_take();
+    ctx_ = llama_init_from_model(model_->model, params);
+    if (ctx_ == nullptr) {
+        throw Error("out_of_memory", with_log("A context of " + std::to_string(options_.n_ctx) +
+                                              " cells could not be made; use a smaller -c, fewer rows, or another "
+                                              "K/V type."));
+    }
+    try {
+        n_embd_ = llama_model_n_embd(model_->model);
+        n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
+        const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
+        ggml_cgraph * graph = llama_graph_reserve(ctx_, n_tokens, 1, std::min<uint32_t>(2, n_tokens));
+        if (graph == nullptr) {
+            throw Error("out_of_memory", with_log("The compute graph could not be reserved."));
+        }
+        SiteNames names = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
+        sites_ = std::make_unique<SiteTable>(std::move(names.embed), std::move(names.resid_out));
+        tap_ = std::make_unique<Tap>(*sites_, n_embd_);
+    } catch (...) {
+        llama_free(ctx_);
+        throw;
+    }
+}
+
+Decoder::~Decoder() {
+    lens_.reset();
+    llama_free(ctx_);
+}
+
+size_t Decoder::memory_bytes() const {
+    size_t bytes = 0;
+    for (const auto & [type, memory] : llama_get_memory_breakdown(ctx_)) {
+        bytes += memory.context;
+    }
+    return bytes;
+}
+
+// llama.cpp ends the process on what is refused here.
+void Decoder::check(const Step & step) const {
+    const size_t n = step.tokens.size();
+    const auto refuse = [](const std::string & reason) { throw Error("engine", reason); };
+    if (aborted_) {
+        throw Error("closed", "The context was closed.");
+    }
+    if (n == 0 || n > options_.n_batch) {
+        refuse("A decode takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " + std::to_string(n) + ".");
+    }
+    if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
+        refuse("Tokens, positions, sequences and outputs must be lists of one length.");
+    }
+    std::vector<llama_pos> next(options_.n_sequences, -1);
+    llama_memory_t memory = llama_get_memory(ctx_);
+    for (size_t i = 0; i < n; ++i) {
+        if (step.tokens[i] < 0 || step.tokens[i] >= n_vocab_) {
+            refuse("Token id " + std::to_string(step.tokens[i]) + " is outside the vocabulary of " +
+                   std::to_string(n_vocab_) + ".");
+        }
+        const llama_seq_id sequence = step.sequences[i];
+        if (sequence < 0 || sequence >= (llama_seq_id) options_.n_sequences) {
+            refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
+                   std::to_string(options_.n_sequences) + ".");
+        }
+        if (next[sequence] < 0) {
+            next[sequence] = memory != nullptr ? llama_memory_seq_pos_max(memory, sequence) + 1 : 0;
+        }
+        if (step.positions[i] != next[sequence]++) {
+            refuse("Position " + std::to_string(step.positions[i]) + " of sequence " + std::to_string(sequence) +
+                   " does not follow the one before.");
+        }
+    }
+    const auto n_outputs = std::count(step.outputs.begin(), step.outputs.end(), 1);
+    if (n_outputs > (int64_t) options_.n_outputs) {
+        refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) + " tokens, not " +
+               std::to_string(n_outputs) + ".");
+    }
+    const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & tokens) {
+        if (key.layer < 0 || key.layer >= sites_->n_layer()) {
+            refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
+                   std::to_string(sites_->n_layer()) + ".");
+        }
+        for (int32_t token : tokens) {
+            if (token < 0 || token >= (int32_t) n) {
+                refuse("Row " + std::to_string(token) + " is outside the batch of " + std::to_string(n) + ".");
+            }
+        }
+    };
+    for (const SiteRead & read : step.reads) {
+        check_rows(read.key, read.tokens);
+    }
+    for (const SiteWrite & write : step.writes) {
+        check_rows(write.key, write.tokens);
+        if (write.states.size() != write.tokens.size() * n_embd_) {
+            refuse("Vectors of width " + std::to_string(n_embd_) + " are needed at " + to_string(write.key) + ".");
+        }
+        if (!all_finite(write.states.data(), write.states.size())) {
+            throw Error("not_finite", "A vector to be written at " + to_string(write.key) + " holds NaN or infinity.");
+        }
+    }
+    for (const LogitRead & read : step.logit_reads) {
+        if (read.token < 0 || read.token >= (int32_t) n || step.outputs[read.token] != 1) {
+            refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
+        }
+    }
+}
+
+LogitResults Decoder::decode(Step & step) {
+    check(step);
+    const int32_t n = (int32_t) step.tokens.size();
+    std::vector<int32_t> n_seq(n, 1);
+    std::vector<llama_seq_id *> seq_ids(n);
+    std::vector<int32_t> output_index(n, -1);
+    int32_t n_outputs = 0;
+    for (int32_t i = 0; i < n; ++i) {
+        seq_ids[i] = &step.sequences[i];
+        if (step.outputs[i] == 1) {
+            output_index[i] = n_outputs++;
+        }
+    }
+    llama_batch batch = {
+        n, step.tokens.data(), nullptr, step.positions.data(), n_seq.data(), seq_ids.data(), step.outputs.data(),
+    };
+
+    log_take();
+    tap_->arm(step.reads, step.writes, std::move(output_index));
+    const int32_t status = llama_decode(ctx_, batch);
+    if (status == 0) {
+        llama_synchronize(ctx_);
+    }
+    if (status != 0) {
+        try {
+            tap_->disarm();
+        } catch (const Error &) {
+            // the decode's own failure is the one to report
+        }
+        if (aborted_ || status == 2) {
+            throw Error("closed", "The context was closed during a decode.");
+        }
+        if (status == 1) {
+            throw Error("context_full", "The context of " + std::to_string(options_.n_ctx) +
+                                            " cells has no room for " + std::to_string(n) +
+                                            " more tokens; use a larger -c or fewer rows.");
+        }
+        throw Error("engine", with_log("The decode of " + std::to_string(n) + " tokens failed with status " +
+                                       std::to_string(status) + "."));
+    }
+    tap_->disarm();
+
+    std::vector<const float *> rows;
+    std::vector<const std::vector<int32_t> *> tracked;
+    for (const LogitRead & read : step.logit_reads) {
+        const float * logits = llama_get_logits_ith(ctx_, read.token);
+        if (logits == nullptr) {
+            throw Error("engine", with_log("The logits of row " + std::to_string(read.token) + " are missing."));
+        }
+        rows.push_back(logits);
+        tracked.push_back(&read.tracked);
+    }
+    return reduce(rows, tracked, step.top_k, step.keep_logits);
+}
+
+LogitResults Decoder::reduce(const std::vector<const float *> & rows,
+                             const std::vector<const std::vector<int32_t> *> & tracked, int32_t top_k,
+                             bool keep_logits) const {
+    for (const auto * tokens : tracked) {
+        for (int32_t token : *tokens) {
+            if (token < 0 || token >= n_vocab_) {
+                throw Error("engine", "Token id " + std::to_string(token) + " is outside the vocabulary of " +
+                                          std::to_string(n_vocab_) + ".");
+            }
+        }
+    }
+    LogitResults results;
+    results.reduced.resize(rows.size());
+    if (keep_logits) {
+        results.logits.resize(rows.size() * (size_t) n_vocab_);
+    }
+    parallel_for((int) rows.size(), options_.n_threads, [&](int i) {
+        results.reduced[i] = reduce_logits(rows[i], n_vocab_, top_k, tracked[i]->data(), tracked[i]->size());
+        if (keep_logits) {
+            std::memcpy(results.logits.data() + (size_t) i * n_vocab_, rows[i], sizeof(float) * n_vocab_);
+        }
+    });
+    return results;
+}
+
+void Decoder::clear() { llama_memory_clear(llama_get_memory(ctx_), false); }
+
+void Decoder::copy_sequence(llama_seq_id from, llama_seq_id to) {
+    llama_memory_seq_cp(llama_get_memory(ctx_), from, to, -1, -1);
+}
+
+void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
+    if (!llama_memory_seq_rm(llama_get_memory(ctx_), sequence, first, -1)) {
+        throw Error("engine", "This model's memory can't be cut back to " + std::to_string(first) + " tokens.");
+    }
+}
+
+LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k, const std::vector<int32_t> & tracked,
+                           bool keep_logits) {
+    if (aborted_) {
+        throw Error("closed", "The context was closed.");
+    }
+    if (!all_finite(states, (size_t) n * n_embd_)) {
+        throw Error("not_finite", "A state given to the lens holds NaN or infinity.");
+    }
+    if (lens_ == nullptr) {
+        lens_ = std::make_unique<Lens>(model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}),
+                                       options_.n_threads);
+    }
+    LogitResults results;
+    const int32_t chunk = (int32_t) std::min(options_.n_outputs, options_.n_batch);
+    for (int32_t begin = 0; begin < n; begin += chunk) {
+        const int32_t rows = std::min(chunk, n - begin);
+        const std::vector<float> & logits = lens_->logits(states + (size_t) begin * n_embd_, rows);
+        std::vector<const float *> row_logits;
+        for (int32_t i = 0; i < rows; ++i) {
+            row_logits.push_back(logits.data() + (size_t) i * n_vocab_);
+        }
+        const std::vector<const std::vector<int32_t> *> row_tracked(rows, &tracked);
+        LogitResults part = reduce(row_logits, row_tracked, top_k, keep_logits);
+        std::move(part.reduced.begin(), part.reduced.end(), std::back_inserter(results.reduced));
+        results.logits.insert(results.logits.end(), part.logits.begin(), part.logits.end());
+    }
+    return results;
+}
+
+} // namespace ps

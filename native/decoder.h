@@ -1,0 +1,102 @@
+// One llama_context: decodes batches of tokens while states are read and overwritten, and reduces the
+// logits. Knows tokens, sequences, layers and rows; knows no JavaScript and no experiment.
+#pragma once
+
+#include "reduce.h"
+#include "sites.h"
+#include "tap.h"
+
+#include "llama.h"
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ps {
+
+struct ModelHandle;
+
+struct DecoderOptions {
+    uint32_t n_ctx = 0;         // K/V cells, shared by all sequences
+    uint32_t n_batch = 0;       // most tokens of one decode; always one micro-batch, so that rows keep their order
+    uint32_t n_sequences = 1;
+    uint32_t n_outputs = 0;     // most tokens of one decode whose logits are computed
+    int32_t n_threads = 1;
+    bool flash_attention = true;
+    ggml_type type_k = GGML_TYPE_F16;
+    ggml_type type_v = GGML_TYPE_F16;
+};
+
+// One token of the batch whose next-token distribution is read.
+struct LogitRead {
+    int32_t token;
+    std::vector<int32_t> tracked;
+};
+
+struct Step {
+    std::vector<llama_token> tokens;
+    std::vector<llama_pos> positions; // each sequence goes on where it ended
+    std::vector<llama_seq_id> sequences;
+    std::vector<int8_t> outputs; // 1: compute the logits (and keep the last block's row) of this token
+    std::vector<SiteRead> reads;
+    std::vector<SiteWrite> writes;
+    std::vector<LogitRead> logit_reads;
+    int32_t top_k = 0;
+    bool keep_logits = false;
+};
+
+struct LogitResults {
+    std::vector<Reduced> reduced;
+    std::vector<float> logits; // (reads, n_vocab) if asked for
+};
+
+class Lens;
+
+class Decoder {
+public:
+    Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options);
+    ~Decoder();
+    Decoder(const Decoder &) = delete;
+    Decoder & operator=(const Decoder &) = delete;
+
+    const DecoderOptions & options() const { return options_; }
+    const SiteTable & sites() const { return *sites_; }
+    // Bytes of the K/V cache (or recurrent state) of this context.
+    size_t memory_bytes() const;
+
+    // Fills the states of step.reads. Throws Error; whatever is thrown, the next step is clean once the
+    // sequences it touched are removed.
+    LogitResults decode(Step & step);
+
+    void clear();
+    void copy_sequence(llama_seq_id from, llama_seq_id to);
+    // Removes the positions from `first` on.
+    void remove_sequence(llama_seq_id sequence, llama_pos first);
+
+    // Final norm and unembedding of states (n, n_embd), by a graph of their own.
+    // Throws Error("no_site") with the reason where the model's graph does not allow it.
+    LogitResults lens(const float * states, int32_t n, int32_t top_k, const std::vector<int32_t> & tracked,
+                      bool keep_logits);
+
+    // From any thread: a decode under way ends early and throws Error("closed"), as does each later call.
+    void abort() { aborted_ = true; }
+    bool aborted() const { return aborted_; }
+
+private:
+    void check(const Step & step) const;
+    LogitResults reduce(const std::vector<const float *> & rows, const std::vector<const std::vector<int32_t> *> & tracked,
+                        int32_t top_k, bool keep_logits) const;
+
+    std::shared_ptr<ModelHandle> model_;
+    DecoderOptions options_;
+    std::unique_ptr<SiteTable> sites_;
+    std::unique_ptr<Tap> tap_;
+    std::unique_ptr<Lens> lens_;
+    std::atomic<bool> aborted_{false};
+    llama_context * ctx_ = nullptr;
+    int64_t n_embd_ = 0;
+    int32_t n_vocab_ = 0;
+};
+
+} // namespace ps

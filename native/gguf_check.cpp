@@ -1,0 +1,159 @@
+#include "gguf_check.h"
+
+#include "error.h"
+#include "log.h"
+
+#include "ggml-cpp.h"
+#include "gguf.h"
+
+#include <filesystem>
+#include <optional>
+
+namespace ps {
+
+namespace {
+
+class File {
+public:
+    explicit File(const std::string & path) : path_(path) {
+        log_take();
+        gguf_.reset(gguf_init_from_file(path.c_str(), {true, nullptr}));
+        if (gguf_ == nullptr) {
+            const std::string log = log_take();
+            refuse("is not a readable GGUF file" + (log.empty() ? "" : " (" + log + ")"));
+        }
+    }
+
+    [[noreturn]] void refuse(const std::string & reason) const {
+        throw Error("bad_model", "The file " + path_ + " " + reason + ".");
+    }
+
+    const gguf_context * get() const { return gguf_.get(); }
+
+    std::optional<std::string> text(const std::string & key) const {
+        const int64_t id = gguf_find_key(get(), key.c_str());
+        if (id < 0) {
+            return std::nullopt;
+        }
+        if (gguf_get_kv_type(get(), id) != GGUF_TYPE_STRING) {
+            refuse("has a key " + key + " that is not a text");
+        }
+        return gguf_get_val_str(get(), id);
+    }
+
+    std::optional<int64_t> integer(const std::string & key) const {
+        const int64_t id = gguf_find_key(get(), key.c_str());
+        if (id < 0) {
+            return std::nullopt;
+        }
+        switch (gguf_get_kv_type(get(), id)) {
+            case GGUF_TYPE_UINT8: return gguf_get_val_u8(get(), id);
+            case GGUF_TYPE_INT8: return gguf_get_val_i8(get(), id);
+            case GGUF_TYPE_UINT16: return gguf_get_val_u16(get(), id);
+            case GGUF_TYPE_INT16: return gguf_get_val_i16(get(), id);
+            case GGUF_TYPE_UINT32: return gguf_get_val_u32(get(), id);
+            case GGUF_TYPE_INT32: return gguf_get_val_i32(get(), id);
+            case GGUF_TYPE_UINT64: return (int64_t) gguf_get_val_u64(get(), id);
+            case GGUF_TYPE_INT64: return gguf_get_val_i64(get(), id);
+            case GGUF_TYPE_BOOL: return gguf_get_val_bool(get(), id) ? 1 : 0;
+            case GGUF_TYPE_ARRAY: return std::nullopt; // one value for each block: llama.cpp's to judge
+            default: refuse("has a key " + key + " that is not a whole number");
+        }
+    }
+
+    // The data of every tensor must lie within the file: llama.cpp maps it and would read beyond.
+    void check_data() const {
+        const uint64_t size = std::filesystem::file_size(path_);
+        for (int64_t i = 0; i < gguf_get_n_tensors(get()); ++i) {
+            const uint64_t end =
+                gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) + gguf_get_tensor_size(get(), i);
+            if (end > size) {
+                refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) + " ends at byte " +
+                       std::to_string(end) + " of " + std::to_string(size) + "; download it again");
+            }
+        }
+    }
+
+    bool has_key(const std::string & key) const { return gguf_find_key(get(), key.c_str()) >= 0; }
+
+    bool has_tensor(const char * name) const { return gguf_find_tensor(get(), name) >= 0; }
+
+private:
+    std::string path_;
+    gguf_context_ptr gguf_;
+};
+
+void check_vocabulary(const File & file) {
+    if (!file.text("tokenizer.ggml.model")) {
+        file.refuse("has no vocabulary (tokenizer.ggml.model)");
+    }
+    const int64_t id = gguf_find_key(file.get(), "tokenizer.ggml.tokens");
+    if (id < 0 || gguf_get_kv_type(file.get(), id) != GGUF_TYPE_ARRAY ||
+        gguf_get_arr_type(file.get(), id) != GGUF_TYPE_STRING || gguf_get_arr_n(file.get(), id) == 0) {
+        file.refuse("has no vocabulary (tokenizer.ggml.tokens)");
+    }
+    const auto n_vocab = (int64_t) gguf_get_arr_n(file.get(), id);
+    for (const char * key : {"bos", "eos", "unknown", "padding", "separator"}) {
+        const std::string name = std::string("tokenizer.ggml.") + key + "_token_id";
+        const auto token = file.integer(name);
+        if (token && *token != UINT32_MAX && (*token < 0 || *token >= n_vocab)) {
+            file.refuse("names token " + std::to_string(*token) + " as " + name + ", outside its vocabulary of " +
+                        std::to_string(n_vocab));
+        }
+    }
+}
+
+} // namespace
+
+GgufSummary check_gguf(const std::vector<std::string> & paths) {
+    const File first(paths.at(0));
+    const auto architecture = first.text("general.architecture");
+    if (!architecture || architecture->empty()) {
+        first.refuse("does not say its architecture (general.architecture): it is not a language model");
+    }
+    const auto need = [&](const char * key) {
+        const std::string name = *architecture + "." + key;
+        const auto value = first.integer(name);
+        if (!value || *value < 1) {
+            first.refuse("does not say " + name + ", or says less than 1");
+        }
+        return *value;
+    };
+    GgufSummary summary{*architecture, need("block_count")};
+    const int64_t n_embd = need("embedding_length");
+    need("context_length");
+    // llama.cpp divides by it; models without attention write 0 or leave it out
+    const auto n_head = first.integer(*architecture + ".attention.head_count");
+    const bool recurrent = first.has_key(*architecture + ".ssm.state_size") || first.has_key(*architecture + ".wkv.head_size");
+    if (n_head && *n_head < 1 && !recurrent) {
+        first.refuse("says that its attention has " + std::to_string(*n_head) + " heads");
+    }
+    if (first.integer(*architecture + ".attention.causal").value_or(1) == 0 ||
+        first.integer(*architecture + ".pooling_type").value_or(0) > 0) {
+        first.refuse("is an embedding model (" + *architecture +
+                     "), which has no next token to read; take a causal language model");
+    }
+    check_vocabulary(first);
+
+    bool has_blocks = false;
+    bool has_embedding = false;
+    for (size_t part = 0; part < paths.size(); ++part) {
+        const File file(paths[part]);
+        file.check_data();
+        has_blocks = has_blocks || gguf_get_n_tensors(file.get()) > 1;
+        if (file.has_tensor("token_embd.weight")) {
+            has_embedding = true;
+            const int64_t id = gguf_find_tensor(file.get(), "token_embd.weight");
+            const size_t row = ggml_row_size(gguf_get_tensor_type(file.get(), id), n_embd);
+            if (row == 0 || gguf_get_tensor_size(file.get(), id) % row != 0) {
+                file.refuse("has token embeddings that are not " + std::to_string(n_embd) + " wide");
+            }
+        }
+    }
+    if (!has_blocks || !has_embedding) {
+        first.refuse("holds a vocabulary but no weights; take the whole model");
+    }
+    return summary;
+}
+
+} // namespace ps

@@ -1,0 +1,148 @@
+// Builds the addon for each variant (cpu, cuda, vulkan, metal) of the prebuilt llama.cpp libraries that
+// node-llama-cpp has installed. llama.cpp itself is not compiled: its headers come from the source bundle
+// inside node-llama-cpp, and the addon is linked to the libraries.
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const build = path.join(root, 'build');
+
+class InstallError extends Error {}
+
+try {
+  main();
+} catch (error) {
+  if (!(error instanceof InstallError)) throw error;
+  process.stderr.write(`patchscopes: ${error.message}\n`);
+  process.exitCode = 1;
+}
+
+function main() {
+  for (const [tool, advice] of [
+    ['git', 'git (Debian: apt install git; macOS: xcode-select --install)'],
+    ['cmake', 'CMake 3.15 or later (Debian: apt install cmake; macOS: brew install cmake)'],
+  ]) {
+    if (!runs(tool, ['--version'])) throw new InstallError(`${tool} is missing: install ${advice}.`);
+  }
+  if (![process.env.CXX, 'c++', 'g++', 'clang++'].some((compiler) => compiler && runs(compiler, ['--version']))) {
+    throw new InstallError(
+      'a C++ compiler is missing: install one (Debian: apt install g++; macOS: xcode-select --install).',
+    );
+  }
+  const engine = path.dirname(path.dirname(fileURLToPath(import.meta.resolve('node-llama-cpp'))));
+  const { version } = readJson(path.join(engine, 'package.json'));
+  const { release } = readJson(path.join(engine, 'llama', 'binariesGithubRelease.json'));
+  const variants = findVariants(engine, release);
+  const headers = checkOutHeaders(path.join(engine, 'llama', 'gitRelease.bundle'), release);
+  const output = compile(headers, variants);
+  const built = variants.map(({ variant, directory }) => ({
+    variant,
+    addon: path.relative(build, path.join(output, `patchscopes-${variant}.node`)),
+    libraries: path.relative(build, directory),
+  }));
+  fs.writeFileSync(
+    path.join(build, 'built.json'),
+    `${JSON.stringify({ llamaCpp: release, nodeLlamaCpp: version, variants: built }, null, 2)}\n`,
+  );
+  process.stdout.write(
+    `patchscopes: addon built for ${variants.map(({ variant }) => variant).join(', ')} (llama.cpp ${release}).\n`,
+  );
+}
+
+/** Each folder of prebuilt libraries that is for this machine, told by its own build record. */
+function findVariants(engine, release) {
+  const platform = { linux: 'linux', darwin: 'mac' }[process.platform];
+  if (platform === undefined) {
+    throw new InstallError(`${process.platform} is not supported yet: use Linux (WSL on Windows) or macOS.`);
+  }
+  const variants = new Map();
+  for (const folder of createRequire(path.join(engine, 'package.json')).resolve.paths('@node-llama-cpp')) {
+    for (const record of findBuildRecords(path.join(folder, '@node-llama-cpp'))) {
+      const { buildOptions } = readJson(record);
+      const variant = buildOptions.gpu || 'cpu';
+      if (
+        buildOptions.platform === platform &&
+        buildOptions.arch === process.arch &&
+        buildOptions.llamaCpp.release === release &&
+        !variants.has(variant)
+      ) {
+        variants.set(variant, { variant, directory: path.dirname(record) });
+      }
+    }
+  }
+  if (variants.size === 0) {
+    throw new InstallError(
+      `there are no prebuilt llama.cpp ${release} libraries for ${process.platform}-${process.arch}: install with optional dependencies (npm ci without --omit=optional).`,
+    );
+  }
+  return [...variants.values()].sort((a, b) => a.variant.localeCompare(b.variant));
+}
+
+function findBuildRecords(scope) {
+  if (!fs.existsSync(scope)) return [];
+  return fs.readdirSync(scope).flatMap((name) => {
+    const bins = path.join(scope, name, 'bins');
+    if (!fs.existsSync(bins)) return [];
+    return fs
+      .readdirSync(bins)
+      .map((bin) => path.join(bins, bin, '_nlcBuildMetadata.json'))
+      .filter((record) => fs.existsSync(record));
+  });
+}
+
+/** The headers of the very source the libraries were built from. */
+function checkOutHeaders(bundle, release) {
+  const headers = path.join(build, `llama.cpp-${release}`);
+  if (fs.existsSync(headers)) return headers;
+  fs.mkdirSync(build, { recursive: true });
+  const work = fs.mkdtempSync(path.join(build, 'checkout-'));
+  try {
+    run('git', ['clone', '--quiet', '--no-checkout', bundle, work]);
+    run('git', ['-C', work, 'checkout', '--quiet', 'HEAD', '--', 'include', 'ggml/include', 'src/llama-ext.h']);
+    fs.rmSync(path.join(work, '.git'), { recursive: true });
+    fs.renameSync(work, headers);
+  } finally {
+    fs.rmSync(work, { recursive: true, force: true });
+  }
+  return headers;
+}
+
+function compile(headers, variants) {
+  const work = path.join(build, 'addon');
+  // a cache of CMake holds absolute paths: a moved project is configured anew
+  fs.rmSync(path.join(work, 'CMakeCache.txt'), { force: true });
+  const require = createRequire(import.meta.url);
+  run(process.execPath, [
+    path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js'),
+    'build',
+    '--directory',
+    root,
+    '--out',
+    work,
+    '--parallel',
+    String(os.availableParallelism()),
+    `--CDPATCHSCOPES_HEADERS=${headers}`,
+    `--CDPATCHSCOPES_VARIANTS=${variants.map(({ variant, directory }) => `${variant}=${directory}`).join(';')}`,
+  ]);
+  return path.join(work, 'Release');
+}
+
+function runs(command, args) {
+  return spawnSync(command, args, { stdio: 'ignore' }).status === 0;
+}
+
+/** Quiet unless it fails; then what it printed is shown. */
+function run(command, args) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' });
+  if (status === 0) return;
+  process.stderr.write(`${stdout ?? ''}${stderr ?? ''}`);
+  throw new InstallError(`${path.basename(command)} ${args[0]} failed${error ? `: ${error.message}` : ' (see above)'}.`);
+}
+
+function readJson(file) {
+  return JSON.parse(fs.readFileSync(file, 'utf8'));
+}

@@ -1,0 +1,14 @@
+// llama.cpp reports the reason of a failure only in its log: the last warnings and errors are kept.
+#pragma once
+
+#include <string>
+
+namespace ps {
+
+// Routes the log of llama.cpp and ggml into memory, and to stderr too if `verbose`.
+void log_install(bool verbose);
+
+// What was logged by this process since the last call, one line, empty if nothing.
+std::string log_take();
+
+} // namespace ps

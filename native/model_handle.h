@@ -1,0 +1,35 @@
+// A loaded model and its vocabulary; knows no JavaScript.
+#pragma once
+
+#include "llama.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ps {
+
+struct ModelHandle {
+    llama_model * model = nullptr;
+    ModelHandle() = default;
+    ~ModelHandle();
+    ModelHandle(const ModelHandle &) = delete;
+    ModelHandle & operator=(const ModelHandle &) = delete;
+
+    const llama_vocab * vocab() const { return llama_model_get_vocab(model); }
+    // Empty where the model has no such key.
+    std::string metadata(const std::string & key) const;
+
+    std::vector<llama_token> tokenize(const std::string & text, bool bos, bool special) const;
+    // Special tokens give their written form.
+    std::string token_bytes(llama_token token) const;
+};
+
+// n_gpu_layers: 0 uses the CPU alone; otherwise the blocks that go to the GPU devices, the output counting as one.
+// Throws Error("bad_model" | "out_of_memory"). The file must have passed check_gguf.
+std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_layers);
+
+// Writes `to` with all matrices in float32. Throws Error.
+void convert_to_f32(const std::string & from, const std::string & to, int32_t n_threads);
+
+} // namespace ps

@@ -1,0 +1,165 @@
+#include "reduce.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+// One build serves every x86-64 processor: the loops over the vocabulary are compiled twice, and the
+// faster version is chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define PS_WIDE __attribute__((target_clones("arch=x86-64-v3", "default"), optimize("O3")))
+#else
+#define PS_WIDE
+#endif
+
+namespace ps {
+
+namespace {
+
+constexpr int BLOCK = 256;
+
+PS_WIDE float block_max(const float * x, int n) {
+    float lanes[8];
+    for (float & lane : lanes) {
+        lane = -std::numeric_limits<float>::infinity();
+    }
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        for (int j = 0; j < 8; ++j) {
+            lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+        }
+    }
+    for (; i < n; ++i) {
+        lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+    }
+    return *std::max_element(lanes, lanes + 8);
+}
+
+PS_WIDE bool any_nan(const float * x, int n) {
+    int found = 0;
+    for (int i = 0; i < n; ++i) {
+        found |= x[i] != x[i] ? 1 : 0;
+    }
+    return found != 0;
+}
+
+// exp(x) for x <= 0, as straight-line code that compilers vectorize: range reduction to
+// |r| <= ln(2)/2 and the Taylor series of degree 7; relative error below 3e-7.
+inline float exp_of_negative(float x) {
+    x = x > -87.0f ? x : -87.0f;
+    const int k = (int) (x * 1.44269504f - 0.5f);
+    const float r = (x - (float) k * 0.693359375f) + (float) k * 2.12194440e-4f;
+    float p = 1.0f / 5040.0f;
+    p = p * r + 1.0f / 720.0f;
+    p = p * r + 1.0f / 120.0f;
+    p = p * r + 1.0f / 24.0f;
+    p = p * r + 1.0f / 6.0f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const int32_t bits = (k + 127) << 23;
+    float power_of_two;
+    std::memcpy(&power_of_two, &bits, sizeof bits);
+    return p * power_of_two;
+}
+
+// Sum of exp(x - max) over a block.
+PS_WIDE float sum_exp(const float * x, int n, float max) {
+    float lanes[8] = {0};
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        for (int j = 0; j < 8; ++j) {
+            lanes[j] += exp_of_negative(x[i + j] - max);
+        }
+    }
+    for (; i < n; ++i) {
+        lanes[0] += exp_of_negative(x[i] - max);
+    }
+    float total = 0.0f;
+    for (float lane : lanes) {
+        total += lane;
+    }
+    return total;
+}
+
+PS_WIDE int32_t count_above(const float * x, int n, float bound) {
+    int32_t count = 0;
+    for (int i = 0; i < n; ++i) {
+        count += x[i] > bound ? 1 : 0;
+    }
+    return count;
+}
+
+} // namespace
+
+Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked, size_t n_tracked) {
+    Reduced out;
+    k = std::min(k, n_vocab);
+
+    struct Candidate {
+        float logit;
+        int32_t id;
+    };
+    const auto better = [](const Candidate & a, const Candidate & b) {
+        return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+    };
+    float max = -std::numeric_limits<float>::infinity();
+    std::vector<Candidate> heap; // of the k best so far, the worst in front
+    heap.reserve(k + 1);
+    for (int begin = 0; begin < n_vocab; begin += BLOCK) {
+        const int n = std::min(BLOCK, n_vocab - begin);
+        if (any_nan(logits + begin, n)) {
+            return out;
+        }
+        const float best = block_max(logits + begin, n);
+        max = std::max(max, best);
+        if ((int32_t) heap.size() == k && (k == 0 || best <= heap.front().logit)) {
+            continue; // an equal logit has a larger id than the kept ones
+        }
+        for (int i = begin; i < begin + n; ++i) {
+            const Candidate candidate{logits[i], i};
+            if ((int32_t) heap.size() < k) {
+                heap.push_back(candidate);
+                std::push_heap(heap.begin(), heap.end(), better);
+            } else if (better(candidate, heap.front())) {
+                std::pop_heap(heap.begin(), heap.end(), better);
+                heap.back() = candidate;
+                std::push_heap(heap.begin(), heap.end(), better);
+            }
+        }
+    }
+    if (!std::isfinite(max)) {
+        return out;
+    }
+    double total = 0.0;
+    for (int begin = 0; begin < n_vocab; begin += BLOCK) {
+        total += sum_exp(logits + begin, std::min(BLOCK, n_vocab - begin), max);
+    }
+    const double log_total = std::log(total);
+    std::sort(heap.begin(), heap.end(), better);
+    for (const Candidate & candidate : heap) {
+        out.top_ids.push_back(candidate.id);
+        out.top_logprobs.push_back((float) ((double) candidate.logit - max - log_total));
+    }
+    for (size_t i = 0; i < n_tracked; ++i) {
+        const float logit = logits[tracked[i]];
+        const int32_t equal_before =
+            (int32_t) std::count(logits, logits + tracked[i], logit); // equal logits by smaller id
+        out.tracked_logprob.push_back((float) ((double) logit - max - log_total));
+        out.tracked_rank.push_back(count_above(logits, n_vocab, logit) + equal_before);
+    }
+    out.finite = true;
+    return out;
+}
+
+PS_WIDE bool all_finite(const float * values, size_t n) {
+    int found = 0;
+    for (size_t i = 0; i < n; ++i) {
+        const float magnitude = values[i] < 0.0f ? -values[i] : values[i];
+        found |= magnitude <= std::numeric_limits<float>::max() ? 0 : 1;
+    }
+    return found == 0;
+}
+
+} // namespace ps

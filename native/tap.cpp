@@ -1,0 +1,150 @@
+#include "tap.h"
+
+#include "error.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+
+namespace ps {
+
+namespace {
+
+template <class Entries> auto find_entry(Entries & entries, const SiteKey & key) {
+    return std::find_if(entries.begin(), entries.end(), [&](const auto & entry) { return entry.key == key; });
+}
+
+// Calls transfer(first row, number of rows, offset in the list) once for each run of neighbouring rows,
+// since on a device every transfer costs a round trip.
+template <class Transfer> void for_runs(const std::vector<int32_t> & rows, Transfer transfer) {
+    for (size_t begin = 0; begin < rows.size();) {
+        size_t end = begin + 1;
+        while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
+            ++end;
+        }
+        transfer((size_t) rows[begin], end - begin, begin);
+        begin = end;
+    }
+}
+
+} // namespace
+
+void Tap::arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes,
+              std::vector<int32_t> output_index) {
+    reads_ = &reads;
+    writes_ = &writes;
+    output_index_ = std::move(output_index);
+    n_outputs_ = (int32_t) std::count_if(output_index_.begin(), output_index_.end(), [](int32_t i) { return i >= 0; });
+    planned_ = applied_ = 0;
+    failure_.clear();
+    for (const SiteRead & read : reads) {
+        planned_ += read.tokens.size();
+    }
+    for (const SiteWrite & write : writes) {
+        planned_ += write.tokens.size();
+    }
+}
+
+void Tap::disarm() {
+    reads_ = nullptr;
+    writes_ = nullptr;
+    if (!failure_.empty()) {
+        throw Error("edit_mismatch", failure_);
+    }
+    if (applied_ != planned_) {
+        throw Error("edit_mismatch", "Of " + std::to_string(planned_) + " planned reads and edits " +
+                                         std::to_string(applied_) + " were applied: the results are thrown away.");
+    }
+}
+
+bool Tap::on_node(ggml_tensor * node, bool ask, void * self) {
+    Tap * tap = static_cast<Tap *>(self);
+    if (ask) {
+        return tap->wants(node);
+    }
+    try {
+        tap->visit(node);
+    } catch (const std::exception & error) { // none may pass through ggml
+        tap->fail(error.what());
+    }
+    return true; // false would not cancel the decode, only end a piece of it
+}
+
+bool Tap::wants(const ggml_tensor * node) const {
+    if (planned_ == 0 || reads_ == nullptr) {
+        return false;
+    }
+    const SiteKey * key = sites_.find(node->name);
+    return key != nullptr &&
+           (find_entry(*reads_, *key) != reads_->end() || find_entry(*writes_, *key) != writes_->end());
+}
+
+void Tap::visit(ggml_tensor * node) {
+    const SiteKey * key = sites_.find(node->name);
+    if (key == nullptr || reads_ == nullptr || !failure_.empty()) {
+        return;
+    }
+    if (node->type != GGML_TYPE_F32 || node->ne[0] != n_embd_ || !ggml_is_matrix(node) ||
+        node->nb[1] != n_embd_ * sizeof(float)) {
+        return fail("The state at " + to_string(*key) + " has changed its shape: nothing was written there.");
+    }
+    const size_t row_bytes = n_embd_ * sizeof(float);
+    const auto rows_of = [&](const std::vector<int32_t> & tokens) {
+        std::vector<int32_t> rows;
+        rows.reserve(tokens.size());
+        for (int32_t token : tokens) {
+            rows.push_back(row_of(node, token, *key));
+        }
+        return rows;
+    };
+    // writes first: a read at the same site sees what goes on into the next block
+    if (const auto write = find_entry(*writes_, *key); write != writes_->end()) {
+        const std::vector<int32_t> rows = rows_of(write->tokens);
+        if (!failure_.empty()) {
+            return;
+        }
+        for_runs(rows, [&](size_t row, size_t n, size_t at) {
+            ggml_backend_tensor_set(node, write->states.data() + at * n_embd_, row * row_bytes, n * row_bytes);
+        });
+        applied_ += rows.size();
+    }
+    if (const auto read = find_entry(*reads_, *key); read != reads_->end()) {
+        const std::vector<int32_t> rows = rows_of(read->tokens);
+        if (!failure_.empty()) {
+            return;
+        }
+        read->states.resize(rows.size() * n_embd_);
+        for_runs(rows, [&](size_t row, size_t n, size_t at) {
+            ggml_backend_tensor_get(node, read->states.data() + at * n_embd_, row * row_bytes, n * row_bytes);
+        });
+        applied_ += rows.size();
+    }
+}
+
+// The last block keeps only the rows whose logits are asked for: which rows a node has is told by its
+// row count, never by its layer or the architecture's name.
+int32_t Tap::row_of(const ggml_tensor * node, int32_t token, const SiteKey & key) {
+    const int64_t n_tokens = (int64_t) output_index_.size();
+    if (node->ne[1] == n_tokens) {
+        return token;
+    }
+    if (node->ne[1] != n_outputs_) {
+        fail("The state at " + to_string(key) + " has " + std::to_string(node->ne[1]) + " rows where " +
+             std::to_string(n_tokens) + " tokens with " + std::to_string(n_outputs_) + " outputs were decoded.");
+        return 0;
+    }
+    if (output_index_[token] < 0) {
+        fail("The state at " + to_string(key) + " has no row for token " + std::to_string(token) +
+             " of the batch, whose output was not asked for.");
+        return 0;
+    }
+    return output_index_[token];
+}
+
+void Tap::fail(const std::string & reason) {
+    if (failure_.empty()) {
+        failure_ = reason;
+    }
+}
+
+} // namespace ps

@@ -1,0 +1,59 @@
+// The graph callback of one decode: reads rows of states and overwrites them while the graph runs.
+// It is armed for one decode and counts what it did; it knows no JavaScript.
+#pragma once
+
+#include "sites.h"
+
+#include "ggml.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ps {
+
+// Rows of a site by their token index in the batch.
+struct SiteRead {
+    SiteKey key;
+    std::vector<int32_t> tokens;
+    std::vector<float> states; // out: (tokens, n_embd) row-major
+};
+
+struct SiteWrite {
+    SiteKey key;
+    std::vector<int32_t> tokens;
+    std::vector<float> states; // (tokens, n_embd) row-major
+};
+
+class Tap {
+public:
+    Tap(const SiteTable & sites, int64_t n_embd) : sites_(sites), n_embd_(n_embd) {}
+
+    // `output_index`: for each token of the batch its place among the tokens whose logits are asked
+    // for, or -1. Both lists must outlive the decode; at most one entry per site in each.
+    void arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes, std::vector<int32_t> output_index);
+
+    // Ends the decode. Throws Error("edit_mismatch") unless every planned row was read and written once.
+    void disarm();
+
+    // ggml_backend_sched_eval_callback; `self` is a Tap.
+    static bool on_node(ggml_tensor * node, bool ask, void * self);
+
+private:
+    bool wants(const ggml_tensor * node) const;
+    void visit(ggml_tensor * node);
+    int32_t row_of(const ggml_tensor * node, int32_t token, const SiteKey & key);
+    void fail(const std::string & reason);
+
+    const SiteTable & sites_;
+    const int64_t n_embd_;
+    std::vector<SiteRead> * reads_ = nullptr;
+    const std::vector<SiteWrite> * writes_ = nullptr;
+    std::vector<int32_t> output_index_;
+    int32_t n_outputs_ = 0;
+    size_t planned_ = 0;
+    size_t applied_ = 0;
+    std::string failure_;
+};
+
+} // namespace ps
