@@ -8,10 +8,15 @@
 
 #include <filesystem>
 #include <optional>
+#include <string_view>
+#include <unordered_set>
 
 namespace ps {
 
 namespace {
+
+constexpr int64_t MAX_LAYERS = 512; // llama.cpp's own bounds
+constexpr int64_t MAX_EXPERTS = 1024;
 
 class File {
 public:
@@ -61,6 +66,14 @@ public:
         }
     }
 
+    std::optional<double> real(const std::string & key) const {
+        const int64_t id = gguf_find_key(get(), key.c_str());
+        if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_FLOAT32) {
+            return std::nullopt; // a wrong type is llama.cpp's to refuse
+        }
+        return gguf_get_val_f32(get(), id);
+    }
+
     // The data of every tensor must lie within the file: llama.cpp maps it and would read beyond.
     void check_data() const {
         const uint64_t size = std::filesystem::file_size(path_);
@@ -71,10 +84,26 @@ public:
                 refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) + " ends at byte " +
                        std::to_string(end) + " of " + std::to_string(size) + "; download it again");
             }
+            const std::string name = gguf_get_tensor_name(get(), i);
+            if (name.find("norm.weight") != std::string::npos && gguf_get_tensor_type(get(), i) != GGML_TYPE_F32) {
+                refuse("has norm weights that are not float32 (" + name + ")");
+            }
         }
     }
 
-    bool has_key(const std::string & key) const { return gguf_find_key(get(), key.c_str()) >= 0; }
+    // llama.cpp asserts the type of a later part's number.
+    void check_split(size_t part, size_t n_parts) const {
+        for (const auto & [key, expected] : {std::pair<const char *, size_t>{"split.no", part}, {"split.count", n_parts}}) {
+            const int64_t id = gguf_find_key(get(), key);
+            if (id < 0 && n_parts == 1) {
+                continue;
+            }
+            if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_UINT16 || gguf_get_val_u16(get(), id) != expected) {
+                refuse("is not part " + std::to_string(part + 1) + " of " + std::to_string(n_parts) +
+                       " of a split model; give the first part, with the others beside it");
+            }
+        }
+    }
 
     bool has_tensor(const char * name) const { return gguf_find_tensor(get(), name) >= 0; }
 
@@ -84,7 +113,8 @@ private:
 };
 
 void check_vocabulary(const File & file) {
-    if (!file.text("tokenizer.ggml.model")) {
+    const auto tokenizer = file.text("tokenizer.ggml.model");
+    if (!tokenizer || *tokenizer == "none") {
         file.refuse("has no vocabulary (tokenizer.ggml.model)");
     }
     const int64_t id = gguf_find_key(file.get(), "tokenizer.ggml.tokens");
@@ -93,6 +123,12 @@ void check_vocabulary(const File & file) {
         file.refuse("has no vocabulary (tokenizer.ggml.tokens)");
     }
     const auto n_vocab = (int64_t) gguf_get_arr_n(file.get(), id);
+    std::unordered_set<std::string_view> seen;
+    for (int64_t i = 0; i < n_vocab; ++i) {
+        if (!seen.insert(gguf_get_arr_str(file.get(), id, i)).second) {
+            file.refuse("has token '" + std::string(gguf_get_arr_str(file.get(), id, i)) + "' twice in its vocabulary");
+        }
+    }
     for (const char * key : {"bos", "eos", "unknown", "padding", "separator"}) {
         const std::string name = std::string("tokenizer.ggml.") + key + "_token_id";
         const auto token = file.integer(name);
@@ -100,6 +136,48 @@ void check_vocabulary(const File & file) {
             file.refuse("names token " + std::to_string(*token) + " as " + name + ", outside its vocabulary of " +
                         std::to_string(n_vocab));
         }
+    }
+}
+
+// What llama.cpp asserts of a model's shape: a file that says otherwise would end the process.
+void check_shape(const File & file, const std::string & architecture, int64_t n_layer, int64_t n_embd) {
+    const auto integer = [&](const char * key) { return file.integer(architecture + "." + key); };
+    if (n_layer > MAX_LAYERS) {
+        file.refuse("says that it has " + std::to_string(n_layer) + " blocks");
+    }
+    const int64_t n_expert = integer("expert_count").value_or(0);
+    const int64_t n_used = integer("expert_used_count").value_or(0);
+    if (n_expert < 0 || n_expert > MAX_EXPERTS || n_used < 0 || n_used > n_expert || (n_expert > 0 && n_used == 0)) {
+        file.refuse("says that it uses " + std::to_string(n_used) + " of " + std::to_string(n_expert) + " experts");
+    }
+    const int64_t n_next = integer("nextn_predict_layers").value_or(0);
+    if (n_next < 0 || n_next >= n_layer) {
+        file.refuse("says that " + std::to_string(n_next) + " of its " + std::to_string(n_layer) +
+                    " blocks predict further tokens");
+    }
+    // models without attention write 0 heads or leave them out
+    const auto n_head = integer("attention.head_count");
+    const bool recurrent = integer("ssm.state_size") || integer("wkv.head_size");
+    if (n_head && *n_head < 1 && !recurrent) {
+        file.refuse("says that its attention has " + std::to_string(*n_head) + " heads");
+    }
+    if (n_head && *n_head > 0) {
+        const int64_t width = integer("attention.key_length").value_or(n_embd / *n_head);
+        const int64_t n_rot = integer("rope.dimension_count").value_or(width);
+        if (n_rot < 0 || n_rot > width) {
+            file.refuse("says that " + std::to_string(n_rot) + " of " + std::to_string(width) +
+                        " dimensions of a head are rotated");
+        }
+    }
+    for (const char * key : {"attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"}) {
+        const auto epsilon = file.real(architecture + "." + key);
+        if (epsilon && !(*epsilon >= 0.0 && *epsilon <= 1.0)) {
+            file.refuse("says that " + architecture + "." + key + " is " + std::to_string(*epsilon));
+        }
+    }
+    const auto scaling = file.text(architecture + ".rope.scaling.type");
+    if (scaling && *scaling != "none" && *scaling != "linear" && *scaling != "yarn" && *scaling != "longrope") {
+        file.refuse("asks for an unknown rope scaling '" + *scaling + "'");
     }
 }
 
@@ -122,12 +200,7 @@ GgufSummary check_gguf(const std::vector<std::string> & paths) {
     GgufSummary summary{*architecture, need("block_count")};
     const int64_t n_embd = need("embedding_length");
     need("context_length");
-    // llama.cpp divides by it; models without attention write 0 or leave it out
-    const auto n_head = first.integer(*architecture + ".attention.head_count");
-    const bool recurrent = first.has_key(*architecture + ".ssm.state_size") || first.has_key(*architecture + ".wkv.head_size");
-    if (n_head && *n_head < 1 && !recurrent) {
-        first.refuse("says that its attention has " + std::to_string(*n_head) + " heads");
-    }
+    check_shape(first, *architecture, summary.n_layer, n_embd);
     if (first.integer(*architecture + ".attention.causal").value_or(1) == 0 ||
         first.integer(*architecture + ".pooling_type").value_or(0) > 0) {
         first.refuse("is an embedding model (" + *architecture +
@@ -140,6 +213,7 @@ GgufSummary check_gguf(const std::vector<std::string> & paths) {
     for (size_t part = 0; part < paths.size(); ++part) {
         const File file(paths[part]);
         file.check_data();
+        file.check_split(part, paths.size());
         has_blocks = has_blocks || gguf_get_n_tensors(file.get()) > 1;
         if (file.has_tensor("token_embd.weight")) {
             has_embedding = true;

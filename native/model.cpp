@@ -5,6 +5,8 @@
 #include "gguf_check.h"
 #include "promise.h"
 
+#include <algorithm>
+
 namespace ps {
 
 namespace {
@@ -100,6 +102,10 @@ Napi::Value Model::tokenize(const Napi::CallbackInfo & info) {
         return out;
     } catch (const Error & error) {
         throw coded_error(env, error.code, error.what());
+    } catch (const Napi::Error &) {
+        throw;
+    } catch (const std::exception & error) {
+        throw coded_error(env, "bad_model", std::string("The model's vocabulary can't split this text: ") + error.what());
     }
 }
 

@@ -69,7 +69,9 @@ export interface NativeStep {
   readonly outputs: Uint8Array;
   readonly captures: readonly NativeSiteRows[];
   /** `vectors`: (rows, width) row-major. */
-  readonly edits: readonly (NativeSiteRows & { readonly vectors: Float32Array })[];
+  readonly edits: readonly (NativeSiteRows & {
+    readonly vectors: Float32Array;
+  })[];
   readonly readings: NativeReadings & { readonly rows: Int32Array };
 }
 
@@ -87,11 +89,15 @@ export interface NativeReadingResults {
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
-    readonly sites: { readonly embed: string; readonly resid_out: readonly string[] };
+    readonly sites: {
+      readonly embed: string;
+      readonly resid_out: readonly string[];
+    };
   };
-  decode(
-    step: NativeStep,
-  ): Promise<{ readonly captures: readonly Float32Array[]; readonly readings: NativeReadingResults }>;
+  decode(step: NativeStep): Promise<{
+    readonly captures: readonly Float32Array[];
+    readonly readings: NativeReadingResults;
+  }>;
   lens(states: Float32Array, readings: NativeReadings, rows: number): Promise<NativeReadingResults>;
   clear(): void;
   copySequence(from: number, to: number): void;
@@ -121,7 +127,11 @@ interface Addon {
 interface Built {
   readonly llamaCpp: string;
   readonly nodeLlamaCpp: string;
-  readonly variants: readonly { readonly variant: string; readonly addon: string; readonly libraries: string }[];
+  readonly variants: readonly {
+    readonly variant: string;
+    readonly addon: string;
+    readonly libraries: string;
+  }[];
 }
 
 export interface LoadedAddon extends Addon {

@@ -1,30 +1,30 @@
-import type { Layer } from "./patchscope.js";
+import type { Layer } from './patchscope.js';
 
 /** What came out of one cell (sample x source layer x target layer): the row of a results file. */
 export interface Observation {
-	/** Index of the sample in its experiment. */
-	readonly sample: number;
-	/** Tells apart cells of one sample and pair of layers, such as the position read by a lens. */
-	readonly variant: string;
-	readonly site: string;
-	readonly sourceLayer: Layer;
-	readonly targetLayer: Layer;
-	readonly sourcePosition: number;
-	readonly sourceTokenId: number;
-	readonly sourceToken: string;
-	readonly targetPosition: number;
-	readonly targetTokenId: number;
-	readonly targetToken: string;
-	readonly status: "ok" | "failed";
-	/** Reason of a failure: code and sentence. */
-	readonly error: string | null;
-	/** Generated text. */
-	readonly text: string | null;
-	readonly tokenIds: readonly number[];
-	/** Most probable tokens of each token read: step 0 is the first. */
-	readonly steps: readonly (readonly {
-		readonly tokenId: number;
-		readonly token: string;
-		readonly logprob: number;
-	}[])[];
+  /** Index of the sample in its experiment. */
+  readonly sample: number;
+  /** Tells apart cells of one sample and pair of layers, such as the position read by a lens. */
+  readonly variant: string;
+  readonly site: string;
+  readonly sourceLayer: Layer;
+  readonly targetLayer: Layer;
+  readonly sourcePosition: number;
+  readonly sourceTokenId: number;
+  readonly sourceToken: string;
+  readonly targetPosition: number;
+  readonly targetTokenId: number;
+  readonly targetToken: string;
+  readonly status: 'ok' | 'failed';
+  /** Reason of a failure: code and sentence. */
+  readonly error: string | null;
+  /** Generated text. */
+  readonly text: string | null;
+  readonly tokenIds: readonly number[];
+  /** Most probable tokens of each token read: step 0 is the first. */
+  readonly steps: readonly (readonly {
+    readonly tokenId: number;
+    readonly token: string;
+    readonly logprob: number;
+  }[])[];
 }

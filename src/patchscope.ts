@@ -6,63 +6,63 @@
  * `embed` is the input of block 0.
  */
 
-export type Layer = number | "embed";
+export type Layer = number | 'embed';
 
 /** Where in a block a state is read or written. `embed` has no layer of its own. */
-export type Site = "embed" | "resid_out";
+export type Site = 'embed' | 'resid_out';
 
 /** A prompt as text, or as token ids that are used exactly as they are. */
 export type Prompt =
-	| {
-			readonly kind: "text";
-			readonly text: string;
-			/** Put the model's beginning-of-sequence token first if the model asks for one. Default true. */
-			readonly bos?: boolean;
-			/** Wrap the text as a user's turn in the model's own chat template. Default false. */
-			readonly chat?: boolean;
-			/** Read special tokens written in the text as such. Default false: they are plain text. */
-			readonly special?: boolean;
-	  }
-	| { readonly kind: "tokens"; readonly tokenIds: readonly number[] };
+  | {
+      readonly kind: 'text';
+      readonly text: string;
+      /** Put the model's beginning-of-sequence token first if the model asks for one. Default true. */
+      readonly bos?: boolean;
+      /** Wrap the text as a user's turn in the model's own chat template. Default false. */
+      readonly chat?: boolean;
+      /** Read special tokens written in the text as such. Default false: they are plain text. */
+      readonly special?: boolean;
+    }
+  | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] };
 
 /** A token of a prompt: by index (negative from the end) or as the last token of a piece of its text. */
 export type Position =
-	| { readonly kind: "index"; readonly index: number }
-	/** `occurrence` counts from 1; without it the text must occur once. */
-	| {
-			readonly kind: "text";
-			readonly text: string;
-			readonly occurrence?: number;
-	  };
+  | { readonly kind: 'index'; readonly index: number }
+  /** `occurrence` counts from 1; without it the text must occur once. */
+  | {
+      readonly kind: 'text';
+      readonly text: string;
+      readonly occurrence?: number;
+    };
 
 /** f of the paper. */
-export type Mapping = { readonly kind: "identity" };
+export type Mapping = { readonly kind: 'identity' };
 
 /** One pair of prompts. */
 export interface Sample {
-	readonly name: string;
-	readonly source: { readonly prompt: Prompt; readonly position: Position };
-	readonly target: { readonly prompt: Prompt; readonly position: Position };
+  readonly name: string;
+  readonly source: { readonly prompt: Prompt; readonly position: Position };
+  readonly target: { readonly prompt: Prompt; readonly position: Position };
 }
 
 /** What is read from each patched run. */
 export interface Reading {
-	/** How many of the most probable tokens are kept for each token read. */
-	readonly topK: number;
-	/** How many tokens are generated (greedy); the first is the one read after the prompt. */
-	readonly maxTokens: number;
-	/** Generation ends once the text contains one of these; it is cut there. */
-	readonly stop: readonly string[];
+  /** How many of the most probable tokens are kept for each token read. */
+  readonly topK: number;
+  /** How many tokens are generated (greedy); the first is the one read after the prompt. */
+  readonly maxTokens: number;
+  /** Generation ends once the text contains one of these; it is cut there. */
+  readonly stop: readonly string[];
 }
 
 /** Frozen data: which states go where and what is read. Layers are selectors, see `parseLayers`. */
 export interface Experiment {
-	readonly name: string;
-	readonly samples: readonly Sample[];
-	readonly sourceLayers: string;
-	/** As `sourceLayers`, or `same`: the layer the state came from. */
-	readonly targetLayers: string;
-	readonly mapping: Mapping;
-	readonly reading: Reading;
-	readonly seed: number;
+  readonly name: string;
+  readonly samples: readonly Sample[];
+  readonly sourceLayers: string;
+  /** As `sourceLayers`, or `same`: the layer the state came from. */
+  readonly targetLayers: string;
+  readonly mapping: Mapping;
+  readonly reading: Reading;
+  readonly seed: number;
 }

@@ -1,0 +1,45 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { openDevices } from './devices.js';
+import { asPatchscopeError, PatchscopeError } from './errors.js';
+import type { ResolvedModel } from './models/resolve.js';
+import { defaultThreads } from './threads.js';
+
+export const conversionTypes = ['f32'] as const;
+export type ConversionType = (typeof conversionTypes)[number];
+
+/**
+ * Writes a model with all its weights in another type, by llama.cpp's own quantizer. The file appears
+ * under its name when it is complete.
+ *
+ * @throws PatchscopeError `bad_input` where the output exists or is the input, `bad_model`.
+ */
+export async function convertModel(
+  file: ResolvedModel,
+  output: string,
+  options: { readonly to: ConversionType; readonly threads?: number },
+): Promise<void> {
+  if (!conversionTypes.includes(options.to)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `There is no type '${options.to}' to convert to: take ${conversionTypes.join(', ')}.`,
+    );
+  }
+  if (fs.existsSync(output)) {
+    throw new PatchscopeError('bad_input', `The file ${output} exists: remove it, or name another.`);
+  }
+  if (!fs.existsSync(path.dirname(path.resolve(output)))) {
+    throw new PatchscopeError('bad_input', `The folder of ${output} does not exist: make it first.`);
+  }
+  const { addon } = openDevices('off');
+  const part = `${output}.${process.pid}.part`;
+  try {
+    await addon.check(file.parts);
+    await addon.convert(file.path, part, options.threads ?? defaultThreads());
+    fs.renameSync(part, output);
+  } catch (error) {
+    throw asPatchscopeError(error);
+  } finally {
+    fs.rmSync(part, { force: true });
+  }
+}

@@ -1,0 +1,78 @@
+/** Which variant of the prebuilt libraries to load, and which devices it then has. */
+import fs from 'node:fs';
+import { PatchscopeError } from './errors.js';
+import { builtVariants, type LoadedAddon, loadAddon, type NativeDevice } from './native.js';
+
+export const gpuChoices = ['auto', 'off', 'cuda', 'vulkan', 'metal'] as const;
+export type GpuChoice = (typeof gpuChoices)[number];
+
+export interface Devices {
+  readonly addon: LoadedAddon;
+  readonly gpus: readonly NativeDevice[];
+  readonly cpu: NativeDevice;
+}
+
+/**
+ * Loads the libraries for `choice`. `auto` takes a GPU's where its driver shows one, else the CPU's.
+ *
+ * @throws PatchscopeError `no_device` where the kind that was asked for is not there.
+ */
+export function openDevices(choice: GpuChoice): Devices {
+  const variant = choice === 'auto' ? detectVariant() : choice === 'off' ? 'cpu' : choice;
+  const addon = loadAddon(variant);
+  const devices = addon.devices();
+  const cpu = devices.find(({ kind }) => kind === 'cpu');
+  if (cpu === undefined) {
+    throw new PatchscopeError(
+      'no_device',
+      `No CPU backend was found in ${addon.librariesFolder}: install again.`,
+    );
+  }
+  const gpus = devices.filter(({ kind }) => kind === 'gpu');
+  if (choice !== 'auto' && choice !== 'off' && gpus.length === 0) {
+    throw new PatchscopeError(
+      'no_device',
+      `No ${choice} device was found on this machine: check its driver, or use --gpu off.`,
+    );
+  }
+  return { addon, gpus, cpu };
+}
+
+function detectVariant(): string {
+  const built = builtVariants();
+  const has = (variant: string, sign: string) => built.includes(variant) && fs.existsSync(sign);
+  if (built.includes('metal')) return 'metal';
+  if (has('cuda', '/dev/nvidiactl')) return 'cuda';
+  if (has('vulkan', '/dev/dri')) return 'vulkan';
+  return 'cpu';
+}
+
+/**
+ * Blocks to be put on GPU devices: all of them unless told otherwise, none where there is no GPU.
+ *
+ * @throws PatchscopeError `no_device` where blocks are asked to go to a GPU that is not there.
+ */
+export function resolveGpuLayers(asked: number | undefined, devices: Devices, choice: GpuChoice): number {
+  const available = choice !== 'off' && devices.gpus.length > 0;
+  if (asked === undefined) return available ? ALL_LAYERS : 0;
+  if (asked > 0 && !available) {
+    throw new PatchscopeError(
+      'no_device',
+      `-ngl ${asked} asks for a GPU, but ${choice === 'off' ? '--gpu is off' : 'none was found'}: use -ngl 0.`,
+    );
+  }
+  return asked;
+}
+
+/** llama.cpp cuts it to the number of blocks. */
+const ALL_LAYERS = 9999;
+
+/** File names of the device libraries this process has loaded, by their registry's name in lower case. */
+export function loadedLibrary(registry: string): string {
+  const pattern = new RegExp(`/(lib(?:ggml-)${registry.toLowerCase()}[^/]*)$`, 'm');
+  try {
+    return pattern.exec(fs.readFileSync('/proc/self/maps', 'utf8'))?.[1] ?? registry;
+  } catch {
+    return registry; // no /proc: macOS
+  }
+}

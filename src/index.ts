@@ -1,0 +1,30 @@
+export { type ConversionType, conversionTypes, convertModel } from './convert.js';
+export type { GpuChoice } from './devices.js';
+export { gpuChoices } from './devices.js';
+export type {
+  CapturePoint,
+  CaptureRequest,
+  CaptureResult,
+  Edit,
+  Engine,
+  EngineRecord,
+  LensReading,
+  LensResult,
+  PatchRow,
+  RowReading,
+  RowResult,
+  Tokenizer,
+  TokenReading,
+} from './engine.js';
+export { type ErrorCode, PatchscopeError } from './errors.js';
+export { planLens, runLens } from './lens.js';
+export { type EngineOptions, openEngine } from './llama/llama-engine.js';
+export { catalogue, defaultModel } from './models/catalogue.js';
+export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
+export type { Progress } from './models/watch.js';
+export type { Observation } from './observation.js';
+export type { Experiment, Layer, Mapping, Position, Prompt, Reading, Sample, Site } from './patchscope.js';
+export { type Cell, makePlan, type Plan } from './plan.js';
+export { parsePosition } from './positions.js';
+export { run } from './run.js';
+export { openStore, type Store } from './store/store.js';

@@ -1,0 +1,104 @@
+/**
+ * The logit lens as a Patchscope: T = S, i* = i, l* = the last layer, f = identity. What the model would
+ * say next if a state were the last block's output.
+ */
+import type { Engine } from './engine.js';
+import { parseLayers } from './layers.js';
+import type { Observation } from './observation.js';
+import type { Layer, Prompt } from './patchscope.js';
+import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
+import { siteOf, withText } from './run.js';
+
+export interface LensPlan {
+  readonly samples: readonly { readonly name: string; readonly prompt: ResolvedPrompt }[];
+  readonly layers: readonly Layer[];
+  /** Positions read in each prompt. */
+  readonly tokenIndexes: readonly (readonly number[])[];
+  readonly topK: number;
+}
+
+/** @throws PatchscopeError `bad_input` where prompts or layers do not fit the model. */
+export function planLens(
+  prompts: readonly { readonly name: string; readonly prompt: Prompt }[],
+  options: { readonly layers: string; readonly topK: number; readonly lastTokenOnly?: boolean },
+  { tokenizer, record }: Engine,
+): LensPlan {
+  const samples = prompts.map(({ name, prompt }) => ({
+    name,
+    prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'source'),
+  }));
+  return {
+    samples,
+    layers: parseLayers(options.layers, record.layerCount),
+    tokenIndexes: samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
+      options.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
+    ),
+    topK: options.topK,
+  };
+}
+
+/** Yields the observations of one prompt after the other: layer by layer, positions in order. */
+export async function* runLens(plan: LensPlan, engine: Engine): AsyncGenerator<Observation[]> {
+  for (const [sample, { prompt }] of plan.samples.entries()) {
+    const places = plan.layers.flatMap((layer) =>
+      plan.tokenIndexes[sample]!.map((tokenIndex) => ({ layer, tokenIndex })),
+    );
+    const [captured] = await engine.capture([
+      {
+        tokenIds: prompt.tokenIds,
+        points: places.map(({ layer, tokenIndex }) => ({ site: siteOf(layer), layer, tokenIndex })),
+      },
+    ]);
+    const results =
+      captured!.status === 'ok'
+        ? await engine.lens(concatenate(captured!.states), { topK: plan.topK })
+        : places.map(() => captured!);
+    yield places.map(({ layer, tokenIndex }, i) => {
+      const result = results[i]!;
+      const tokenId = prompt.tokenIds[tokenIndex]!;
+      const token = tokenText(tokenId, engine.tokenizer);
+      const place = {
+        sample,
+        variant: `${tokenIndex}->${tokenIndex}`,
+        site: 'resid_out',
+        sourceLayer: layer,
+        targetLayer: engine.record.layerCount - 1,
+        sourcePosition: tokenIndex,
+        sourceTokenId: tokenId,
+        sourceToken: token,
+        targetPosition: tokenIndex,
+        targetTokenId: tokenId,
+        targetToken: token,
+      };
+      if (result.status === 'failed') {
+        return {
+          ...place,
+          status: 'failed',
+          error: `${result.code}: ${result.error}`,
+          text: null,
+          tokenIds: [],
+          steps: [],
+        };
+      }
+      const reading = result as Extract<typeof result, { readonly top: unknown }>;
+      const top = reading.top[0];
+      return {
+        ...place,
+        status: 'ok',
+        error: null,
+        text: top === undefined ? '' : tokenText(top.tokenId, engine.tokenizer),
+        tokenIds: top === undefined ? [] : [top.tokenId],
+        steps: [withText(reading, engine)],
+      };
+    });
+  }
+}
+
+function concatenate(states: readonly Float32Array[]): Float32Array {
+  const width = states[0]!.length;
+  const all = new Float32Array(states.length * width);
+  states.forEach((state, i) => {
+    all.set(state, i * width);
+  });
+  return all;
+}

@@ -1,0 +1,194 @@
+/** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
+import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
+import type { Layer, Site } from '../patchscope.js';
+
+export interface BatchLimits {
+  readonly tokens: number;
+  readonly outputs: number;
+}
+
+export interface SitePoint {
+  readonly site: Site;
+  readonly layer: Layer;
+}
+
+/** What one decoded batch gave: readings and states in the order they were asked for. */
+export interface BatchResults {
+  readonly readings: readonly RawReading[];
+  readonly states: readonly Float32Array[];
+}
+
+/** Null fields: the logits were not finite. */
+export interface RawReading {
+  readonly finite: boolean;
+  readonly topIds: Int32Array;
+  readonly topLogprobs: Float32Array;
+  readonly trackedRanks: Int32Array;
+  readonly trackedLogprobs: Float32Array;
+  readonly logits?: Float32Array;
+}
+
+interface Capture extends SitePoint {
+  readonly row: number;
+}
+
+interface BatchEdit extends Capture {
+  readonly vector: Float32Array;
+}
+
+/** A list of tokens; rows are numbered in the order they were added. */
+export class Batch {
+  readonly #tokens: number[] = [];
+  readonly #positions: number[] = [];
+  readonly #sequences: number[] = [];
+  readonly #outputs: boolean[] = [];
+  readonly #captures: Capture[] = [];
+  readonly #edits: BatchEdit[] = [];
+  readonly #reads: number[] = [];
+
+  get size(): number {
+    return this.#tokens.length;
+  }
+
+  /** @returns the row of the token. */
+  add(tokenId: number, position: number, sequence: number): number {
+    this.#positions.push(position);
+    this.#sequences.push(sequence);
+    this.#outputs.push(false);
+    return this.#tokens.push(tokenId) - 1;
+  }
+
+  /** The last block keeps a row only where its output is computed. */
+  capture(row: number, point: SitePoint, isLastBlock: boolean): void {
+    this.#captures.push({ row, site: point.site, layer: point.layer });
+    if (isLastBlock) this.#outputs[row] = true;
+  }
+
+  edit(row: number, point: SitePoint, vector: Float32Array, isLastBlock: boolean): void {
+    this.#edits.push({ row, site: point.site, layer: point.layer, vector });
+    if (isLastBlock) this.#outputs[row] = true;
+  }
+
+  /** Reads the distribution of the token after this row. */
+  read(row: number): void {
+    this.#reads.push(row);
+    this.#outputs[row] = true;
+  }
+
+  /** Decodes all tokens, in as many steps as the limits ask for. */
+  async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
+    const read = new Map<number, RawReading>();
+    const states = new Map<Capture, Float32Array>();
+    for (const [begin, end] of this.#cuts(limits)) {
+      const within = ({ row }: { row: number }) => row >= begin && row < end;
+      const captures = groupBySite(this.#captures.filter(within));
+      const edits = groupBySite(this.#edits.filter(within));
+      const rows = this.#reads.filter((row) => within({ row }));
+      const result = await context.decode({
+        tokens: Int32Array.from(this.#tokens.slice(begin, end)),
+        positions: Int32Array.from(this.#positions.slice(begin, end)),
+        sequences: Int32Array.from(this.#sequences.slice(begin, end)),
+        outputs: Uint8Array.from(this.#outputs.slice(begin, end), Number),
+        captures: captures.map((group) => siteRows(group, begin)),
+        edits: edits.map((group) => ({
+          ...siteRows(group, begin),
+          vectors: concatenate(group),
+        })),
+        readings: {
+          ...readings,
+          rows: Int32Array.from(rows, (row) => row - begin),
+        },
+      });
+      captures.forEach((group, i) => {
+        const all = result.captures[i]!;
+        const width = all.length / group.length;
+        group.forEach((capture, k) => {
+          states.set(capture, all.slice(k * width, (k + 1) * width));
+        });
+      });
+      splitReadings(result.readings, rows.length, readings).forEach((reading, k) => {
+        read.set(rows[k]!, reading);
+      });
+    }
+    return {
+      readings: this.#reads.map((row) => read.get(row)!),
+      states: this.#captures.map((capture) => states.get(capture)!),
+    };
+  }
+
+  #cuts(limits: BatchLimits): [number, number][] {
+    const cuts: [number, number][] = [];
+    let begin = 0;
+    let outputs = 0;
+    for (let row = 0; row < this.size; row++) {
+      const output = this.#outputs[row] ? 1 : 0;
+      if (row - begin === limits.tokens || outputs + output > limits.outputs) {
+        cuts.push([begin, row]);
+        begin = row;
+        outputs = 0;
+      }
+      outputs += output;
+    }
+    cuts.push([begin, this.size]);
+    return cuts;
+  }
+}
+
+/** Neighbouring rows of a site travel in one transfer, so each group is sorted by row. */
+function groupBySite<T extends Capture>(entries: readonly T[]): T[][] {
+  const groups = new Map<string, T[]>();
+  for (const entry of entries) {
+    const key = `${entry.site} ${entry.layer}`;
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [entry]);
+    else group.push(entry);
+  }
+  return [...groups.values()].map((group) => group.sort((a, b) => a.row - b.row));
+}
+
+function siteRows(group: readonly Capture[], begin: number) {
+  const { site, layer } = group[0]!;
+  return {
+    site,
+    layer: layer === 'embed' ? 0 : layer,
+    rows: Int32Array.from(group, ({ row }) => row - begin),
+  };
+}
+
+function concatenate(group: readonly BatchEdit[]): Float32Array {
+  const width = group[0]!.vector.length;
+  const all = new Float32Array(group.length * width);
+  group.forEach(({ vector }, i) => {
+    all.set(vector, i * width);
+  });
+  return all;
+}
+
+/** The flat lists of the addon, cut into one reading for each row. */
+export function splitReadings(
+  results: NativeReadingResults,
+  rows: number,
+  asked: NativeReadings,
+): RawReading[] {
+  const finiteRows = results.finite.reduce((sum, flag) => sum + flag, 0);
+  const topCount = finiteRows === 0 ? 0 : results.topIds.length / finiteRows;
+  const trackedCount = asked.tracked.length;
+  const vocabulary = results.logits === undefined ? 0 : results.logits.length / rows;
+  let k = 0;
+  return Array.from({ length: rows }, (_, row) => {
+    const finite = results.finite[row] === 1;
+    const at = finite ? k++ : 0;
+    const part = <T extends Int32Array | Float32Array>(list: T, count: number) =>
+      (finite ? list.slice(at * count, (at + 1) * count) : list.slice(0, 0)) as T;
+    return {
+      finite,
+      topIds: part(results.topIds, topCount),
+      topLogprobs: part(results.topLogprobs, topCount),
+      trackedRanks: part(results.trackedRanks, trackedCount),
+      trackedLogprobs: part(results.trackedLogprobs, trackedCount),
+      ...(results.logits && {
+        logits: results.logits.slice(row * vocabulary, (row + 1) * vocabulary),
+      }),
+    };
+  });
+}

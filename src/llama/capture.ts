@@ -1,0 +1,91 @@
+/** Many prompts in one decode, any layers and positions of each in one pass. */
+import type { CaptureRequest, CaptureResult } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import { Batch } from './batch.js';
+import type { ContextPool } from './context-pool.js';
+import type { Limits } from './limits.js';
+
+/** A prompt up to its last captured token: what comes after can't be seen from there. */
+interface Prompt {
+  readonly request: CaptureRequest;
+  readonly index: number;
+  readonly length: number;
+}
+
+export async function captureStates(
+  requests: readonly CaptureRequest[],
+  pool: ContextPool,
+  limits: Limits,
+): Promise<CaptureResult[]> {
+  const results: CaptureResult[] = requests.map(() => ({
+    status: 'ok',
+    states: [],
+  }));
+  for (const pack of packs(requests, limits)) {
+    const batch = new Batch();
+    pack.forEach(({ request, length }, sequence) => {
+      const rows = request.tokenIds.slice(0, length).map((tokenId, i) => batch.add(tokenId, i, sequence));
+      for (const point of request.points) {
+        batch.capture(rows[point.tokenIndex]!, point, limits.isLastBlock(point));
+      }
+    });
+    try {
+      const context = await pool.take({
+        cells: batch.size,
+        batchTokens: Math.min(limits.batchTokens, batch.size),
+        sequences: pack.length,
+        outputs: Math.min(limits.outputs, batch.size),
+      });
+      const { states } = await batch.decode(context, NO_READINGS, {
+        tokens: limits.batchTokens,
+        outputs: limits.outputs,
+      });
+      let at = 0;
+      for (const { request, index } of pack) {
+        const own = states.slice(at, at + request.points.length);
+        at += request.points.length;
+        results[index] = own.every(isFiniteState)
+          ? { status: 'ok', states: own }
+          : {
+              status: 'failed',
+              code: 'not_finite',
+              error: 'A captured state holds NaN or infinity.',
+            };
+      }
+    } catch (error) {
+      if (!(error instanceof PatchscopeError) || !limits.isLocal(error)) throw error;
+      for (const { index } of pack)
+        results[index] = {
+          status: 'failed',
+          code: error.code,
+          error: error.message,
+        };
+    }
+  }
+  return results;
+}
+
+const NO_READINGS = { topK: 0, tracked: new Int32Array(), logits: false };
+
+function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] {
+  const packed: Prompt[][] = [];
+  let pack: Prompt[] = [];
+  let tokens = 0;
+  requests.forEach((request, index) => {
+    if (request.points.length === 0) return;
+    const length = 1 + request.points.reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), 0);
+    if (pack.length > 0 && (tokens + length > limits.packTokens || pack.length === limits.promptsPerPack)) {
+      packed.push(pack);
+      pack = [];
+      tokens = 0;
+    }
+    pack.push({ request, index, length });
+    tokens += length;
+  });
+  if (pack.length > 0) packed.push(pack);
+  return packed;
+}
+
+function isFiniteState(state: Float32Array): boolean {
+  return state.every(Number.isFinite);
+}

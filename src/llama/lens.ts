@@ -1,0 +1,119 @@
+/** What the model makes of a state after the last block: by the end of its graph alone, or by a whole run. */
+import type { EngineRecord, LensReading, LensResult } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import { splitReadings } from './batch.js';
+import { captureStates } from './capture.js';
+import type { ContextPool } from './context-pool.js';
+import type { Limits } from './limits.js';
+import { type Patcher, tokenReading } from './patch.js';
+
+/** Normalized mean squared error of logits up to which two ways of computing them count as one. */
+const SAME_LOGITS = 1e-4;
+
+export class LensReader {
+  readonly #pool: ContextPool;
+  readonly #limits: Limits;
+  readonly #patcher: Patcher;
+  readonly #record: EngineRecord;
+  #fastIsRight: Promise<boolean> | undefined;
+
+  constructor(pool: ContextPool, limits: Limits, patcher: Patcher, record: EngineRecord) {
+    this.#pool = pool;
+    this.#limits = limits;
+    this.#patcher = patcher;
+    this.#record = record;
+  }
+
+  /** The fast way if it was seen to agree with the slow way on this model, else the slow way. */
+  async read(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+    if (reading.way === 'fast') return this.#fast(states, reading);
+    if (reading.way === 'slow') return this.#slow(states, reading);
+    this.#fastIsRight ??= this.#compare();
+    return (await this.#fastIsRight) ? this.#fast(states, reading) : this.#slow(states, reading);
+  }
+
+  async #compare(): Promise<boolean> {
+    const layers = [Math.floor(this.#record.layerCount / 2), this.#record.layerCount - 1];
+    const points = layers.map((layer) => ({
+      site: 'resid_out' as const,
+      layer,
+      tokenIndex: 1,
+    }));
+    const [captured] = await captureStates([{ tokenIds: [1, 2], points }], this.#pool, this.#limits);
+    if (captured?.status !== 'ok') return false;
+    const states = Float32Array.from(captured.states.flatMap((state) => [...state]));
+    const reading = { topK: 0, logits: true };
+    try {
+      const fast = await this.#fast(states, reading);
+      const slow = await this.#slow(states, reading);
+      return fast.every((result, i) => {
+        const other = slow[i]!;
+        return (
+          result.status === 'ok' &&
+          other.status === 'ok' &&
+          difference(result.logits!, other.logits!) <= SAME_LOGITS
+        );
+      });
+    } catch (error) {
+      if ((error as { code?: unknown }).code === 'no_site') return false;
+      throw error;
+    }
+  }
+
+  async #fast(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+    const rows = states.length / this.#record.embeddingSize;
+    const batch = Math.min(rows, this.#limits.outputs);
+    const context = await this.#pool.take({
+      cells: batch,
+      batchTokens: batch,
+      sequences: 1,
+      outputs: batch,
+    });
+    const asked = {
+      topK: reading.topK,
+      tracked: Int32Array.from(reading.trackedTokens ?? []),
+      logits: reading.logits ?? false,
+    };
+    return splitReadings(await context.lens(states, asked, rows), rows, asked).map((raw) =>
+      raw.finite
+        ? { status: 'ok', ...tokenReading(raw, reading) }
+        : {
+            status: 'failed',
+            code: 'not_finite',
+            error: 'The logits of the state hold NaN or infinity.',
+          },
+    );
+  }
+
+  /** Always right: the state replaces the last block's output in a run of one token. */
+  async #slow(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+    const width = this.#record.embeddingSize;
+    const layer = this.#record.layerCount - 1;
+    const rows = Array.from({ length: states.length / width }, (_, i) => ({
+      tokenIds: [0],
+      edits: [
+        {
+          site: 'resid_out' as const,
+          layer,
+          tokenIndex: 0,
+          vector: states.slice(i * width, (i + 1) * width),
+        },
+      ],
+    }));
+    const results = await this.#patcher.patch(rows, {
+      ...reading,
+      maxTokens: 1,
+    });
+    return results.map((result) => (result.status === 'ok' ? { status: 'ok', ...result.steps[0]! } : result));
+  }
+}
+
+function difference(a: Float32Array, b: Float32Array): number {
+  let error = 0;
+  let scale = 0;
+  for (let i = 0; i < a.length; i++) {
+    error += (a[i]! - b[i]!) ** 2;
+    scale += b[i]! ** 2;
+  }
+  return error / scale;
+}

@@ -1,0 +1,69 @@
+/** How much goes into one decode. Fixed when the engine is opened, so that the same plan gets the same batches. */
+import type { PatchscopeError } from '../errors.js';
+import type { NativeModelInfo } from '../native.js';
+import type { SitePoint } from './batch.js';
+
+/** llama.cpp's own bound on sequences. */
+export const MAX_SEQUENCES = 256;
+/** From 64 rows on another attention kernel runs; up to here rows do not change each other's bits on the CPU. */
+const EXACT_TOKENS = 32;
+const LOGIT_BYTES = 64 * 2 ** 20;
+const CACHE_BYTES = 2 * 2 ** 30;
+
+export interface LimitOptions {
+  readonly batchTokens?: number;
+  readonly batchRows?: number;
+  readonly contextSize?: number;
+  readonly exact?: boolean;
+}
+
+export class Limits {
+  readonly exact: boolean;
+  /** Tokens of one decode. */
+  readonly batchTokens: number;
+  /** Patched rows of one decode. */
+  readonly batchRows: number;
+  /** Tokens of one decode whose logits are computed: they are kept in memory twice. */
+  readonly outputs: number;
+  /** Cells of the K/V cache. */
+  readonly cells: number;
+  /** Tokens of one prompt and its continuation. */
+  readonly promptTokens: number;
+  readonly promptsPerPack: number;
+  readonly #lastBlock: number;
+  /** A recurrent state can't be cut back to the prefix, so the prefix keeps a sequence of its own. */
+  readonly prefixOwnsSequence: boolean;
+
+  constructor(model: NativeModelInfo, bytesPerCell: number, options: LimitOptions) {
+    this.exact = options.exact ?? false;
+    this.batchTokens = Math.min(
+      options.batchTokens ?? 512,
+      this.exact ? EXACT_TOKENS : Number.POSITIVE_INFINITY,
+    );
+    this.outputs = Math.max(1, Math.min(256, Math.floor(LOGIT_BYTES / (4 * model.vocabularySize))));
+    this.prefixOwnsSequence = model.isRecurrent;
+    this.batchRows = Math.min(
+      options.batchRows ?? 128,
+      MAX_SEQUENCES - (this.prefixOwnsSequence ? 1 : 0),
+      this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
+    );
+    this.promptTokens = options.contextSize ?? model.trainedContext;
+    this.cells = options.contextSize ?? Math.max(this.promptTokens, Math.floor(CACHE_BYTES / bytesPerCell));
+    this.promptsPerPack = model.isRecurrent ? 1 : MAX_SEQUENCES;
+    this.#lastBlock = model.layerCount - 1;
+  }
+
+  /** Tokens of prompts that are decoded together; a longer prompt is decoded alone. */
+  get packTokens(): number {
+    return Math.min(this.batchTokens, this.cells);
+  }
+
+  isLastBlock({ site, layer }: SitePoint): boolean {
+    return site === 'resid_out' && layer === this.#lastBlock;
+  }
+
+  /** Whether an error concerns the rows of one decode only, so that others may go on. */
+  isLocal({ code }: PatchscopeError): boolean {
+    return code === 'edit_mismatch' || code === 'not_finite' || code === 'engine' || code === 'context_full';
+  }
+}

@@ -1,0 +1,224 @@
+/** Patched runs: the prefix that rows share is computed once, then all rows of a batch go on together. */
+import type { PatchRow, RowReading, RowResult, TokenReading } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import type { NativeContext, NativeReadings } from '../native.js';
+import { Batch, type RawReading } from './batch.js';
+import type { ContextPool } from './context-pool.js';
+import type { Limits } from './limits.js';
+import { type Continuation, TextStop } from './text-stop.js';
+import type { LlamaTokenizer } from './tokenizer.js';
+
+/** Rows with the same tokens, of which the first `prefixLength` are neither patched nor read. */
+interface Group {
+  readonly tokenIds: readonly number[];
+  readonly prefixLength: number;
+  readonly rows: { readonly row: PatchRow; readonly index: number }[];
+}
+
+/** A row under way. */
+interface Run {
+  readonly index: number;
+  readonly sequence: number;
+  readonly steps: TokenReading[];
+  positions: TokenReading[];
+  readonly continuation: Continuation;
+}
+
+export class Patcher {
+  readonly #pool: ContextPool;
+  readonly #limits: Limits;
+  readonly #tokenizer: LlamaTokenizer;
+
+  constructor(pool: ContextPool, limits: Limits, tokenizer: LlamaTokenizer) {
+    this.#pool = pool;
+    this.#limits = limits;
+    this.#tokenizer = tokenizer;
+  }
+
+  async patch(rows: readonly PatchRow[], reading: RowReading): Promise<RowResult[]> {
+    const results = new Array<RowResult>(rows.length);
+    for (const group of groupRows(rows, reading)) {
+      const size = this.#rowsPerBatch(group, reading);
+      let context: NativeContext | undefined;
+      for (let begin = 0; begin < group.rows.length; begin += size) {
+        const part = group.rows.slice(begin, begin + size);
+        try {
+          context ??= await this.#prefill(group, Math.min(size, group.rows.length), reading);
+          for (const run of await this.#run(context, group, part, reading)) {
+            results[run.index] = this.#result(run);
+          }
+          this.#rewind(context, group, part.length);
+        } catch (error) {
+          if (!(error instanceof PatchscopeError) || !this.#limits.isLocal(error)) throw error;
+          context = undefined; // what it holds is unknown: begin anew
+          for (const { index } of part) results[index] = failure(error.code, error.message);
+        }
+      }
+    }
+    return results;
+  }
+
+  /** As many rows as batch and cache hold; the same for the same group and limits. */
+  #rowsPerBatch(group: Group, reading: RowReading): number {
+    const rest = group.tokenIds.length - group.prefixLength;
+    const cellsPerRow = rest + Math.max(0, reading.maxTokens - 1);
+    return Math.max(
+      1,
+      Math.min(
+        this.#limits.batchRows,
+        Math.floor(this.#limits.batchTokens / rest),
+        Math.floor((this.#limits.cells - group.prefixLength) / cellsPerRow),
+      ),
+    );
+  }
+
+  /** A context that holds the prefix, with room for `rows` rows. */
+  async #prefill(group: Group, rows: number, reading: RowReading): Promise<NativeContext> {
+    const rest = group.tokenIds.length - group.prefixLength;
+    const perRow = rest + Math.max(0, reading.maxTokens - 1);
+    const reads = 1 + (reading.tokenIndexes?.length ?? 0);
+    const context = await this.#pool.take({
+      cells: group.prefixLength + rows * perRow,
+      batchTokens: Math.min(this.#limits.batchTokens, Math.max(rows * rest, group.prefixLength)),
+      sequences: rows + this.#firstSequence,
+      outputs: Math.min(this.#limits.outputs, rows * Math.max(reads, rest)),
+    });
+    if (group.prefixLength > 0) {
+      const batch = new Batch();
+      for (let i = 0; i < group.prefixLength; i++) batch.add(group.tokenIds[i]!, i, 0);
+      await batch.decode(context, readings({ topK: 0, maxTokens: 0 }), this.#batchLimits);
+    }
+    return context;
+  }
+
+  async #run(context: NativeContext, group: Group, rows: Group['rows'], reading: RowReading): Promise<Run[]> {
+    const batch = new Batch();
+    const runs = rows.map(({ row, index }, k): Run => {
+      const sequence = this.#firstSequence + k;
+      if (sequence > 0 && group.prefixLength > 0) context.copySequence(0, sequence);
+      const first = group.prefixLength;
+      const batchRows = group.tokenIds.slice(first).map((id, i) => batch.add(id, first + i, sequence));
+      for (const edit of [...row.edits].sort((a, b) => a.tokenIndex - b.tokenIndex)) {
+        batch.edit(batchRows[edit.tokenIndex - first]!, edit, edit.vector, this.#limits.isLastBlock(edit));
+      }
+      for (const tokenIndex of reading.tokenIndexes ?? []) batch.read(batchRows[tokenIndex - first]!);
+      batch.read(batchRows.at(-1)!);
+      return {
+        index,
+        sequence,
+        steps: [],
+        positions: [],
+        continuation: { tokenIds: [], text: '', failed: false },
+      };
+    });
+    const { readings: first } = await batch.decode(context, readings(reading), this.#batchLimits);
+    const perRow = 1 + (reading.tokenIndexes?.length ?? 0);
+    const stop = new TextStop(this.#tokenizer, reading);
+    let active: Run[] = [];
+    runs.forEach((run, k) => {
+      const own = first.slice(k * perRow, (k + 1) * perRow);
+      run.continuation.failed = own.some(({ finite }) => !finite);
+      run.positions = own.slice(0, -1).map((raw) => tokenReading(raw, reading));
+      if (this.#advance(run, own.at(-1)!, reading, stop)) active.push(run);
+    });
+    for (let step = 0; active.length > 0; step++) {
+      const next = new Batch();
+      for (const { sequence, continuation } of active) {
+        next.read(next.add(continuation.tokenIds.at(-1)!, group.tokenIds.length + step, sequence));
+      }
+      const { readings: read } = await next.decode(context, readings(reading), this.#batchLimits);
+      active = active.filter((run, k) => this.#advance(run, read[k]!, reading, stop));
+    }
+    return runs;
+  }
+
+  /** Takes the most probable token. @returns whether the row goes on. */
+  #advance(run: Run, raw: RawReading, reading: RowReading, stop: TextStop): boolean {
+    if (!raw.finite) run.continuation.failed = true;
+    if (run.continuation.failed || reading.maxTokens === 0) return false;
+    run.steps.push(tokenReading(raw, reading));
+    return stop.push(run.continuation, raw.topIds[0]!);
+  }
+
+  #result({ continuation, steps, positions }: Run): RowResult {
+    if (continuation.failed) return failure('not_finite', 'The logits after the patch hold NaN or infinity.');
+    return {
+      status: 'ok',
+      tokenIds: continuation.tokenIds,
+      text: continuation.text,
+      steps,
+      positions,
+    };
+  }
+
+  /** Leaves the prefix alone in the context. */
+  #rewind(context: NativeContext, group: Group, rows: number): void {
+    for (let k = 0; k < rows; k++) {
+      const sequence = this.#firstSequence + k;
+      context.removeSequence(sequence, sequence === 0 ? group.prefixLength : 0);
+    }
+  }
+
+  /** The first row goes on in the prefix's own sequence where that can be cut back afterwards. */
+  get #firstSequence(): number {
+    return this.#limits.prefixOwnsSequence ? 1 : 0;
+  }
+
+  get #batchLimits() {
+    return { tokens: this.#limits.batchTokens, outputs: this.#limits.outputs };
+  }
+}
+
+function groupRows(rows: readonly PatchRow[], reading: RowReading): Group[] {
+  const groups = new Map<string, Group>();
+  rows.forEach((row, index) => {
+    const prefixLength = Math.min(
+      row.tokenIds.length - 1,
+      ...row.edits.map(({ tokenIndex }) => tokenIndex),
+      ...(reading.tokenIndexes ?? []),
+    );
+    const key = `${prefixLength}:${row.tokenIds.join(',')}`;
+    const group = groups.get(key);
+    if (group === undefined)
+      groups.set(key, {
+        tokenIds: row.tokenIds,
+        prefixLength,
+        rows: [{ row, index }],
+      });
+    else group.rows.push({ row, index });
+  });
+  return [...groups.values()];
+}
+
+/** Greedy generation needs the most probable token whatever is kept. */
+function readings({ topK, trackedTokens, logits }: RowReading): NativeReadings {
+  return {
+    topK: Math.max(1, topK),
+    tracked: Int32Array.from(trackedTokens ?? []),
+    logits: logits ?? false,
+  };
+}
+
+export function tokenReading(
+  raw: RawReading,
+  { topK, trackedTokens }: Pick<RowReading, 'topK' | 'trackedTokens'>,
+): TokenReading {
+  return {
+    top: Array.from(raw.topIds.slice(0, topK), (tokenId, i) => ({
+      tokenId,
+      logprob: raw.topLogprobs[i]!,
+    })),
+    tracked: raw.finite
+      ? (trackedTokens ?? []).map((tokenId, i) => ({
+          tokenId,
+          logprob: raw.trackedLogprobs[i]!,
+          rank: raw.trackedRanks[i]!,
+        }))
+      : [],
+    ...(raw.logits && { logits: raw.logits }),
+  };
+}
+
+function failure(code: string, error: string): RowResult {
+  return { status: 'failed', code, error };
+}

@@ -1,0 +1,56 @@
+import { Template } from '@huggingface/jinja';
+import type { Tokenizer } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import type { NativeModel, NativeModelInfo } from '../native.js';
+
+/** The model's own vocabulary and chat template. */
+export class LlamaTokenizer implements Tokenizer {
+  readonly vocabularySize: number;
+  readonly #model: NativeModel;
+  readonly #info: NativeModelInfo;
+
+  constructor(model: NativeModel) {
+    this.#model = model;
+    this.#info = model.describe();
+    this.vocabularySize = this.#info.vocabularySize;
+  }
+
+  tokenize(text: string, { bos, special }: { bos: boolean; special: boolean }): number[] {
+    return [...this.#model.tokenize(text, bos, special)];
+  }
+
+  tokenBytes(tokenId: number): Uint8Array {
+    return this.#model.tokenBytes(tokenId);
+  }
+
+  isEndOfText(tokenId: number): boolean {
+    return this.#model.isEndOfText(tokenId);
+  }
+
+  get bosToken(): number | undefined {
+    return this.#info.addsBos && this.#info.bosToken >= 0 ? this.#info.bosToken : undefined;
+  }
+
+  chat(userText: string): string {
+    const { chatTemplate, bosToken, eosToken } = this.#info;
+    if (chatTemplate === null) {
+      throw new PatchscopeError('bad_input', 'This model has no chat template: leave --chat out.');
+    }
+    const written = (tokenId: number) =>
+      tokenId < 0 ? '' : Buffer.from(this.#model.tokenBytes(tokenId)).toString('utf8');
+    try {
+      return new Template(chatTemplate).render({
+        messages: [{ role: 'user', content: userText }],
+        add_generation_prompt: true,
+        bos_token: written(bosToken),
+        eos_token: written(eosToken),
+      });
+    } catch (cause) {
+      throw new PatchscopeError(
+        'bad_model',
+        `The model's chat template could not be filled in (${(cause as Error).message}): leave --chat out.`,
+        { cause },
+      );
+    }
+  }
+}

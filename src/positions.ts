@@ -1,0 +1,79 @@
+import { PatchscopeError } from './errors.js';
+import type { Position } from './patchscope.js';
+
+/**
+ * Reads a position as it is typed: a whole number is an index, anything else a piece of the prompt's text,
+ * with `#2` behind it for its second occurrence. A number that is meant as text is written `5#1`.
+ */
+export function parsePosition(typed: string): Position {
+  if (/^-?\d+$/.test(typed)) return { kind: 'index', index: Number(typed) };
+  const [, text, occurrence] = /^(.+)#(\d+)$/s.exec(typed) ?? [];
+  return text === undefined
+    ? { kind: 'text', text: typed }
+    : { kind: 'text', text, occurrence: Number(occurrence) };
+}
+
+/**
+ * The token a position means.
+ *
+ * @param tokens bytes of each token of the prompt; positions are told by bytes, so a piece of text may
+ *   begin or end inside a token.
+ * @param which word for messages: 'source' or 'target'.
+ * @returns index of the token that holds the last byte of the text, or the index itself.
+ * @throws PatchscopeError `bad_input` where the index, the text or its occurrence is not there.
+ */
+export function resolvePosition(position: Position, tokens: readonly Uint8Array[], which: string): number {
+  return position.kind === 'index'
+    ? resolveIndex(position.index, tokens.length, which)
+    : resolveText(position.text, position.occurrence, tokens, which);
+}
+
+function resolveIndex(index: number, count: number, which: string): number {
+  const resolved = index < 0 ? index + count : index;
+  if (resolved < 0 || resolved >= count) {
+    throw new PatchscopeError(
+      'bad_input',
+      `Position ${index} is outside the ${which} prompt, whose ${count} tokens are 0 to ${count - 1} (-1 is the last).`,
+    );
+  }
+  return resolved;
+}
+
+function resolveText(
+  text: string,
+  occurrence: number | undefined,
+  tokens: readonly Uint8Array[],
+  which: string,
+): number {
+  const prompt = Buffer.concat(tokens);
+  const wanted = Buffer.from(text, 'utf8');
+  if (wanted.length === 0) throw new PatchscopeError('bad_input', `The ${which} position is an empty text.`);
+  const ends: number[] = [];
+  for (let at = prompt.indexOf(wanted); at >= 0; at = prompt.indexOf(wanted, at + 1)) {
+    ends.push(at + wanted.length - 1);
+  }
+  if (ends.length === 0) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The text '${text}' does not occur in the ${which} prompt '${prompt}'.`,
+    );
+  }
+  if (occurrence === undefined && ends.length > 1) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The text '${text}' occurs ${ends.length} times in the ${which} prompt: choose one by '${text}#1' to '${text}#${ends.length}'.`,
+    );
+  }
+  const end = ends[(occurrence ?? 1) - 1];
+  if (end === undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The text '${text}' occurs ${ends.length} time${ends.length === 1 ? '' : 's'} in the ${which} prompt: there is no '${text}#${occurrence}'.`,
+    );
+  }
+  let passed = 0;
+  return tokens.findIndex((bytes) => {
+    passed += bytes.length;
+    return end < passed;
+  });
+}

@@ -1,0 +1,87 @@
+/** Prompt and position -> token ids and the index of one of them. Token ids are never made from text twice. */
+import type { Tokenizer } from './engine.js';
+import { PatchscopeError } from './errors.js';
+import type { Position, Prompt } from './patchscope.js';
+import { resolvePosition } from './positions.js';
+
+export interface ResolvedPrompt {
+  /** As it was given; null for raw token ids. */
+  readonly text: string | null;
+  readonly tokenIds: readonly number[];
+  readonly tokenIndex: number;
+  /** Text of the token at `tokenIndex`. */
+  readonly token: string;
+}
+
+/**
+ * @param which word for messages: 'source' or 'target'.
+ * @throws PatchscopeError `bad_input` for an empty prompt, ids outside the vocabulary, or a position that
+ *   is not there.
+ */
+export function resolvePrompt(
+  prompt: Prompt,
+  position: Position,
+  tokenizer: Tokenizer,
+  which: string,
+): ResolvedPrompt {
+  const tokenIds = tokenIdsOf(prompt, tokenizer, which);
+  const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
+  // a BOS token that was put in front is not part of the text one may point at
+  const written = bytes.map((own, i) =>
+    i === 0 && prompt.kind === 'text' && tokenIds[0] === tokenizer.bosToken ? new Uint8Array() : own,
+  );
+  const tokenIndex = resolvePosition(position, written, which);
+  return {
+    text: prompt.kind === 'text' ? prompt.text : null,
+    tokenIds,
+    tokenIndex,
+    token: decode(bytes[tokenIndex]!),
+  };
+}
+
+/** A token's text; a token that holds part of a character shows the replacement character. */
+export function tokenText(tokenId: number, tokenizer: Tokenizer): string {
+  return decode(tokenizer.tokenBytes(tokenId));
+}
+
+function decode(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('utf8');
+}
+
+function tokenIdsOf(prompt: Prompt, tokenizer: Tokenizer, which: string): readonly number[] {
+  if (prompt.kind === 'tokens') {
+    if (prompt.tokenIds.length === 0) {
+      throw new PatchscopeError('bad_input', `The ${which} prompt is empty: it needs at least one token id.`);
+    }
+    const last = tokenizer.vocabularySize - 1;
+    for (const tokenId of prompt.tokenIds) {
+      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId > last) {
+        throw new PatchscopeError(
+          'bad_input',
+          `Token id ${tokenId} of the ${which} prompt is outside the vocabulary, whose ids are 0 to ${last}.`,
+        );
+      }
+    }
+    return prompt.tokenIds;
+  }
+  const { text, bos = true, special = false, chat = false } = prompt;
+  if (text === '') throw new PatchscopeError('bad_input', `The ${which} prompt is empty: give it some text.`);
+  if (!chat) return tokenizer.tokenize(text, { bos, special });
+  if (!special && hasSpecialTokens(text, tokenizer)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The ${which} prompt holds special tokens, which can't be kept as plain text inside a chat template: leave them out, or mean them with --special.`,
+    );
+  }
+  const turn = tokenizer.chat(text);
+  const withoutBos = tokenizer.tokenize(turn, { bos: false, special: true });
+  return bos && withoutBos[0] !== tokenizer.bosToken
+    ? tokenizer.tokenize(turn, { bos: true, special: true })
+    : withoutBos;
+}
+
+function hasSpecialTokens(text: string, tokenizer: Tokenizer): boolean {
+  const plain = tokenizer.tokenize(text, { bos: false, special: false });
+  const parsed = tokenizer.tokenize(text, { bos: false, special: true });
+  return plain.join() !== parsed.join();
+}

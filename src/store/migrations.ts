@@ -1,0 +1,53 @@
+import type { Database } from 'better-sqlite3';
+import { PatchscopeError } from '../errors.js';
+import { m001Initial } from './m001-initial.js';
+
+export interface Migration {
+  readonly name: string;
+  readonly sql: string;
+}
+
+/** Only ever appended to: files with any prefix of this list exist. */
+export const migrations: readonly Migration[] = [m001Initial];
+
+/** "PSCP" in the header of the file; it tells our files from other SQLite databases. */
+const applicationId = 0x50534350;
+
+/** Brings a blank or older database to the newest schema in one transaction; writes nothing if there is nothing to do. */
+export function migrate(database: Database, path: string): void {
+  // In a transaction too, since its reads must see one and the same file.
+  const pending = database.transaction(() => pendingMigrations(database, path));
+  if (pending().length === 0) return;
+  const applyPending = database.transaction(() => {
+    // Asked again under the write lock: another process may have been faster.
+    for (const { name, sql } of pendingMigrations(database, path)) {
+      database.exec(sql);
+      database
+        .prepare('INSERT INTO migration (name, applied_at) VALUES (?, ?)')
+        .run(name, new Date().toISOString());
+    }
+    database.pragma(`application_id = ${applicationId}`);
+  });
+  applyPending.immediate();
+}
+
+function pendingMigrations(database: Database, path: string): readonly Migration[] {
+  const owner = database.pragma('application_id', { simple: true });
+  const blank = owner === 0 && database.prepare('SELECT 1 FROM sqlite_schema').get() === undefined;
+  if (blank) return migrations;
+  if (owner !== applicationId) {
+    throw new PatchscopeError(
+      'store',
+      `${path} is a database of another program, not a results file of patchscopes; name another file`,
+    );
+  }
+  const applied = database.prepare<[], string>('SELECT name FROM migration ORDER BY name').pluck().all();
+  const unknown = applied.find((name) => !migrations.some((migration) => migration.name === name));
+  if (unknown !== undefined) {
+    throw new PatchscopeError(
+      'store',
+      `${path} was made by a newer version of patchscopes (it has ${unknown}); update patchscopes or name another file`,
+    );
+  }
+  return migrations.filter(({ name }) => !applied.includes(name));
+}

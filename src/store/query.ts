@@ -1,0 +1,116 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import Sqlite, { type Database, type Statement } from 'better-sqlite3';
+import { PatchscopeError } from '../errors.js';
+import { storeError } from './failure.js';
+
+/** Integers beyond the safe range are `bigint`. */
+export type SqlValue = string | number | bigint | Uint8Array | null;
+
+export interface QueryResult {
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly SqlValue[])[];
+  /** There were more rows than `maxRows`. */
+  readonly truncated: boolean;
+}
+
+export interface QueryOptions {
+  /** Default: all. */
+  readonly maxRows?: number;
+}
+
+/** The rows of one reading statement. Nothing can be written this way. */
+export function query(
+  path: string,
+  sql: string,
+  { maxRows = Number.POSITIVE_INFINITY }: QueryOptions = {},
+): QueryResult {
+  if (typeof path !== 'string' || typeof sql !== 'string')
+    throw new TypeError('Expected a path and an SQL statement as strings');
+  if (maxRows !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(maxRows) && maxRows >= 0))
+    throw new TypeError('Expected maxRows to be a whole number, 0 or more');
+  let database: Database | undefined;
+  try {
+    database = openForReading(path);
+    return read(prepareReading(database, sql), maxRows);
+  } catch (error) {
+    throw queryError(error, path, sql, database);
+  } finally {
+    database?.close();
+  }
+}
+
+function openForReading(path: string): Database {
+  const file = resolve(path);
+  if (!statSync(file, { throwIfNoEntry: false })?.isFile())
+    throw new PatchscopeError('store', `There is no results file ${path}; runs make one, and --db names it`);
+  return new Sqlite(file, { readonly: true, fileMustExist: true });
+}
+
+function prepareReading(database: Database, sql: string): Statement<[], SqlValue[]> {
+  const statement = database.prepare<[], SqlValue[]>(sql);
+  // A statement may give rows and still write: INSERT ... RETURNING.
+  if (!statement.reader || !statement.readonly)
+    throw new PatchscopeError(
+      'bad_input',
+      'This statement does not only read; use SELECT, WITH, VALUES or EXPLAIN',
+    );
+  return statement.raw(true).safeIntegers(true);
+}
+
+function read(statement: Statement<[], SqlValue[]>, maxRows: number): QueryResult {
+  const columns = statement.columns().map(({ name }) => name);
+  const rows: SqlValue[][] = [];
+  for (const row of statement.iterate()) {
+    if (rows.length === maxRows) return { columns, rows, truncated: true };
+    rows.push(row.map(narrow));
+  }
+  return { columns, rows, truncated: false };
+}
+
+function narrow(value: SqlValue): SqlValue {
+  return typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value;
+}
+
+function queryError(error: unknown, path: string, sql: string, database: Database | undefined): unknown {
+  if (error instanceof PatchscopeError || !(error instanceof Error)) return error;
+  const { code } = error as { code?: unknown };
+  const fromSql =
+    database !== undefined && (code === undefined || /^SQLITE_(ERROR|TOOBIG|MISMATCH)/.test(`${code}`));
+  return fromSql
+    ? new PatchscopeError('bad_input', `${error.message}${advice(error.message, sql, database)}`, {
+        cause: error,
+      })
+    : storeError(error, path);
+}
+
+function advice(message: string, sql: string, database: Database): string {
+  if (/more than one statement|no statements/.test(message)) return '; give one statement';
+  if (/parameter/.test(message)) return '; write values into the statement';
+  const tables = tableNames(database);
+  if (tables.length === 0) return '; the file has no tables';
+  if (message.startsWith('no such table')) return `; there are: ${tables.join(', ')}`;
+  if (message.startsWith('no such column')) {
+    const words = new Set(sql.toLowerCase().match(/\w+/g));
+    const used = tables.filter((name) => words.has(name.toLowerCase()));
+    return `; there are: ${(used.length > 0 ? used : tables)
+      .map((name) => `${name} (${columnNames(database, name).join(', ')})`)
+      .join(', ')}`;
+  }
+  return '';
+}
+
+function tableNames(database: Database): string[] {
+  return database
+    .prepare<[], string>(
+      `SELECT name FROM sqlite_schema
+			WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+			ORDER BY name`,
+    )
+    .pluck()
+    .all();
+}
+
+function columnNames(database: Database, table: string): string[] {
+  return database.prepare<[string], string>('SELECT name FROM pragma_table_info(?)').pluck().all(table);
+}

@@ -1,0 +1,66 @@
+import type { Database, Statement } from 'better-sqlite3';
+
+export interface Statements {
+  readonly addModel: Statement;
+  readonly modelId: Statement<[sha256: string], number>;
+  readonly addRun: Statement;
+  readonly addSample: Statement;
+  readonly modelsOfRun: Statement<[runId: number], { source: number; target: number }>;
+  readonly addObservation: Statement;
+  readonly addToken: Statement;
+  readonly addScore: Statement;
+  readonly countFailed: Statement;
+  readonly finishRun: Statement;
+}
+
+/** Every statement that writes results, prepared once per connection. */
+export function prepareStatements(database: Database): Statements {
+  return {
+    addModel: database.prepare(
+      `INSERT INTO model
+				(sha256, path, bytes, architecture, name, quantization, layers, width, vocabulary)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (sha256) DO NOTHING`,
+    ),
+    modelId: database.prepare<[sha256: string], number>('SELECT id FROM model WHERE sha256 = ?').pluck(),
+    addRun: database.prepare(
+      `INSERT INTO run
+				(name, command, experiment, reading, seed, source_model_id, target_model_id,
+				package, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows,
+				type_k, type_v, flash_attention, exact, started_at, status, cells_planned)
+			VALUES
+				(:name, :command, :experiment, :reading, :seed, :sourceModelId, :targetModelId,
+				:package, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows,
+				:typeK, :typeV, :flashAttention, :exact, :startedAt, 'running', :cellsPlanned)`,
+    ),
+    addSample: database.prepare(
+      `INSERT INTO sample
+				(run_id, idx, name, source_prompt, source_token_ids, target_prompt, target_token_ids)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    modelsOfRun: database.prepare<[runId: number], { source: number; target: number }>(
+      'SELECT source_model_id AS source, target_model_id AS target FROM run WHERE id = ?',
+    ),
+    addObservation: database.prepare(
+      `INSERT INTO observation
+				(run_id, sample_idx, variant, site, source_layer, target_layer,
+				source_position, source_token_id, source_token,
+				target_position, target_token_id, target_token,
+				status, error, text, token_ids)
+			VALUES
+				(:runId, :sample, :variant, :site, :sourceLayer, :targetLayer,
+				:sourcePosition, :sourceTokenId, :sourceToken,
+				:targetPosition, :targetTokenId, :targetToken,
+				:status, :error, :text, :tokenIds)`,
+    ),
+    addToken: database.prepare(
+      `INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?)
+			ON CONFLICT DO NOTHING`,
+    ),
+    addScore: database.prepare(
+      'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
+    ),
+    countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
+    finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
+  };
+}

@@ -1,0 +1,628 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import Sqlite from 'better-sqlite3';
+import { migrations } from '../src/store/migrations.js';
+import { openStore, type Store } from '../src/store/store.js';
+import { begin, cell, failedCell, folder, model, runOf, samples } from './store-records.js';
+
+const storeModule = new URL('../src/store/store.ts', import.meta.url).href;
+const recordsModule = new URL('./store-records.ts', import.meta.url).href;
+
+function open(test: TestContext, path: string): Store {
+  const store = openStore(path, { lockWaitMs: 50 });
+  test.after(() => store.close());
+  return store;
+}
+
+function inspect<T>(path: string, work: (database: Sqlite.Database) => T): T {
+  const database = new Sqlite(path, { readonly: true });
+  try {
+    return work(database);
+  } finally {
+    database.close();
+  }
+}
+
+function all(path: string, sql: string): Record<string, unknown>[] {
+  return inspect(path, (database) => database.prepare<[], Record<string, unknown>>(sql).all());
+}
+
+function value(path: string, sql: string): unknown {
+  return inspect(path, (database) => database.prepare(sql).pluck().get());
+}
+
+function schema(path: string) {
+  return all(path, 'SELECT type, name, sql FROM sqlite_schema ORDER BY name');
+}
+
+/** A failure is one sentence with the file's name in it. */
+function failure(code: string, sentence: RegExp) {
+  return (error: unknown) => {
+    assert.ok(error instanceof Error);
+    assert.equal((error as { code?: unknown }).code, code);
+    assert.equal(error.name, 'PatchscopeError');
+    assert.match(error.message, sentence);
+    assert.doesNotMatch(error.message, /\n/);
+    return true;
+  };
+}
+
+/** As a user who is bound by permissions, which root is not. */
+function unprivileged(work: () => void): void {
+  const root = process.getuid?.() === 0;
+  if (root) process.seteuid?.(65534);
+  try {
+    work();
+  } finally {
+    if (root) process.seteuid?.(0);
+  }
+}
+
+test('what was added comes back', (t) => {
+  const path = join(folder(t), 'new', 'deep', 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  store.addObservations(runId, [cell(), cell({ sourceLayer: 'embed', targetLayer: 'embed', site: 'embed' })]);
+  store.addObservations(runId, [failedCell({ sample: 1 })]);
+  store.finishRun(runId, 'done');
+  store.close();
+
+  assert.deepEqual(all(path, 'SELECT * FROM model'), [
+    {
+      id: 1,
+      sha256: model.sha256,
+      path: model.path,
+      bytes: model.bytes,
+      architecture: 'llama',
+      name: 'Tiny',
+      quantization: 'Q4_1',
+      layers: 30,
+      width: 576,
+      vocabulary: 49152,
+    },
+  ]);
+  const [run] = all(path, 'SELECT * FROM run');
+  const { started_at, finished_at, ...rest } = run ?? {};
+  assert.match(String(started_at), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+  assert.ok(String(finished_at) >= String(started_at));
+  assert.deepEqual(rest, {
+    id: 1,
+    name: 'patch',
+    command: "patchscopes patch --source 'Diana, princess'",
+    experiment: '{"name":"patch","sourceLayers":"all"}',
+    reading: '{"topK":2,"maxTokens":2,"stop":[]}',
+    seed: 7,
+    source_model_id: 1,
+    target_model_id: 1,
+    package: '0.1.0',
+    llama_cpp: 'b1',
+    backend: 'cpu',
+    devices: '[{"name":"CPU","description":"a CPU","library":"libggml-cpu.so"}]',
+    gpu_layers: 0,
+    threads: 2,
+    batch_tokens: 512,
+    batch_rows: 128,
+    type_k: 'f16',
+    type_v: 'f32',
+    flash_attention: 1,
+    exact: 0,
+    status: 'done',
+    cells_planned: 4,
+    cells_failed: 1,
+  });
+  assert.deepEqual(all(path, 'SELECT * FROM sample'), [
+    {
+      run_id: 1,
+      idx: 0,
+      name: 'Diana',
+      source_prompt: 'Diana, princess',
+      source_token_ids: '[1,20,300]',
+      target_prompt: 'cat -> cat; x',
+      target_token_ids: '[1,5,6,7]',
+    },
+    {
+      run_id: 1,
+      idx: 1,
+      name: 'ids',
+      source_prompt: null,
+      source_token_ids: '[9]',
+      target_prompt: null,
+      target_token_ids: '[10]',
+    },
+  ]);
+  const [patched, embed, failed] = all(path, 'SELECT * FROM observation');
+  assert.deepEqual(patched, {
+    id: 1,
+    run_id: 1,
+    sample_idx: 0,
+    variant: '',
+    site: 'resid_out',
+    source_layer: 3,
+    target_layer: 4,
+    mapping_id: 1,
+    control: 'none',
+    draw: 0,
+    source_position: 2,
+    source_token_id: 300,
+    source_token: ' princess',
+    target_position: 3,
+    target_token_id: 7,
+    target_token: ' x',
+    op: 'replace',
+    alpha: null,
+    status: 'ok',
+    error: null,
+    text: ' queen of',
+    token_ids: '[11,12]',
+  });
+  assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
+  assert.deepEqual(
+    [failed?.sample_idx, failed?.status, failed?.error, failed?.text],
+    [1, 'failed', 'not_finite: a logit is NaN', null],
+  );
+  assert.deepEqual(all(path, 'SELECT * FROM token_score WHERE observation_id = 1'), [
+    { observation_id: 1, step: 0, rank: 0, token_id: 11, logprob: -0.5 },
+    { observation_id: 1, step: 0, rank: 1, token_id: 13, logprob: -2.25 },
+    { observation_id: 1, step: 1, rank: 0, token_id: 12, logprob: -0.125 },
+    { observation_id: 1, step: 1, rank: 1, token_id: 11, logprob: -3 },
+  ]);
+  assert.deepEqual(all(path, 'SELECT token_id, text FROM token'), [
+    { token_id: 7, text: ' x' },
+    { token_id: 11, text: ' queen' },
+    { token_id: 12, text: ' of' },
+    { token_id: 13, text: '"\n' },
+    { token_id: 300, text: ' princess' },
+  ]);
+  assert.deepEqual(all(path, 'SELECT * FROM mapping'), [{ id: 1, name: 'identity', kind: 'identity' }]);
+});
+
+test('the views read as sentences', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  store.addObservations(runId, [cell(), failedCell({ sample: 1 })]);
+  store.finishRun(runId, 'interrupted');
+  assert.deepEqual(
+    all(
+      path,
+      `SELECT run_id, run_name, sample, source_layer, target_layer, mapping, control,
+				source_token, target_token, top_token, round(top_probability, 6) AS p, text, status, error
+			FROM reading ORDER BY observation_id`,
+    ),
+    [
+      {
+        run_id: 1,
+        run_name: 'patch',
+        sample: 'Diana',
+        source_layer: 3,
+        target_layer: 4,
+        mapping: 'identity',
+        control: 'none',
+        source_token: ' princess',
+        target_token: ' x',
+        top_token: ' queen',
+        p: 0.606531,
+        text: ' queen of',
+        status: 'ok',
+        error: null,
+      },
+      {
+        run_id: 1,
+        run_name: 'patch',
+        sample: 'ids',
+        source_layer: 3,
+        target_layer: 4,
+        mapping: 'identity',
+        control: 'none',
+        source_token: ' princess',
+        target_token: ' x',
+        top_token: null,
+        p: null,
+        text: null,
+        status: 'failed',
+        error: 'not_finite: a logit is NaN',
+      },
+    ],
+  );
+  assert.deepEqual(all(path, 'SELECT sample, step, rank, token, logprob FROM scored_token'), [
+    { sample: 'Diana', step: 0, rank: 0, token: ' queen', logprob: -0.5 },
+    { sample: 'Diana', step: 0, rank: 1, token: '"\n', logprob: -2.25 },
+    { sample: 'Diana', step: 1, rank: 0, token: ' of', logprob: -0.125 },
+    { sample: 'Diana', step: 1, rank: 1, token: ' queen', logprob: -3 },
+  ]);
+  assert.deepEqual(
+    all(
+      path,
+      `SELECT run_id, status, source_model, target_quantization, seconds >= 0 AS timed,
+				cells_planned, cells_stored, cells_failed FROM run_summary`,
+    ),
+    [
+      {
+        run_id: 1,
+        status: 'interrupted',
+        source_model: 'Tiny',
+        target_quantization: 'Q4_1',
+        timed: 1,
+        cells_planned: 4,
+        cells_stored: 2,
+        cells_failed: 1,
+      },
+    ],
+  );
+});
+
+test('source and target tokens belong to their own models', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const source = store.addModel(model);
+  const target = store.addModel({ ...model, sha256: 'cd'.repeat(32) });
+  const runId = store.beginRun(runOf(source, { targetModelId: target }), samples);
+  const sameId = cell({ sourceTokenId: 7, sourceToken: 'other' });
+  store.addObservations(runId, [sameId]);
+  assert.deepEqual(all(path, 'SELECT model_id, text FROM token WHERE token_id = 7'), [
+    { model_id: source, text: 'other' },
+    { model_id: target, text: ' x' },
+  ]);
+  assert.equal(value(path, 'SELECT top_token FROM reading'), ' queen');
+});
+
+test('a model is known by its content', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const id = store.addModel(model);
+  assert.equal(store.addModel({ ...model, path: 'elsewhere.gguf' }), id);
+  assert.notEqual(store.addModel({ ...model, sha256: 'cd'.repeat(32) }), id);
+  assert.equal(value(path, 'SELECT count(*) FROM model'), 2);
+});
+
+test('a cell is stored once, and a batch wholly or not at all', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  store.addObservations(runId, [cell()]);
+  const fresh = failedCell({ sample: 1 });
+  assert.throws(
+    () => store.addObservations(runId, [fresh, cell({ text: 'again' })]),
+    failure('store', /already has this cell: sample 0.*source layer 3/),
+  );
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 1);
+  assert.equal(value(path, 'SELECT cells_failed FROM run'), 0);
+
+  store.addObservations(runId, [
+    fresh,
+    cell({ sample: 1, variant: 'other' }),
+    cell({ sourceLayer: 2 }),
+    cell({ targetLayer: 2 }),
+    cell({ site: 'embed' }),
+  ]);
+  store.addObservations(begin(store), [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 7);
+});
+
+test('a batch that was rolled back leaves its tokens to the next one', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  assert.throws(() => store.addObservations(runId, [cell(), cell()]));
+  assert.equal(value(path, 'SELECT count(*) FROM token'), 0);
+  store.addObservations(runId, [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM token'), 5);
+});
+
+test('foreign keys hold', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  assert.throws(
+    () => store.addObservations(runId, [cell({ sample: 2 })]),
+    failure('store', /has no sample 2/),
+  );
+  assert.throws(() => store.addObservations(99, [cell()]), failure('store', /no run 99 in .*r\.db/));
+  assert.throws(() => store.finishRun(99, 'done'), failure('store', /no run 99 in .*r\.db/));
+  assert.throws(() => store.beginRun(runOf(99), samples), failure('store', /FOREIGN KEY/));
+  assert.equal(value(path, 'SELECT count(*) FROM run'), 1);
+});
+
+test('what has no place in a column is refused', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  const notFinite = [{ tokenId: 1, token: 'a', logprob: Number.NaN }];
+  const bad = [
+    cell({ steps: [notFinite] }),
+    cell({ sourceLayer: -2 }),
+    cell({ targetLayer: 0.5 }),
+    cell({ error: 'but ok' }),
+    failedCell({ error: null }),
+  ];
+  for (const observation of bad)
+    assert.throws(
+      () => store.addObservations(runId, [observation]),
+      failure('store', /refused.*constraint|cannot store/),
+    );
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 0);
+  store.addObservations(runId, [
+    cell({
+      steps: [[{ tokenId: 1, token: 'a', logprob: Number.NEGATIVE_INFINITY }]],
+    }),
+  ]);
+  assert.equal(value(path, 'SELECT top_probability FROM reading'), 0);
+});
+
+test('deleting a run takes its samples, observations and scores along', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runs = [begin(store), begin(store)];
+  for (const runId of runs) store.addObservations(runId, [cell()]);
+  store.close();
+  const database = new Sqlite(path);
+  database.prepare('DELETE FROM run WHERE id = ?').run(runs[0]);
+  database.close();
+  for (const [table, left] of [
+    ['sample', 2],
+    ['observation', 1],
+    ['token_score', 4],
+    ['model', 1],
+  ])
+    assert.equal(value(path, `SELECT count(*) FROM ${table}`), left);
+});
+
+test('migrations from blank are idempotent and a second open changes nothing', (t) => {
+  const path = join(folder(t), 'r.db');
+  writeFileSync(path, '');
+  openStore(path).close();
+  const first = schema(path);
+  const bytes = readFileSync(path);
+  openStore(path).close();
+  assert.deepEqual(schema(path), first);
+  assert.deepEqual(readFileSync(path), bytes);
+  assert.deepEqual(
+    all(path, 'SELECT name FROM migration'),
+    migrations.map(({ name }) => ({ name })),
+  );
+  assert.equal(value(path, 'PRAGMA journal_mode'), 'wal');
+});
+
+test('the schema carries its own comments', (t) => {
+  const path = join(folder(t), 'r.db');
+  openStore(path).close();
+  for (const { name, sql } of schema(path))
+    if (sql !== null) assert.match(String(sql), /\n {2}--/, String(name));
+  assert.match(String(value(path, "SELECT sql FROM sqlite_schema WHERE name = 'reading'")), /-1 is embed/);
+});
+
+test('several processes may make one file at once', async (t) => {
+  const path = join(folder(t), 'r.db');
+  const children = Array.from({ length: 4 }, () =>
+    child(`const store = openStore(${JSON.stringify(path)}); begin(store); store.close();`),
+  );
+  const exits = await Promise.all(children.map((writer) => once(writer, 'exit')));
+  assert.deepEqual(
+    exits.map(([code]) => code),
+    [0, 0, 0, 0],
+  );
+  assert.equal(value(path, 'SELECT count(*) FROM run'), 4);
+  assert.equal(value(path, 'SELECT count(*) FROM migration'), 1);
+});
+
+test('kill -9 loses no committed batch and corrupts nothing', async (t) => {
+  const path = join(folder(t), 'r.db');
+  const size = 20;
+  const endless = `
+		const store = openStore(${JSON.stringify(path)});
+		const runId = begin(store);
+		for (let batch = 0; ; batch++) {
+			store.addObservations(
+				runId,
+				Array.from({ length: ${size} }, (_, layer) =>
+					cell({ variant: String(batch), sourceLayer: layer })),
+			);
+			writeSync(1, runId + "\\n");
+		}`;
+  for (const acknowledged of [0, 1, 50, 300]) {
+    const writer = child(endless);
+    let committed = 0;
+    for await (const chunk of writer.stdout) {
+      committed += String(chunk).split('\n').length - 1;
+      if (committed >= acknowledged) writer.kill('SIGKILL');
+    }
+    assert.ok(committed >= acknowledged);
+    const runId = value(path, 'SELECT max(id) FROM run');
+    const stored = Number(value(path, `SELECT count(*) FROM observation WHERE run_id = ${runId}`));
+    assert.ok(stored >= committed * size, `${stored} of ${committed} batches`);
+    assert.equal(stored % size, 0);
+    assert.equal(
+      value(path, 'SELECT count(*) FROM token_score'),
+      4 * Number(value(path, 'SELECT count(*) FROM observation')),
+    );
+    assert.equal(value(path, 'PRAGMA integrity_check'), 'ok');
+    assert.deepEqual(all(path, 'PRAGMA foreign_key_check'), []);
+    assert.equal(value(path, `SELECT status FROM run WHERE id = ${runId}`), 'running');
+  }
+});
+
+test('close is idempotent and what follows says so', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = openStore(path);
+  const runId = begin(store);
+  store.close();
+  store.close();
+  assert.ok(!existsSync(`${path}-wal`));
+  assert.throws(() => store.addObservations(runId, [cell()]), failure('closed', /r\.db is closed/));
+  assert.throws(() => store.addModel(model), failure('closed', /is closed/));
+});
+
+test('a file of a newer version is refused and left alone', (t) => {
+  const path = join(folder(t), 'r.db');
+  openStore(path).close();
+  const database = new Sqlite(path);
+  database.exec("INSERT INTO migration VALUES ('m999_future', 'then')");
+  database.close();
+  const bytes = readFileSync(path);
+  assert.throws(() => openStore(path), failure('store', /r\.db was made by a newer version.*m999_future/));
+  assert.deepEqual(readFileSync(path), bytes);
+});
+
+test('a database of another program is refused and left alone', (t) => {
+  const path = join(folder(t), 'r.db');
+  const database = new Sqlite(path);
+  database.exec('CREATE TABLE run (a); INSERT INTO run VALUES (1)');
+  database.close();
+  const bytes = readFileSync(path);
+  assert.throws(() => openStore(path), failure('store', /r\.db is a database of another program/));
+  assert.deepEqual(readFileSync(path), bytes);
+});
+
+test('what is not a database is refused and left alone', (t) => {
+  const path = join(folder(t), 'r.db');
+  writeFileSync(path, 'name,value\n'.repeat(1000));
+  const bytes = readFileSync(path);
+  assert.throws(() => openStore(path), failure('store', /r\.db is not a SQLite database/));
+  assert.deepEqual(readFileSync(path), bytes);
+});
+
+test('a damaged file is refused', (t) => {
+  const path = join(folder(t), 'r.db');
+  openStore(path).close();
+  truncateSync(path, 5000);
+  assert.throws(() => openStore(path), failure('store', /r\.db is damaged/));
+});
+
+test('a locked file is waited for, then refused', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  const other = new Sqlite(path);
+  t.after(() => other.close());
+  other.exec('BEGIN IMMEDIATE');
+  assert.throws(
+    () => store.addObservations(runId, [cell()]),
+    failure('store', /r\.db is locked by another process/),
+  );
+  other.exec('COMMIT');
+  store.addObservations(runId, [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 1);
+});
+
+test('a blank file that is locked is refused', (t) => {
+  const path = join(folder(t), 'r.db');
+  const other = new Sqlite(path);
+  t.after(() => other.close());
+  other.exec('BEGIN EXCLUSIVE');
+  assert.throws(
+    () => openStore(path, { lockWaitMs: 50 }),
+    failure('store', /r\.db is locked by another process/),
+  );
+});
+
+test('a folder or file without permission is refused', {
+  skip: process.platform === 'win32',
+}, (t) => {
+  const home = folder(t);
+  chmodSync(home, 0o555);
+  const inside = join(home, 'r.db');
+  const below = join(home, 'new', 'r.db');
+  unprivileged(() => {
+    for (const path of [inside, below])
+      assert.throws(() => openStore(path), failure('store', /r\.db cannot be opened: .*write/));
+  });
+  assert.ok(!existsSync(inside));
+
+  const readOnly = join(folder(t), 'r.db');
+  openStore(readOnly).close();
+  chmodSync(readOnly, 0o444);
+  chmodSync(join(readOnly, '..'), 0o777);
+  unprivileged(() => {
+    const store = () => begin(openStore(readOnly));
+    assert.throws(store, failure('store', /r\.db cannot be opened: .*write/));
+  });
+  chmodSync(home, 0o755);
+});
+
+test('a path that cannot be a file is refused', (t) => {
+  const home = folder(t);
+  mkdirSync(join(home, 'taken'));
+  writeFileSync(join(home, 'file'), '');
+  assert.throws(() => openStore(join(home, 'taken')), failure('store', /taken is a folder/));
+  assert.throws(
+    () => openStore(join(home, 'file', 'r.db')),
+    failure('store', /folder of .*r\.db cannot be made/),
+  );
+  assert.throws(() => openStore(''), failure('bad_input', /empty/));
+  assert.throws(() => openStore(undefined as never), TypeError);
+});
+
+test('a full disk ends in one sentence and keeps what was stored', (t) => {
+  const home = folder(t);
+  const path = join(home, 'r.db');
+  const mounted = spawnSync(
+    'unshare',
+    [
+      '--map-root-user',
+      '--mount',
+      'sh',
+      '-c',
+      'mount -t tmpfs -o size=1m none "$0" && exec "$@"',
+      home,
+      process.execPath,
+      ...childArguments(`
+				const path = ${JSON.stringify(path)};
+				const store = openStore(path);
+				const runId = begin(store);
+				let batch = 0;
+				let message = "";
+				try {
+					for (; ; batch++)
+						store.addObservations(
+							runId,
+							Array.from({ length: 100 }, (_, layer) =>
+								cell({ variant: String(batch), sourceLayer: layer })),
+						);
+				} catch (error) {
+					message = error.code + ": " + error.message;
+				}
+				store.close();
+				const database = new Sqlite(path, { readonly: true });
+				const pluck = (sql) => database.prepare(sql).pluck().get();
+				console.log(JSON.stringify({
+					message,
+					lost: batch * 100 - pluck("SELECT count(*) FROM observation"),
+					integrity: pluck("PRAGMA integrity_check"),
+				}));`),
+    ],
+    { encoding: 'utf8' },
+  );
+  if (mounted.error !== undefined || /unshare:|mount:/.test(mounted.stderr)) {
+    t.skip('no small file system can be mounted here');
+    return;
+  }
+  const { message, lost, integrity } = JSON.parse(mounted.stdout);
+  assert.match(message, /^store: The disk is full: .*r\.db/);
+  assert.equal(lost, 0);
+  assert.equal(integrity, 'ok');
+});
+
+/** Another process with the store and the records of these tests. */
+function child(script: string) {
+  return spawn(process.execPath, childArguments(script), {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+}
+
+function childArguments(script: string): string[] {
+  return [
+    '--import',
+    'tsx',
+    '--input-type=module',
+    '--eval',
+    `import { writeSync } from "node:fs";
+		import Sqlite from "better-sqlite3";
+		const { openStore } = await import(${JSON.stringify(storeModule)});
+		const { begin, cell } = await import(${JSON.stringify(recordsModule)});
+		${script}`,
+  ];
+}
