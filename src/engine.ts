@@ -51,6 +51,8 @@ export interface EngineRecord {
   readonly batchTokens: number;
   readonly batchRows: number;
   readonly batchOutputs: number;
+  /** `unified`: all sequences share the cells of the K/V cache. */
+  readonly cacheLayout: 'unified';
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }

@@ -7,7 +7,7 @@ import { parseLayers } from './layers.js';
 import type { Observation } from './observation.js';
 import type { Layer, Prompt } from './patchscope.js';
 import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import { siteOf, withText } from './run.js';
+import { type RunOptions, siteOf, withText } from './run.js';
 
 export interface LensPlan {
   readonly samples: readonly { readonly name: string; readonly prompt: ResolvedPrompt }[];
@@ -15,6 +15,7 @@ export interface LensPlan {
   /** Positions read in each prompt. */
   readonly tokenIndexes: readonly (readonly number[])[];
   readonly topK: number;
+  readonly cellCount: number;
 }
 
 /** @throws PatchscopeError `bad_input` where prompts or layers do not fit the model. */
@@ -27,19 +28,27 @@ export function planLens(
     name,
     prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'source'),
   }));
+  const layers = parseLayers(options.layers, record.layerCount);
+  const tokenIndexes = samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
+    options.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
+  );
   return {
     samples,
-    layers: parseLayers(options.layers, record.layerCount),
-    tokenIndexes: samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
-      options.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
-    ),
+    layers,
+    tokenIndexes,
     topK: options.topK,
+    cellCount: layers.length * tokenIndexes.flat().length,
   };
 }
 
 /** Yields the observations of one prompt after the other: layer by layer, positions in order. */
-export async function* runLens(plan: LensPlan, engine: Engine): AsyncGenerator<Observation[]> {
+export async function* runLens(
+  plan: LensPlan,
+  engine: Engine,
+  options: RunOptions = {},
+): AsyncGenerator<Observation[]> {
   for (const [sample, { prompt }] of plan.samples.entries()) {
+    if (options.signal?.aborted) return;
     const places = plan.layers.flatMap((layer) =>
       plan.tokenIndexes[sample]!.map((tokenIndex) => ({ layer, tokenIndex })),
     );

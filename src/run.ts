@@ -117,7 +117,7 @@ function identify(cell: Cell, { source, target }: PlannedSample) {
   return {
     sample: cell.sample,
     variant: `${source.tokenIndex}->${target.tokenIndex}`,
-    site: 'resid_out',
+    site: siteOf(cell.targetLayer),
     sourceLayer: cell.sourceLayer,
     targetLayer: cell.targetLayer,
     sourcePosition: source.tokenIndex,

@@ -279,12 +279,12 @@ test('an unknown name gets a suggestion when one is near', async (t) => {
     await assert.rejects(resolveModel(typed), {
       code: 'bad_input',
       message: new RegExp(
-        `^There is no model named "${typed}", perhaps "${meant}" was meant; \`patchscopes models\` lists`,
+        `^There is no model named "${typed}", perhaps "${meant}" was meant: write `,
       ),
     });
   await assert.rejects(resolveModel('xyzzy'), {
     code: 'bad_input',
-    message: /^There is no model named "xyzzy"; `patchscopes models` lists/,
+    message: /^There is no model named "xyzzy": write /,
   });
   await assert.rejects(resolveModel('constructor'), { code: 'bad_input' });
   await assert.rejects(resolveModel(''), { code: 'bad_input' });

@@ -34,6 +34,8 @@ export const engine: EngineSettings = {
   threads: 2,
   batchTokens: 512,
   batchRows: 128,
+  batchOutputs: 256,
+  cacheLayout: 'unified',
   typeK: 'f16',
   typeV: 'f32',
   flashAttention: true,

@@ -106,6 +106,8 @@ test('what was added comes back', (t) => {
     threads: 2,
     batch_tokens: 512,
     batch_rows: 128,
+    batch_outputs: 256,
+    cache_layout: 'unified',
     type_k: 'f16',
     type_v: 'f32',
     flash_attention: 1,

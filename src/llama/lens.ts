@@ -1,6 +1,5 @@
 /** What the model makes of a state after the last block: by the end of its graph alone, or by a whole run. */
 import type { EngineRecord, LensReading, LensResult } from '../engine.js';
-import { PatchscopeError } from '../errors.js';
 import { splitReadings } from './batch.js';
 import { captureStates } from './capture.js';
 import type { ContextPool } from './context-pool.js';

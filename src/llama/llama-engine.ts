@@ -90,6 +90,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       batchTokens: limits.batchTokens,
       batchRows: limits.batchRows,
       batchOutputs: limits.outputs,
+      cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
     return new LlamaEngine(model, pool, limits, record);

@@ -1,6 +1,6 @@
 import { PatchscopeError } from '../errors.js';
+import { nearest } from '../nearest.js';
 import data from './catalogue.json' with { type: 'json' };
-import { nearest } from './nearest.js';
 
 /** One wheel holding a model file, or one piece of it. */
 export interface Wheel {
@@ -47,7 +47,7 @@ export function modelNamed(name: string, models: Catalogue = catalogue): Catalog
   const meant = nearest(name, Object.keys(models));
   throw new PatchscopeError(
     'bad_input',
-    `There is no model named "${name}"${meant ? `, perhaps "${meant}" was meant` : ''}; \`patchscopes models\` lists the names, and the path of a .gguf file or an hf: URI will do as well.`,
+    `There is no model named "${name}"${meant ? `, perhaps "${meant}" was meant` : ''}: write ${Object.keys(models).join(', ')}, the path of a .gguf file, or an hf: URI.`,
   );
 }
 

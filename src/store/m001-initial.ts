@@ -59,6 +59,8 @@ CREATE TABLE run (
   threads INTEGER NOT NULL,
   batch_tokens INTEGER NOT NULL, -- most tokens in one decode
   batch_rows INTEGER NOT NULL, -- most patched rows in one decode
+  batch_outputs INTEGER NOT NULL, -- most tokens in one decode whose logits are computed
+  cache_layout TEXT NOT NULL, -- unified: all sequences share the cells of the K/V cache
   type_k TEXT NOT NULL,
   type_v TEXT NOT NULL,
   flash_attention INTEGER NOT NULL CHECK (flash_attention IN (0, 1)),

@@ -25,6 +25,8 @@ export type EngineSettings = Pick<
   | 'threads'
   | 'batchTokens'
   | 'batchRows'
+  | 'batchOutputs'
+  | 'cacheLayout'
   | 'typeK'
   | 'typeV'
   | 'flashAttention'

@@ -26,11 +26,11 @@ export function prepareStatements(database: Database): Statements {
     addRun: database.prepare(
       `INSERT INTO run
 				(name, command, experiment, reading, seed, source_model_id, target_model_id,
-				package, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows,
+				package, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs, cache_layout,
 				type_k, type_v, flash_attention, exact, started_at, status, cells_planned)
 			VALUES
 				(:name, :command, :experiment, :reading, :seed, :sourceModelId, :targetModelId,
-				:package, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows,
+				:package, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs, :cacheLayout,
 				:typeK, :typeV, :flashAttention, :exact, :startedAt, 'running', :cellsPlanned)`,
     ),
     addSample: database.prepare(

@@ -114,6 +114,8 @@ class SqliteStore implements Store {
         threads: engine.threads,
         batchTokens: engine.batchTokens,
         batchRows: engine.batchRows,
+        batchOutputs: engine.batchOutputs,
+        cacheLayout: engine.cacheLayout,
         typeK: engine.typeK,
         typeV: engine.typeV,
         flashAttention: Number(engine.flashAttention),

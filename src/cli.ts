@@ -1,0 +1,51 @@
+#!/usr/bin/env node
+import yargs from 'yargs';
+import { bindValues, unknownWords } from './cli/arguments.js';
+import { EXIT, ignoreClosedPipe, note } from './cli/session.js';
+import { addConvert } from './commands/convert.js';
+import { addLens } from './commands/lens.js';
+import { addPatch } from './commands/patch.js';
+import { addPull } from './commands/pull.js';
+import { addSql } from './commands/sql.js';
+import { PatchscopeError, packageVersion } from './index.js';
+
+class UsageError extends Error {}
+
+const argv = bindValues(process.argv.slice(2));
+const commands = [addPatch, addLens, addPull, addSql, addConvert];
+const names = ['patch', 'lens', 'pull', 'sql', 'convert'];
+
+ignoreClosedPipe();
+try {
+  let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');
+  for (const add of commands) parser = add(parser);
+  await parser
+    .demandCommand(1, `Name a command: ${names.join(', ')}; patchscopes --help says more.`)
+    .strict()
+    .version(packageVersion)
+    .epilogue(
+      'Layer l is the output of block l, counted from 0; embed is the input of block 0; -1 is the last layer.',
+    )
+    .wrap(Math.min(110, process.stderr.columns ?? 110))
+    .exitProcess(false)
+    .fail((message, error, usage) => {
+      if (error) throw error;
+      // yargs hands over an object with the help of the command at hand, other than its types say
+      const help = (usage as unknown as { help(): string }).help();
+      throw new UsageError(unknownWords(argv, names, help) ?? `${message}; patchscopes --help says more.`);
+    })
+    .parseAsync();
+} catch (error) {
+  report(error);
+}
+
+/** A wrong input is one sentence; anything that is not ours keeps its stack, since it is a bug. */
+function report(error: unknown): void {
+  if (error instanceof PatchscopeError || error instanceof UsageError) {
+    note(`patchscopes: ${error.message}`);
+    process.exitCode = EXIT.badInput;
+  } else {
+    console.error(error);
+    process.exitCode = EXIT.someFailed;
+  }
+}

@@ -1,0 +1,136 @@
+/** The command line as people type it, made fit for yargs, and the options that commands share. */
+import type { Argv } from 'yargs';
+import { gpuChoices, nearest } from '../index.js';
+
+/** llama.cpp's spellings with one dash, which yargs would read as bundles of letters. */
+const llamaSpellings: Readonly<Record<string, string>> = {
+  '-ngl': '--gpu-layers',
+  '-fa': '--flash-attn',
+  '-ctk': '--cache-type-k',
+  '-ctv': '--cache-type-v',
+};
+
+const letters: Readonly<Record<string, string>> = {
+  '-m': '--model',
+  '-n': '--predict',
+  '-c': '--ctx-size',
+  '-t': '--threads',
+  '-s': '--seed',
+  '-o': '--output',
+};
+
+/** Options without a value. */
+const switches = new Set(['json', 'csv', 'bos', 'chat', 'special', 'exact', 'help', 'version']);
+
+/**
+ * Binds each option to its value (`--name=value`), so that values may begin with a dash: layers and
+ * positions count from the end, and prompts hold anything.
+ */
+export function bindValues(argv: readonly string[]): string[] {
+  const bound: string[] = [];
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i]!;
+    const name = llamaSpellings[word] ?? letters[word] ?? word;
+    const value = argv[i + 1];
+    const takesValue = /^--[a-z]/.test(name) && !name.includes('=') && !name.startsWith('--no-');
+    if (takesValue && !switches.has(name.slice(2)) && value !== undefined) {
+      bound.push(`${name}=${value}`);
+      i++;
+    } else {
+      bound.push(name);
+    }
+  }
+  return bound;
+}
+
+/**
+ * The first command or option that `help` does not name, with what was probably meant; undefined where
+ * all are known.
+ */
+export function unknownWords(
+  argv: readonly string[],
+  commands: readonly string[],
+  help: string,
+): string | undefined {
+  const [command] = argv.filter((word) => !word.startsWith('-'));
+  if (command !== undefined && !commands.includes(command)) {
+    return `There is no command '${command}'${meaning(command, commands)}: patchscopes --help lists them.`;
+  }
+  const options = [...help.matchAll(/--([a-z][a-z-]+)/g)].map(([, name]) => name!);
+  const unknown = argv
+    .filter((word) => word.startsWith('-') && !/^-?-?\d/.test(word))
+    .map((word) => word.replace(/=.*$/s, ''))
+    .find((word) => !options.includes(word.replace(/^--(no-)?/, '')));
+  return unknown === undefined
+    ? undefined
+    : `There is no option ${unknown}${meaning(unknown.replace(/^-+/, ''), options, '--')}: patchscopes ${command ?? ''} --help lists them.`;
+}
+
+function meaning(word: string, known: readonly string[], prefix = ''): string {
+  const meant = nearest(word, known);
+  return meant === undefined ? '' : `, perhaps ${prefix}${meant} was meant`;
+}
+
+export function engineArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('model', {
+      type: 'string',
+      describe: '-m: name of the catalogue, path of a .gguf file, or hf: URI',
+      default: 'smollm2-135m-instruct',
+    })
+    .option('gpu', { choices: gpuChoices, default: 'auto' as const, describe: 'kind of GPU' })
+    .option('gpu-layers', {
+      type: 'string',
+      describe: '-ngl: layers on the GPU; default: all, if there is one',
+    })
+    .option('ctx-size', {
+      type: 'string',
+      describe: '-c: cells of the K/V cache; default: what the work needs',
+    })
+    .option('threads', {
+      type: 'string',
+      describe: '-t: default: the least of physical cores, CPU affinity and container quota',
+    })
+    .option('flash-attn', {
+      choices: ['auto', 'on', 'off'] as const,
+      default: 'auto' as const,
+      describe: '-fa',
+    })
+    .option('cache-type-k', { type: 'string', default: 'f16', describe: '-ctk: type of the K cache' })
+    .option('cache-type-v', { type: 'string', default: 'f16', describe: '-ctv: type of the V cache' })
+    .option('exact', {
+      type: 'boolean',
+      default: false,
+      describe: 'small batches, in which no cell depends on its neighbours',
+    })
+    .option('seed', {
+      type: 'string',
+      default: '0',
+      describe: '-s: kept in the record; nothing is drawn yet',
+    });
+}
+
+export function promptArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('bos', {
+      type: 'boolean',
+      default: true,
+      describe: '--no-bos: leave out the first token a model asks for',
+    })
+    .option('chat', {
+      type: 'boolean',
+      default: false,
+      describe: "wrap texts in the model's own chat template",
+    })
+    .option('special', { type: 'boolean', default: false, describe: 'read special tokens in texts as such' });
+}
+
+export function outputArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' })
+    .option('db', {
+      type: 'string',
+      default: 'results/patchscopes.db',
+      describe: 'SQLite file for the results; --no-db: none',
+    });
+}

@@ -1,0 +1,90 @@
+/** Observations as JSON lines and as tables. */
+import { formatTable, type Layer, type Observation, type Plan } from '../index.js';
+import { note } from './session.js';
+
+/** Says which tokens the positions of a plan mean. */
+export function echoPlan(plan: Plan): void {
+  for (const { source, target } of plan.samples) {
+    note(`source  position ${source.tokenIndex} of ${source.tokenIds.length}: ${quote(source.token)}`);
+    note(`target  position ${target.tokenIndex} of ${target.tokenIds.length}: ${quote(target.token)}`);
+  }
+  note('layers  l is the output of block l, counted from 0; embed is the input of block 0');
+}
+
+export function patchJson(observation: Observation): string {
+  return JSON.stringify({
+    source_layer: observation.sourceLayer,
+    target_layer: observation.targetLayer,
+    source_position: observation.sourcePosition,
+    source_token: observation.sourceToken,
+    target_position: observation.targetPosition,
+    target_token: observation.targetToken,
+    text: observation.text,
+    token_ids: observation.tokenIds,
+    top: topJson(observation),
+    status: observation.status,
+    error: observation.error,
+  });
+}
+
+export function lensJson(observation: Observation): string {
+  return JSON.stringify({
+    layer: observation.sourceLayer,
+    position: observation.sourcePosition,
+    prompt_token: observation.sourceToken,
+    top: topJson(observation),
+    status: observation.status,
+    error: observation.error,
+  });
+}
+
+function topJson({ steps }: Observation) {
+  return (steps[0] ?? []).map(({ tokenId, token, logprob }) => ({ token_id: tokenId, token, logprob }));
+}
+
+/** One line a cell, by source layer and then by target layer. */
+export function patchTable(observations: readonly Observation[]): string {
+  const rank = (layer: Layer) => (layer === 'embed' ? -1 : layer);
+  const sorted = [...observations].sort(
+    (a, b) => rank(a.sourceLayer) - rank(b.sourceLayer) || rank(a.targetLayer) - rank(b.targetLayer),
+  );
+  const generated = sorted.some(({ tokenIds }) => tokenIds.length > 1);
+  return formatTable({
+    columns: ['source layer', 'target layer', ...(generated ? ['text'] : []), 'most probable next tokens'],
+    rows: sorted.map((cell) => [
+      String(cell.sourceLayer),
+      String(cell.targetLayer),
+      ...(generated ? [cell.text === null ? '' : quote(cell.text)] : []),
+      cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
+    ]),
+    truncated: false,
+  });
+}
+
+export function topText({ steps }: Observation): string {
+  return (steps[0] ?? []).map(({ token, logprob }) => `${quote(token)} ${percent(logprob)}`).join('  ');
+}
+
+export function percent(logprob: number): string {
+  return `${(100 * Math.exp(logprob)).toFixed(1)}%`;
+}
+
+export function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+/** One line for each layer, position by position. */
+export function lensTable(observations: readonly Observation[]): string {
+  return formatTable({
+    columns: ['position', 'prompt token', 'layer', 'most probable next tokens'],
+    rows: [...observations]
+      .sort((a, b) => a.sourcePosition - b.sourcePosition)
+      .map((cell) => [
+        cell.sourcePosition,
+        quote(cell.sourceToken),
+        String(cell.sourceLayer),
+        cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
+      ]),
+    truncated: false,
+  });
+}

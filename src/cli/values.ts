@@ -1,0 +1,55 @@
+/** Option values as typed -> what the API takes; each mistake is one sentence. */
+import { PatchscopeError, type Prompt } from '../index.js';
+
+export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
+  if (value === undefined) return undefined;
+  if (!/^\d+$/.test(value) || Number(value) < least || !Number.isSafeInteger(Number(value))) {
+    throw new PatchscopeError(
+      'bad_input',
+      `${option} is '${value}' where a whole number of at least ${least} is needed.`,
+    );
+  }
+  return Number(value);
+}
+
+/** Raw token ids, separated by commas or blanks. */
+export function tokenIds(value: string, option: string): number[] {
+  const words = value.split(/[\s,]+/).filter(Boolean);
+  const wrong = words.find((word) => !/^\d+$/.test(word));
+  if (wrong !== undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      `${option} holds '${wrong}' where token ids such as 12,345 are needed.`,
+    );
+  }
+  return words.map(Number);
+}
+
+export interface PromptSwitches {
+  readonly bos: boolean;
+  readonly chat: boolean;
+  readonly special: boolean;
+}
+
+/** A prompt given as text or as raw ids, never both. */
+export function promptOf(
+  text: string | undefined,
+  ids: string | undefined,
+  name: string,
+  { bos, chat, special }: PromptSwitches,
+): Prompt {
+  if ((text === undefined) === (ids === undefined)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `Give ${name} as text or ${name}-ids as token ids, one of the two.`,
+    );
+  }
+  return ids === undefined
+    ? { kind: 'text', text: text!, bos, chat, special }
+    : { kind: 'tokens', tokenIds: tokenIds(ids, `${name}-ids`) };
+}
+
+/** yargs turns `--no-db` into false. */
+export function dbOf({ db }: { readonly db: unknown }): string | false {
+  return db === false ? false : String(db);
+}

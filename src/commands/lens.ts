@@ -1,0 +1,56 @@
+import type { Argv } from 'yargs';
+import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
+import { lensJson, lensTable } from '../cli/cells.js';
+import { EXIT, interruptSignal, print, stored, withEngine } from '../cli/session.js';
+import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
+import { type Observation, planLens, runLens } from '../index.js';
+
+const build = (yargs: Argv) =>
+  outputArguments(promptArguments(engineArguments(yargs)))
+    .option('prompt', { type: 'string', describe: 'prompt' })
+    .option('prompt-ids', { type: 'string', describe: 'prompt as raw token ids' })
+    .option('layer', {
+      type: 'string',
+      default: 'all',
+      describe: '12, -1, 0..9, embed, all, or a list of these',
+    })
+    .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
+    .example(`$0 lens --prompt 'The capital of France is'`, 'the logit lens at each layer and position');
+
+export const addLens = (yargs: Argv) =>
+  yargs.command(
+    'lens',
+    'Logit lens: what the model would say next if each layer were the last',
+    build,
+    async (args) => {
+      const prompt = promptOf(args.prompt, args.promptIds, '--prompt', args);
+      const topK = wholeNumber(args.top, '--top', 1)!;
+      const seed = wholeNumber(args.seed, '-s', 0)!;
+      const signal = interruptSignal();
+      process.exitCode = await withEngine(args, async (engine) => {
+        const name = args.prompt ?? args.promptIds ?? '';
+        const options = { layers: args.layer, topK };
+        const plan = planLens([{ name, prompt }], options, engine);
+        const header = {
+          name: 'logit-lens',
+          experiment: { name: 'logit-lens', prompts: [prompt], ...options },
+          reading: { topK },
+          seed,
+          samples: plan.samples.map((sample) => ({
+            name: sample.name,
+            source: sample.prompt,
+            target: sample.prompt,
+          })),
+          cellsPlanned: plan.cellCount,
+        };
+        const cells: Observation[] = [];
+        for await (const chunk of stored(runLens(plan, engine, { signal }), header, engine, dbOf(args))) {
+          if (args.json) for (const cell of chunk) print(lensJson(cell));
+          cells.push(...chunk);
+        }
+        if (!args.json) print(lensTable(cells));
+        if (cells.length < plan.cellCount) return EXIT.interrupted;
+        return cells.some(({ status }) => status === 'failed') ? EXIT.someFailed : EXIT.ok;
+      });
+    },
+  );
