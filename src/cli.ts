@@ -3,6 +3,7 @@ import yargs from 'yargs';
 import { bindValues, unknownWords } from './cli/arguments.js';
 import { EXIT, ignoreClosedPipe, note } from './cli/session.js';
 import { addConvert } from './commands/convert.js';
+import { addDemo } from './commands/demo.js';
 import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
@@ -12,8 +13,8 @@ import { PatchscopeError, packageVersion } from './index.js';
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [addPatch, addLens, addPull, addSql, addConvert];
-const names = ['patch', 'lens', 'pull', 'sql', 'convert'];
+const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert];
+const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
 
 ignoreClosedPipe();
 try {

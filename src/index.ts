@@ -17,6 +17,7 @@ export type {
   TokenReading,
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
+export { builtInExperiment, builtInNames } from './experiments.js';
 export { planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
@@ -29,6 +30,7 @@ export type { Experiment, Layer, Mapping, Position, Prompt, Reading, Sample, Sit
 export { type Cell, makePlan, type Plan } from './plan.js';
 export { parsePosition } from './positions.js';
 export { type RunHeader, recordRun } from './record-run.js';
+export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
 export { formatCsv, formatJsonLines, formatTable } from './store/format.js';
 export { type QueryOptions, type QueryResult, query } from './store/query.js';
