@@ -32,10 +32,10 @@ Napi::Value start(const Napi::CallbackInfo & info) {
 
 const char * kind_of(ggml_backend_dev_t device) {
     switch (ggml_backend_dev_type(device)) {
-        case GGML_BACKEND_DEVICE_TYPE_CPU: return "cpu";
-        case GGML_BACKEND_DEVICE_TYPE_GPU:
-        case GGML_BACKEND_DEVICE_TYPE_IGPU: return "gpu";
-        default: return "accelerator";
+    case GGML_BACKEND_DEVICE_TYPE_CPU: return "cpu";
+    case GGML_BACKEND_DEVICE_TYPE_GPU:
+    case GGML_BACKEND_DEVICE_TYPE_IGPU: return "gpu";
+    default: return "accelerator";
     }
 }
 
@@ -51,9 +51,9 @@ Napi::Value devices(const Napi::CallbackInfo & info) {
         entry.Set("description", ggml_backend_dev_description(device));
         entry.Set("kind", kind_of(device));
         entry.Set("registry", ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)));
-        entry.Set("freeBytes", (double) free);
-        entry.Set("totalBytes", (double) total);
-        out.Set((uint32_t) i, entry);
+        entry.Set("freeBytes", (double)free);
+        entry.Set("totalBytes", (double)total);
+        out.Set((uint32_t)i, entry);
     }
     return out;
 }
@@ -69,7 +69,7 @@ Napi::Value check(const Napi::CallbackInfo & info) {
         [](Napi::Env env, GgufSummary & summary) -> Napi::Value {
             Napi::Object out = Napi::Object::New(env);
             out.Set("architecture", summary.architecture);
-            out.Set("layerCount", (double) summary.n_layer);
+            out.Set("layerCount", (double)summary.n_layer);
             return out;
         });
 }

@@ -14,7 +14,9 @@ template <class Array, class T> std::vector<T> to_vector(const Napi::Value & val
     return std::vector<T>(array.Data(), array.Data() + array.ElementLength());
 }
 
-std::vector<int32_t> to_ints(const Napi::Value & value) { return to_vector<Napi::Int32Array, int32_t>(value); }
+std::vector<int32_t> to_ints(const Napi::Value & value) {
+    return to_vector<Napi::Int32Array, int32_t>(value);
+}
 
 template <class Array, class T> Array to_array(Napi::Env env, const std::vector<T> & values) {
     Array array = Array::New(env, values.size());
@@ -52,7 +54,8 @@ Napi::Object to_object(Napi::Env env, const LogitResults & results) {
         top_ids.insert(top_ids.end(), row.top_ids.begin(), row.top_ids.end());
         top_logprobs.insert(top_logprobs.end(), row.top_logprobs.begin(), row.top_logprobs.end());
         tracked_ranks.insert(tracked_ranks.end(), row.tracked_rank.begin(), row.tracked_rank.end());
-        tracked_logprobs.insert(tracked_logprobs.end(), row.tracked_logprob.begin(), row.tracked_logprob.end());
+        tracked_logprobs.insert(tracked_logprobs.end(), row.tracked_logprob.begin(),
+                                row.tracked_logprob.end());
     }
     Napi::Object out = Napi::Object::New(env);
     out.Set("finite", to_array<Napi::Uint8Array>(env, finite));
@@ -74,16 +77,17 @@ struct Decoded {
 } // namespace
 
 void Context::define(Napi::Env env) {
-    addon_data(env).context_class = Napi::Persistent(DefineClass(env, "Context",
-                                                                 {
-                                                                     InstanceMethod<&Context::describe>("describe"),
-                                                                     InstanceMethod<&Context::decode>("decode"),
-                                                                     InstanceMethod<&Context::lens>("lens"),
-                                                                     InstanceMethod<&Context::clear>("clear"),
-                                                                     InstanceMethod<&Context::copy_sequence>("copySequence"),
-                                                                     InstanceMethod<&Context::remove_sequence>("removeSequence"),
-                                                                     InstanceMethod<&Context::close>("close"),
-                                                                 }));
+    addon_data(env).context_class =
+        Napi::Persistent(DefineClass(env, "Context",
+                                     {
+                                         InstanceMethod<&Context::describe>("describe"),
+                                         InstanceMethod<&Context::decode>("decode"),
+                                         InstanceMethod<&Context::lens>("lens"),
+                                         InstanceMethod<&Context::clear>("clear"),
+                                         InstanceMethod<&Context::copy_sequence>("copySequence"),
+                                         InstanceMethod<&Context::remove_sequence>("removeSequence"),
+                                         InstanceMethod<&Context::close>("close"),
+                                     }));
 }
 
 Napi::Object Context::wrap(Napi::Env env, std::shared_ptr<Decoder> decoder) {
@@ -108,9 +112,8 @@ std::shared_ptr<Decoder> Context::idle(Napi::Env env) const {
     return decoder_;
 }
 
-template <class Result>
-Napi::Promise Context::run(Napi::Env env, std::function<Result(Decoder &)> work,
-                           std::function<Napi::Value(Napi::Env, Result &)> settle) {
+template <class Result> Napi::Promise Context::run(Napi::Env env, std::function<Result(Decoder &)> work,
+                                                   std::function<Napi::Value(Napi::Env, Result &)> settle) {
     std::shared_ptr<Decoder> decoder = idle(env);
     *busy_ = true;
     return PromiseWorker<Result>::start(
@@ -132,11 +135,11 @@ Napi::Value Context::describe(const Napi::CallbackInfo & info) {
     sites.Set("embed", decoder->sites().name({Site::embed, 0}));
     Napi::Array blocks = Napi::Array::New(env);
     for (int il = 0; il < decoder->sites().n_layer(); ++il) {
-        blocks.Set((uint32_t) il, decoder->sites().name({Site::resid_out, il}));
+        blocks.Set((uint32_t)il, decoder->sites().name({Site::resid_out, il}));
     }
     sites.Set("resid_out", blocks);
     Napi::Object out = Napi::Object::New(env);
-    out.Set("memoryBytes", (double) decoder->memory_bytes());
+    out.Set("memoryBytes", (double)decoder->memory_bytes());
     out.Set("sites", sites);
     return out;
 }
@@ -169,7 +172,7 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
         [](Napi::Env env, Decoded & decoded) -> Napi::Value {
             Napi::Array captures = Napi::Array::New(env, decoded.step.reads.size());
             for (size_t i = 0; i < decoded.step.reads.size(); ++i) {
-                captures.Set((uint32_t) i, to_array<Napi::Float32Array>(env, decoded.step.reads[i].states));
+                captures.Set((uint32_t)i, to_array<Napi::Float32Array>(env, decoded.step.reads[i].states));
             }
             Napi::Object out = Napi::Object::New(env);
             out.Set("captures", captures);
@@ -187,8 +190,7 @@ Napi::Value Context::lens(const Napi::CallbackInfo & info) {
     const bool keep_logits = readings.Get("logits").As<Napi::Boolean>();
     const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));
     return run<LogitResults>(
-        env,
-        [=](Decoder & decoder) { return decoder.lens(states->data(), n, top_k, tracked, keep_logits); },
+        env, [=](Decoder & decoder) { return decoder.lens(states->data(), n, top_k, tracked, keep_logits); },
         [](Napi::Env env, LogitResults & results) -> Napi::Value { return to_object(env, results); });
 }
 
@@ -202,7 +204,8 @@ void Context::copy_sequence(const Napi::CallbackInfo & info) {
 void Context::remove_sequence(const Napi::CallbackInfo & info) {
     try {
         idle(info.Env())
-            ->remove_sequence(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value());
+            ->remove_sequence(info[0].As<Napi::Number>().Int32Value(),
+                              info[1].As<Napi::Number>().Int32Value());
     } catch (const Error & error) {
         throw coded_error(info.Env(), error.code, error.what());
     }

@@ -25,9 +25,8 @@ private:
 
     // Throws unless the context is open and at rest.
     std::shared_ptr<Decoder> idle(Napi::Env env) const;
-    template <class Result>
-    Napi::Promise run(Napi::Env env, std::function<Result(Decoder &)> work,
-                      std::function<Napi::Value(Napi::Env, Result &)> settle);
+    template <class Result> Napi::Promise run(Napi::Env env, std::function<Result(Decoder &)> work,
+                                              std::function<Napi::Value(Napi::Env, Result &)> settle);
 
     std::shared_ptr<Decoder> decoder_; // a decode under way shares it
     std::shared_ptr<std::atomic<bool>> busy_ = std::make_shared<std::atomic<bool>>(false);

@@ -40,7 +40,8 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.n_outputs_max = options_.n_outputs;
     params.n_threads = options_.n_threads;
     params.n_threads_batch = options_.n_threads;
-    params.flash_attn_type = options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.flash_attn_type =
+        options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.type_k = options_.type_k;
     params.type_v = options_.type_v;
     params.kv_unified = true;
@@ -54,9 +55,10 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     log_take();
     ctx_ = llama_init_from_model(model_->model, params);
     if (ctx_ == nullptr) {
-        throw Error("out_of_memory", with_log("A context of " + std::to_string(options_.n_ctx) +
-                                              " cells could not be made; use a smaller -c, fewer rows, or another "
-                                              "K/V type."));
+        throw Error("out_of_memory",
+                    with_log("A context of " + std::to_string(options_.n_ctx) +
+                             " cells could not be made; use a smaller -c, fewer rows, or another "
+                             "K/V type."));
     }
     try {
         n_embd_ = llama_model_n_embd(model_->model);
@@ -96,7 +98,8 @@ void Decoder::check(const Step & step) const {
         throw Error("closed", "The context was closed.");
     }
     if (n == 0 || n > options_.n_batch) {
-        refuse("A decode takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " + std::to_string(n) + ".");
+        refuse("A decode takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " +
+               std::to_string(n) + ".");
     }
     if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
         refuse("Tokens, positions, sequences and outputs must be lists of one length.");
@@ -109,7 +112,7 @@ void Decoder::check(const Step & step) const {
                    std::to_string(n_vocab_) + ".");
         }
         const llama_seq_id sequence = step.sequences[i];
-        if (sequence < 0 || sequence >= (llama_seq_id) options_.n_sequences) {
+        if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
             refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
                    std::to_string(options_.n_sequences) + ".");
         }
@@ -117,14 +120,14 @@ void Decoder::check(const Step & step) const {
             next[sequence] = memory != nullptr ? llama_memory_seq_pos_max(memory, sequence) + 1 : 0;
         }
         if (step.positions[i] != next[sequence]++) {
-            refuse("Position " + std::to_string(step.positions[i]) + " of sequence " + std::to_string(sequence) +
-                   " does not follow the one before.");
+            refuse("Position " + std::to_string(step.positions[i]) + " of sequence " +
+                   std::to_string(sequence) + " does not follow the one before.");
         }
     }
     const auto n_outputs = std::count(step.outputs.begin(), step.outputs.end(), 1);
-    if (n_outputs > (int64_t) options_.n_outputs) {
-        refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) + " tokens, not " +
-               std::to_string(n_outputs) + ".");
+    if (n_outputs > (int64_t)options_.n_outputs) {
+        refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) +
+               " tokens, not " + std::to_string(n_outputs) + ".");
     }
     const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & tokens) {
         if (key.layer < 0 || key.layer >= sites_->n_layer()) {
@@ -132,8 +135,9 @@ void Decoder::check(const Step & step) const {
                    std::to_string(sites_->n_layer()) + ".");
         }
         for (int32_t token : tokens) {
-            if (token < 0 || token >= (int32_t) n) {
-                refuse("Row " + std::to_string(token) + " is outside the batch of " + std::to_string(n) + ".");
+            if (token < 0 || token >= (int32_t)n) {
+                refuse("Row " + std::to_string(token) + " is outside the batch of " + std::to_string(n) +
+                       ".");
             }
         }
     };
@@ -143,14 +147,16 @@ void Decoder::check(const Step & step) const {
     for (const SiteWrite & write : step.writes) {
         check_rows(write.key, write.tokens);
         if (write.states.size() != write.tokens.size() * n_embd_) {
-            refuse("Vectors of width " + std::to_string(n_embd_) + " are needed at " + to_string(write.key) + ".");
+            refuse("Vectors of width " + std::to_string(n_embd_) + " are needed at " + to_string(write.key) +
+                   ".");
         }
         if (!all_finite(write.states.data(), write.states.size())) {
-            throw Error("not_finite", "A vector to be written at " + to_string(write.key) + " holds NaN or infinity.");
+            throw Error("not_finite",
+                        "A vector to be written at " + to_string(write.key) + " holds NaN or infinity.");
         }
     }
     for (const LogitRead & read : step.logit_reads) {
-        if (read.token < 0 || read.token >= (int32_t) n || step.outputs[read.token] != 1) {
+        if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
             refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
         }
     }
@@ -158,7 +164,7 @@ void Decoder::check(const Step & step) const {
 
 LogitResults Decoder::decode(Step & step) {
     check(step);
-    const int32_t n = (int32_t) step.tokens.size();
+    const int32_t n = (int32_t)step.tokens.size();
     std::vector<int32_t> n_seq(n, 1);
     std::vector<llama_seq_id *> seq_ids(n);
     std::vector<int32_t> output_index(n, -1);
@@ -170,7 +176,13 @@ LogitResults Decoder::decode(Step & step) {
         }
     }
     llama_batch batch = {
-        n, step.tokens.data(), nullptr, step.positions.data(), n_seq.data(), seq_ids.data(), step.outputs.data(),
+        n,
+        step.tokens.data(),
+        nullptr,
+        step.positions.data(),
+        n_seq.data(),
+        seq_ids.data(),
+        step.outputs.data(),
     };
 
     log_take();
@@ -203,7 +215,8 @@ LogitResults Decoder::decode(Step & step) {
     for (const LogitRead & read : step.logit_reads) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
         if (logits == nullptr) {
-            throw Error("engine", with_log("The logits of row " + std::to_string(read.token) + " are missing."));
+            throw Error("engine",
+                        with_log("The logits of row " + std::to_string(read.token) + " are missing."));
         }
         rows.push_back(logits);
         tracked.push_back(&read.tracked);
@@ -225,12 +238,12 @@ LogitResults Decoder::reduce(const std::vector<const float *> & rows,
     LogitResults results;
     results.reduced.resize(rows.size());
     if (keep_logits) {
-        results.logits.resize(rows.size() * (size_t) n_vocab_);
+        results.logits.resize(rows.size() * (size_t)n_vocab_);
     }
-    parallel_for((int) rows.size(), options_.n_threads, [&](int i) {
+    parallel_for((int)rows.size(), options_.n_threads, [&](int i) {
         results.reduced[i] = reduce_logits(rows[i], n_vocab_, top_k, tracked[i]->data(), tracked[i]->size());
         if (keep_logits) {
-            std::memcpy(results.logits.data() + (size_t) i * n_vocab_, rows[i], sizeof(float) * n_vocab_);
+            std::memcpy(results.logits.data() + (size_t)i * n_vocab_, rows[i], sizeof(float) * n_vocab_);
         }
     });
     return results;
@@ -244,30 +257,31 @@ void Decoder::copy_sequence(llama_seq_id from, llama_seq_id to) {
 
 void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
     if (!llama_memory_seq_rm(llama_get_memory(ctx_), sequence, first, -1)) {
-        throw Error("engine", "This model's memory can't be cut back to " + std::to_string(first) + " tokens.");
+        throw Error("engine",
+                    "This model's memory can't be cut back to " + std::to_string(first) + " tokens.");
     }
 }
 
-LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k, const std::vector<int32_t> & tracked,
-                           bool keep_logits) {
+LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k,
+                           const std::vector<int32_t> & tracked, bool keep_logits) {
     if (aborted_) {
         throw Error("closed", "The context was closed.");
     }
-    if (!all_finite(states, (size_t) n * n_embd_)) {
+    if (!all_finite(states, (size_t)n * n_embd_)) {
         throw Error("not_finite", "A state given to the lens holds NaN or infinity.");
     }
     if (lens_ == nullptr) {
-        lens_ = std::make_unique<Lens>(model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}),
-                                       options_.n_threads);
+        lens_ = std::make_unique<Lens>(
+            model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}), options_.n_threads);
     }
     LogitResults results;
-    const int32_t chunk = (int32_t) std::min(options_.n_outputs, options_.n_batch);
+    const int32_t chunk = (int32_t)std::min(options_.n_outputs, options_.n_batch);
     for (int32_t begin = 0; begin < n; begin += chunk) {
         const int32_t rows = std::min(chunk, n - begin);
-        const std::vector<float> & logits = lens_->logits(states + (size_t) begin * n_embd_, rows);
+        const std::vector<float> & logits = lens_->logits(states + (size_t)begin * n_embd_, rows);
         std::vector<const float *> row_logits;
         for (int32_t i = 0; i < rows; ++i) {
-            row_logits.push_back(logits.data() + (size_t) i * n_vocab_);
+            row_logits.push_back(logits.data() + (size_t)i * n_vocab_);
         }
         const std::vector<const std::vector<int32_t> *> row_tracked(rows, &tracked);
         LogitResults part = reduce(row_logits, row_tracked, top_k, keep_logits);

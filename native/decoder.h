@@ -18,10 +18,10 @@ namespace ps {
 struct ModelHandle;
 
 struct DecoderOptions {
-    uint32_t n_ctx = 0;         // K/V cells, shared by all sequences
-    uint32_t n_batch = 0;       // most tokens of one decode; always one micro-batch, so that rows keep their order
+    uint32_t n_ctx = 0;   // K/V cells, shared by all sequences
+    uint32_t n_batch = 0; // most tokens of one decode; always one micro-batch, so that rows keep their order
     uint32_t n_sequences = 1;
-    uint32_t n_outputs = 0;     // most tokens of one decode whose logits are computed
+    uint32_t n_outputs = 0; // most tokens of one decode whose logits are computed
     int32_t n_threads = 1;
     bool flash_attention = true;
     ggml_type type_k = GGML_TYPE_F16;
@@ -85,8 +85,9 @@ public:
 
 private:
     void check(const Step & step) const;
-    LogitResults reduce(const std::vector<const float *> & rows, const std::vector<const std::vector<int32_t> *> & tracked,
-                        int32_t top_k, bool keep_logits) const;
+    LogitResults reduce(const std::vector<const float *> & rows,
+                        const std::vector<const std::vector<int32_t> *> & tracked, int32_t top_k,
+                        bool keep_logits) const;
 
     std::shared_ptr<ModelHandle> model_;
     DecoderOptions options_;

@@ -52,17 +52,17 @@ public:
             return std::nullopt;
         }
         switch (gguf_get_kv_type(get(), id)) {
-            case GGUF_TYPE_UINT8: return gguf_get_val_u8(get(), id);
-            case GGUF_TYPE_INT8: return gguf_get_val_i8(get(), id);
-            case GGUF_TYPE_UINT16: return gguf_get_val_u16(get(), id);
-            case GGUF_TYPE_INT16: return gguf_get_val_i16(get(), id);
-            case GGUF_TYPE_UINT32: return gguf_get_val_u32(get(), id);
-            case GGUF_TYPE_INT32: return gguf_get_val_i32(get(), id);
-            case GGUF_TYPE_UINT64: return (int64_t) gguf_get_val_u64(get(), id);
-            case GGUF_TYPE_INT64: return gguf_get_val_i64(get(), id);
-            case GGUF_TYPE_BOOL: return gguf_get_val_bool(get(), id) ? 1 : 0;
-            case GGUF_TYPE_ARRAY: return std::nullopt; // one value for each block: llama.cpp's to judge
-            default: refuse("has a key " + key + " that is not a whole number");
+        case GGUF_TYPE_UINT8: return gguf_get_val_u8(get(), id);
+        case GGUF_TYPE_INT8: return gguf_get_val_i8(get(), id);
+        case GGUF_TYPE_UINT16: return gguf_get_val_u16(get(), id);
+        case GGUF_TYPE_INT16: return gguf_get_val_i16(get(), id);
+        case GGUF_TYPE_UINT32: return gguf_get_val_u32(get(), id);
+        case GGUF_TYPE_INT32: return gguf_get_val_i32(get(), id);
+        case GGUF_TYPE_UINT64: return (int64_t)gguf_get_val_u64(get(), id);
+        case GGUF_TYPE_INT64: return gguf_get_val_i64(get(), id);
+        case GGUF_TYPE_BOOL: return gguf_get_val_bool(get(), id) ? 1 : 0;
+        case GGUF_TYPE_ARRAY: return std::nullopt; // one value for each block: llama.cpp's to judge
+        default: refuse("has a key " + key + " that is not a whole number");
         }
     }
 
@@ -78,14 +78,16 @@ public:
     void check_data() const {
         const uint64_t size = std::filesystem::file_size(path_);
         for (int64_t i = 0; i < gguf_get_n_tensors(get()); ++i) {
-            const uint64_t end =
-                gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) + gguf_get_tensor_size(get(), i);
+            const uint64_t end = gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) +
+                                 gguf_get_tensor_size(get(), i);
             if (end > size) {
-                refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) + " ends at byte " +
-                       std::to_string(end) + " of " + std::to_string(size) + "; download it again");
+                refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) +
+                       " ends at byte " + std::to_string(end) + " of " + std::to_string(size) +
+                       "; download it again");
             }
             const std::string name = gguf_get_tensor_name(get(), i);
-            if (name.find("norm.weight") != std::string::npos && gguf_get_tensor_type(get(), i) != GGML_TYPE_F32) {
+            if (name.find("norm.weight") != std::string::npos &&
+                gguf_get_tensor_type(get(), i) != GGML_TYPE_F32) {
                 refuse("has norm weights that are not float32 (" + name + ")");
             }
         }
@@ -93,12 +95,14 @@ public:
 
     // llama.cpp asserts the type of a later part's number.
     void check_split(size_t part, size_t n_parts) const {
-        for (const auto & [key, expected] : {std::pair<const char *, size_t>{"split.no", part}, {"split.count", n_parts}}) {
+        for (const auto & [key, expected] :
+             {std::pair<const char *, size_t>{"split.no", part}, {"split.count", n_parts}}) {
             const int64_t id = gguf_find_key(get(), key);
             if (id < 0 && n_parts == 1) {
                 continue;
             }
-            if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_UINT16 || gguf_get_val_u16(get(), id) != expected) {
+            if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_UINT16 ||
+                gguf_get_val_u16(get(), id) != expected) {
                 refuse("is not part " + std::to_string(part + 1) + " of " + std::to_string(n_parts) +
                        " of a split model; give the first part, with the others beside it");
             }
@@ -122,19 +126,20 @@ void check_vocabulary(const File & file) {
         gguf_get_arr_type(file.get(), id) != GGUF_TYPE_STRING || gguf_get_arr_n(file.get(), id) == 0) {
         file.refuse("has no vocabulary (tokenizer.ggml.tokens)");
     }
-    const auto n_vocab = (int64_t) gguf_get_arr_n(file.get(), id);
+    const auto n_vocab = (int64_t)gguf_get_arr_n(file.get(), id);
     std::unordered_set<std::string_view> seen;
     for (int64_t i = 0; i < n_vocab; ++i) {
         if (!seen.insert(gguf_get_arr_str(file.get(), id, i)).second) {
-            file.refuse("has token '" + std::string(gguf_get_arr_str(file.get(), id, i)) + "' twice in its vocabulary");
+            file.refuse("has token '" + std::string(gguf_get_arr_str(file.get(), id, i)) +
+                        "' twice in its vocabulary");
         }
     }
     for (const char * key : {"bos", "eos", "unknown", "padding", "separator"}) {
         const std::string name = std::string("tokenizer.ggml.") + key + "_token_id";
         const auto token = file.integer(name);
         if (token && *token != UINT32_MAX && (*token < 0 || *token >= n_vocab)) {
-            file.refuse("names token " + std::to_string(*token) + " as " + name + ", outside its vocabulary of " +
-                        std::to_string(n_vocab));
+            file.refuse("names token " + std::to_string(*token) + " as " + name +
+                        ", outside its vocabulary of " + std::to_string(n_vocab));
         }
     }
 }
@@ -147,8 +152,10 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
     }
     const int64_t n_expert = integer("expert_count").value_or(0);
     const int64_t n_used = integer("expert_used_count").value_or(0);
-    if (n_expert < 0 || n_expert > MAX_EXPERTS || n_used < 0 || n_used > n_expert || (n_expert > 0 && n_used == 0)) {
-        file.refuse("says that it uses " + std::to_string(n_used) + " of " + std::to_string(n_expert) + " experts");
+    if (n_expert < 0 || n_expert > MAX_EXPERTS || n_used < 0 || n_used > n_expert ||
+        (n_expert > 0 && n_used == 0)) {
+        file.refuse("says that it uses " + std::to_string(n_used) + " of " + std::to_string(n_expert) +
+                    " experts");
     }
     const int64_t n_next = integer("nextn_predict_layers").value_or(0);
     if (n_next < 0 || n_next >= n_layer) {
@@ -176,7 +183,8 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
         }
     }
     const auto scaling = file.text(architecture + ".rope.scaling.type");
-    if (scaling && *scaling != "none" && *scaling != "linear" && *scaling != "yarn" && *scaling != "longrope") {
+    if (scaling && *scaling != "none" && *scaling != "linear" && *scaling != "yarn" &&
+        *scaling != "longrope") {
         file.refuse("asks for an unknown rope scaling '" + *scaling + "'");
     }
 }

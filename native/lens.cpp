@@ -102,7 +102,7 @@ Lens::Lens(llama_model * model, llama_context * ctx, std::string last_state, int
         throw Error("no_device", "The CPU backend could not be started.");
     }
     ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu));
-    if (auto set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(
+    if (auto set_n_threads = (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(
             registry, "ggml_backend_set_n_threads")) {
         set_n_threads(cpu, n_threads);
     }
@@ -139,10 +139,11 @@ const std::vector<float> & Lens::logits(const float * states, int32_t n) {
         ggml_set_output(graph->output);
         graph->graph = ggml_new_graph_custom(graph->ctx.get(), MAX_NODES, false);
         ggml_build_forward_expand(graph->graph, graph->output);
-        graph->sched.reset(ggml_backend_sched_new(backends_.data(), nullptr, (int) backends_.size(), MAX_NODES,
+        graph->sched.reset(ggml_backend_sched_new(backends_.data(), nullptr, (int)backends_.size(), MAX_NODES,
                                                   false, false));
         if (!ggml_backend_sched_alloc_graph(graph->sched.get(), graph->graph)) {
-            throw Error("out_of_memory", "The lens could not be given memory for " + std::to_string(n) + " rows.");
+            throw Error("out_of_memory",
+                        "The lens could not be given memory for " + std::to_string(n) + " rows.");
         }
         graph_ = std::move(graph);
     }
@@ -150,7 +151,7 @@ const std::vector<float> & Lens::logits(const float * states, int32_t n) {
     if (ggml_backend_sched_graph_compute(graph_->sched.get(), graph_->graph) != GGML_STATUS_SUCCESS) {
         throw Error("engine", "The lens could not be computed.");
     }
-    logits_.resize((size_t) ggml_nelements(graph_->output));
+    logits_.resize((size_t)ggml_nelements(graph_->output));
     ggml_backend_tensor_get(graph_->output, logits_.data(), 0, ggml_nbytes(graph_->output));
     return logits_;
 }

@@ -20,23 +20,24 @@ ggml_type kv_type(Napi::Env env, const std::string & name) {
             return type;
         }
     }
-    throw coded_error(env, "bad_input", "There is no K/V type " + name + "; take f32, f16, bf16, q8_0 or q4_0.");
+    throw coded_error(env, "bad_input",
+                      "There is no K/V type " + name + "; take f32, f16, bf16, q8_0 or q4_0.");
 }
 
 } // namespace
 
 void Model::define(Napi::Env env) {
-    addon_data(env).model_class = Napi::Persistent(DefineClass(
-        env, "Model",
-        {
-            InstanceMethod<&Model::describe>("describe"),
-            InstanceMethod<&Model::metadata>("metadata"),
-            InstanceMethod<&Model::tokenize>("tokenize"),
-            InstanceMethod<&Model::token_bytes>("tokenBytes"),
-            InstanceMethod<&Model::is_end_of_text>("isEndOfText"),
-            InstanceMethod<&Model::create_context>("createContext"),
-            InstanceMethod<&Model::close>("close"),
-        }));
+    addon_data(env).model_class =
+        Napi::Persistent(DefineClass(env, "Model",
+                                     {
+                                         InstanceMethod<&Model::describe>("describe"),
+                                         InstanceMethod<&Model::metadata>("metadata"),
+                                         InstanceMethod<&Model::tokenize>("tokenize"),
+                                         InstanceMethod<&Model::token_bytes>("tokenBytes"),
+                                         InstanceMethod<&Model::is_end_of_text>("isEndOfText"),
+                                         InstanceMethod<&Model::create_context>("createContext"),
+                                         InstanceMethod<&Model::close>("close"),
+                                     }));
 }
 
 Napi::Value Model::load(const Napi::CallbackInfo & info) {
@@ -75,7 +76,7 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("embeddingSize", llama_model_n_embd(model));
     out.Set("vocabularySize", llama_vocab_n_tokens(handle.vocab()));
     out.Set("trainedContext", llama_model_n_ctx_train(model));
-    out.Set("tensorBytes", (double) llama_model_size(model));
+    out.Set("tensorBytes", (double)llama_model_size(model));
     out.Set("addsBos", llama_vocab_get_add_bos(handle.vocab()));
     out.Set("bosToken", llama_vocab_bos(handle.vocab()));
     out.Set("eosToken", llama_vocab_eos(handle.vocab()));
@@ -105,7 +106,8 @@ Napi::Value Model::tokenize(const Napi::CallbackInfo & info) {
     } catch (const Napi::Error &) {
         throw;
     } catch (const std::exception & error) {
-        throw coded_error(env, "bad_model", std::string("The model's vocabulary can't split this text: ") + error.what());
+        throw coded_error(env, "bad_model",
+                          std::string("The model's vocabulary can't split this text: ") + error.what());
     }
 }
 
@@ -114,7 +116,8 @@ Napi::Value Model::token_bytes(const Napi::CallbackInfo & info) {
     const ModelHandle & handle = open(env);
     const int32_t token = info[0].As<Napi::Number>().Int32Value();
     if (token < 0 || token >= llama_vocab_n_tokens(handle.vocab())) {
-        throw coded_error(env, "bad_input", "Token id " + std::to_string(token) + " is outside the vocabulary.");
+        throw coded_error(env, "bad_input",
+                          "Token id " + std::to_string(token) + " is outside the vocabulary.");
     }
     const std::string bytes = handle.token_bytes(token);
     return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
@@ -135,13 +138,15 @@ Napi::Value Model::create_context(const Napi::CallbackInfo & info) {
     decoder.n_batch = number("batchTokens");
     decoder.n_sequences = number("sequences");
     decoder.n_outputs = number("outputs");
-    decoder.n_threads = (int32_t) number("threads");
+    decoder.n_threads = (int32_t)number("threads");
     decoder.flash_attention = options.Get("flashAttention").As<Napi::Boolean>();
     decoder.type_k = kv_type(env, options.Get("typeK").As<Napi::String>());
     decoder.type_v = kv_type(env, options.Get("typeV").As<Napi::String>());
     return PromiseWorker<std::shared_ptr<Decoder>>::start(
         env, [handle = handle_, decoder] { return std::make_shared<Decoder>(handle, decoder); },
-        [](Napi::Env env, std::shared_ptr<Decoder> & made) -> Napi::Value { return Context::wrap(env, made); });
+        [](Napi::Env env, std::shared_ptr<Decoder> & made) -> Napi::Value {
+            return Context::wrap(env, made);
+        });
 }
 
 void Model::close(const Napi::CallbackInfo &) { handle_.reset(); }

@@ -23,8 +23,8 @@ std::string ModelHandle::metadata(const std::string & key) const {
 std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bos, bool special) const {
     std::vector<llama_token> tokens(text.size() + 8);
     while (true) {
-        const int32_t n = llama_tokenize(vocab(), text.data(), (int32_t) text.size(), tokens.data(),
-                                         (int32_t) tokens.size(), bos, special);
+        const int32_t n = llama_tokenize(vocab(), text.data(), (int32_t)text.size(), tokens.data(),
+                                         (int32_t)tokens.size(), bos, special);
         if (n == INT32_MIN) {
             throw Error("bad_input", "The text is too long to be split into tokens.");
         }
@@ -43,10 +43,10 @@ std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bo
 
 std::string ModelHandle::token_bytes(llama_token token) const {
     std::string bytes(64, '\0');
-    int32_t n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t) bytes.size(), 0, true);
+    int32_t n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t)bytes.size(), 0, true);
     if (n < 0) {
         bytes.resize(-n);
-        n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t) bytes.size(), 0, true);
+        n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t)bytes.size(), 0, true);
     }
     bytes.resize(std::max(0, n));
     return bytes;
@@ -65,7 +65,8 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_
     handle->model = llama_model_load_from_file(path.c_str(), params);
     if (handle->model == nullptr) {
         const std::string log = log_take();
-        throw Error("bad_model", "The model " + path + " could not be loaded" + (log.empty() ? "." : ": " + log));
+        throw Error("bad_model",
+                    "The model " + path + " could not be loaded" + (log.empty() ? "." : ": " + log));
     }
     return handle;
 }
@@ -78,7 +79,8 @@ void convert_to_f32(const std::string & from, const std::string & to, int32_t n_
     log_take();
     if (llama_model_quantize(from.c_str(), to.c_str(), &params) != 0) {
         const std::string log = log_take();
-        throw Error("bad_model", "The model " + from + " could not be converted" + (log.empty() ? "." : ": " + log));
+        throw Error("bad_model",
+                    "The model " + from + " could not be converted" + (log.empty() ? "." : ": " + log));
     }
 }
 

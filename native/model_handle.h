@@ -25,8 +25,8 @@ struct ModelHandle {
     std::string token_bytes(llama_token token) const;
 };
 
-// n_gpu_layers: 0 uses the CPU alone; otherwise the blocks that go to the GPU devices, the output counting as one.
-// Throws Error("bad_model" | "out_of_memory"). The file must have passed check_gguf.
+// n_gpu_layers: 0 uses the CPU alone; otherwise the blocks that go to the GPU devices, the output counting as
+// one. Throws Error("bad_model" | "out_of_memory"). The file must have passed check_gguf.
 std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_layers);
 
 // Writes `to` with all matrices in float32. Throws Error.

@@ -48,8 +48,8 @@ PS_WIDE bool any_nan(const float * x, int n) {
 // |r| <= ln(2)/2 and the Taylor series of degree 7; relative error below 3e-7.
 inline float exp_of_negative(float x) {
     x = x > -87.0f ? x : -87.0f;
-    const int k = (int) (x * 1.44269504f - 0.5f);
-    const float r = (x - (float) k * 0.693359375f) + (float) k * 2.12194440e-4f;
+    const int k = (int)(x * 1.44269504f - 0.5f);
+    const float r = (x - (float)k * 0.693359375f) + (float)k * 2.12194440e-4f;
     float p = 1.0f / 5040.0f;
     p = p * r + 1.0f / 720.0f;
     p = p * r + 1.0f / 120.0f;
@@ -93,7 +93,8 @@ PS_WIDE int32_t count_above(const float * x, int n, float bound) {
 
 } // namespace
 
-Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked, size_t n_tracked) {
+Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked,
+                      size_t n_tracked) {
     Reduced out;
     k = std::min(k, n_vocab);
 
@@ -114,12 +115,12 @@ Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const in
         }
         const float best = block_max(logits + begin, n);
         max = std::max(max, best);
-        if ((int32_t) heap.size() == k && (k == 0 || best <= heap.front().logit)) {
+        if ((int32_t)heap.size() == k && (k == 0 || best <= heap.front().logit)) {
             continue; // an equal logit has a larger id than the kept ones
         }
         for (int i = begin; i < begin + n; ++i) {
             const Candidate candidate{logits[i], i};
-            if ((int32_t) heap.size() < k) {
+            if ((int32_t)heap.size() < k) {
                 heap.push_back(candidate);
                 std::push_heap(heap.begin(), heap.end(), better);
             } else if (better(candidate, heap.front())) {
@@ -140,13 +141,13 @@ Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const in
     std::sort(heap.begin(), heap.end(), better);
     for (const Candidate & candidate : heap) {
         out.top_ids.push_back(candidate.id);
-        out.top_logprobs.push_back((float) ((double) candidate.logit - max - log_total));
+        out.top_logprobs.push_back((float)((double)candidate.logit - max - log_total));
     }
     for (size_t i = 0; i < n_tracked; ++i) {
         const float logit = logits[tracked[i]];
         const int32_t equal_before =
-            (int32_t) std::count(logits, logits + tracked[i], logit); // equal logits by smaller id
-        out.tracked_logprob.push_back((float) ((double) logit - max - log_total));
+            (int32_t)std::count(logits, logits + tracked[i], logit); // equal logits by smaller id
+        out.tracked_logprob.push_back((float)((double)logit - max - log_total));
         out.tracked_rank.push_back(count_above(logits, n_vocab, logit) + equal_before);
     }
     out.finite = true;

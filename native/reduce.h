@@ -17,7 +17,8 @@ struct Reduced {
 };
 
 // logits: (n_vocab); k is cut to n_vocab.
-Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked, size_t n_tracked);
+Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked,
+                      size_t n_tracked);
 
 bool all_finite(const float * values, size_t n);
 

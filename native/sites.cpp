@@ -95,8 +95,8 @@ ggml_tensor * find_embed(ggml_cgraph * graph, const Consumers & consumers) {
 }
 
 [[noreturn]] void refuse(const std::string & reason) {
-    throw Error("no_site", "This architecture has no plain residual stream that could be read or written: " + reason +
-                               ".");
+    throw Error("no_site", "This architecture has no plain residual stream that could be read or written: " +
+                               reason + ".");
 }
 
 } // namespace
@@ -113,7 +113,8 @@ SiteNames label_sites(ggml_cgraph * graph, int n_layer, int64_t n_embd) {
             refuse("its graph does not name " + what + " (" + std::string(name) + ")");
         }
         if (it->second.size() != 1) {
-            refuse("its graph has " + std::to_string(it->second.size()) + " nodes named " + std::string(name));
+            refuse("its graph has " + std::to_string(it->second.size()) + " nodes named " +
+                   std::string(name));
         }
         ggml_tensor * node = it->second.front();
         if (node->type != GGML_TYPE_F32 || node->ne[0] != n_embd || !ggml_is_matrix(node)) {

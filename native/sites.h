@@ -30,7 +30,7 @@ public:
     SiteTable(const SiteTable &) = delete;
     SiteTable & operator=(const SiteTable &) = delete;
 
-    int n_layer() const { return (int) resid_out_.size(); }
+    int n_layer() const { return (int)resid_out_.size(); }
     const std::string & name(const SiteKey & key) const;
     // Null if no site lies at the node.
     const SiteKey * find(std::string_view node_name) const;

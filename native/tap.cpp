@@ -22,7 +22,7 @@ template <class Transfer> void for_runs(const std::vector<int32_t> & rows, Trans
         while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
             ++end;
         }
-        transfer((size_t) rows[begin], end - begin, begin);
+        transfer((size_t)rows[begin], end - begin, begin);
         begin = end;
     }
 }
@@ -34,7 +34,8 @@ void Tap::arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writ
     reads_ = &reads;
     writes_ = &writes;
     output_index_ = std::move(output_index);
-    n_outputs_ = (int32_t) std::count_if(output_index_.begin(), output_index_.end(), [](int32_t i) { return i >= 0; });
+    n_outputs_ =
+        (int32_t)std::count_if(output_index_.begin(), output_index_.end(), [](int32_t i) { return i >= 0; });
     planned_ = applied_ = 0;
     failure_.clear();
     for (const SiteRead & read : reads) {
@@ -53,7 +54,8 @@ void Tap::disarm() {
     }
     if (applied_ != planned_) {
         throw Error("edit_mismatch", "Of " + std::to_string(planned_) + " planned reads and edits " +
-                                         std::to_string(applied_) + " were applied: the results are thrown away.");
+                                         std::to_string(applied_) +
+                                         " were applied: the results are thrown away.");
     }
 }
 
@@ -104,7 +106,8 @@ void Tap::visit(ggml_tensor * node) {
             return;
         }
         for_runs(rows, [&](size_t row, size_t n, size_t at) {
-            ggml_backend_tensor_set(node, write->states.data() + at * n_embd_, row * row_bytes, n * row_bytes);
+            ggml_backend_tensor_set(node, write->states.data() + at * n_embd_, row * row_bytes,
+                                    n * row_bytes);
         });
         applied_ += rows.size();
     }
@@ -124,13 +127,14 @@ void Tap::visit(ggml_tensor * node) {
 // The last block keeps only the rows whose logits are asked for: which rows a node has is told by its
 // row count, never by its layer or the architecture's name.
 int32_t Tap::row_of(const ggml_tensor * node, int32_t token, const SiteKey & key) {
-    const int64_t n_tokens = (int64_t) output_index_.size();
+    const int64_t n_tokens = (int64_t)output_index_.size();
     if (node->ne[1] == n_tokens) {
         return token;
     }
     if (node->ne[1] != n_outputs_) {
         fail("The state at " + to_string(key) + " has " + std::to_string(node->ne[1]) + " rows where " +
-             std::to_string(n_tokens) + " tokens with " + std::to_string(n_outputs_) + " outputs were decoded.");
+             std::to_string(n_tokens) + " tokens with " + std::to_string(n_outputs_) +
+             " outputs were decoded.");
         return 0;
     }
     if (output_index_[token] < 0) {

@@ -31,7 +31,8 @@ public:
 
     // `output_index`: for each token of the batch its place among the tokens whose logits are asked
     // for, or -1. Both lists must outlive the decode; at most one entry per site in each.
-    void arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes, std::vector<int32_t> output_index);
+    void arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes,
+             std::vector<int32_t> output_index);
 
     // Ends the decode. Throws Error("edit_mismatch") unless every planned row was read and written once.
     void disarm();

@@ -17,7 +17,12 @@ interface ExperimentFile extends Omit<Experiment, 'samples' | 'mapping'> {
   readonly target: PromptAt;
 }
 
-export const builtInNames = ['token-identity', 'entity-description', 'known-answers'] as const;
+export const builtInNames = [
+  'token-identity',
+  'entity-description',
+  'world-token-identity',
+  'known-answers',
+] as const;
 
 /** Reads a built-in experiment, and the question it asks. */
 export function builtInExperiment(

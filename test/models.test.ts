@@ -278,9 +278,7 @@ test('an unknown name gets a suggestion when one is near', async (t) => {
   ] as const)
     await assert.rejects(resolveModel(typed), {
       code: 'bad_input',
-      message: new RegExp(
-        `^There is no model named "${typed}", perhaps "${meant}" was meant: write `,
-      ),
+      message: new RegExp(`^There is no model named "${typed}", perhaps "${meant}" was meant: write `),
     });
   await assert.rejects(resolveModel('xyzzy'), {
     code: 'bad_input',

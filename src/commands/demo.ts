@@ -67,7 +67,7 @@ export const addDemo = (yargs: Argv) =>
         const shown =
           known === undefined
             ? [await besideLens('token-identity', context), await alone('entity-description', context)]
-            : [await besideLens('known-answers', context)];
+            : [await besideLens('world-token-identity', context), await alone('known-answers', context)];
         if (signal.aborted) return EXIT.interrupted;
         for (const part of shown) printPart(part);
         writePage(args.output, shown, engine);

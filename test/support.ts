@@ -1,0 +1,296 @@
+/** What several tests need: models on disk, engines that are closed in the end, bits compared, child processes. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
+import { PatchscopeError } from '../src/errors.js';
+import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
+import type { Layer } from '../src/patchscope.js';
+import { siteOf } from '../src/run.js';
+import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
+import { goodKinds, type ModelKind, tinyModel, writeTinyModel } from './fixtures/models.js';
+
+let temporary: string | undefined;
+
+/** This process's own folder, gone when it ends. */
+export function folder(): string {
+  if (temporary === undefined) {
+    const made = mkdtempSync(join(tmpdir(), 'patchscopes-test-'));
+    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
+    temporary = made;
+  }
+  return temporary;
+}
+
+/** A tiny model's file, written once. */
+export function tinyPath(kind: ModelKind): string {
+  const path = join(folder(), `${kind}.gguf`);
+  if (!existsSync(path)) writeTinyModel(kind, path);
+  return path;
+}
+
+export function writeFile(name: string, bytes: Uint8Array | string): string {
+  const path = join(folder(), name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+/** A tiny model with other metadata. */
+export function writeVariant(kind: ModelKind, name: string, keys: Record<string, Value>): string {
+  const model: Gguf = tinyModel(kind);
+  return writeFile(
+    name,
+    writeGguf({ ...model, metadata: new Map([...model.metadata, ...Object.entries(keys)]) }),
+  );
+}
+
+const smollm2 =
+  process.env.PATCHSCOPES_TEST_MODEL ??
+  join(homedir(), '.cache', 'patchscopes', 'models', 'smollm2-135m-instruct.gguf');
+
+export interface TestModel {
+  readonly name: string;
+  readonly isTiny: boolean;
+  readonly path: () => string;
+  /** Why it can't be used, if so. */
+  readonly skip: string | false;
+}
+
+export const tinyModels: readonly TestModel[] = goodKinds.map((kind) => ({
+  name: kind,
+  isTiny: true,
+  path: () => tinyPath(kind),
+  skip: false,
+}));
+
+export const realModel: TestModel = {
+  name: 'smollm2-135m-instruct',
+  isTiny: false,
+  path: () => smollm2,
+  skip: existsSync(smollm2) ? false : 'not run: the model smollm2-135m-instruct is not there',
+};
+
+export const allModels: readonly TestModel[] = [...tinyModels, realModel];
+
+export const asFile = (path: string) => ({ path, parts: [path], sha256: 'test', bytes: 1 });
+
+/** One thread: more of them wait for each other where the machine is busy. */
+export function open(path: string, options: EngineOptions = {}): Promise<Engine> {
+  return openEngine(asFile(path), { threads: 1, ...options });
+}
+
+const shared = new Map<string, Promise<Engine>>();
+
+after(async () => {
+  for (const engine of shared.values()) await (await engine).close();
+});
+
+/** One engine for all tests of a file that want the same. */
+export function sharedEngine(model: TestModel, options: EngineOptions = {}): Promise<Engine> {
+  const key = `${model.name} ${JSON.stringify(options)}`;
+  const engine = shared.get(key) ?? open(model.path(), options);
+  shared.set(key, engine);
+  return engine;
+}
+
+/** One test for each model. */
+export function law(
+  sentence: string,
+  check: (engine: Engine, model: TestModel) => Promise<void>,
+  options: EngineOptions & { readonly models?: readonly TestModel[] } = {},
+): void {
+  const { models = allModels, ...engineOptions } = options;
+  for (const model of models) {
+    test(`${model.name}: ${sentence}`, { skip: model.skip }, async () => {
+      await check(await sharedEngine(model, engineOptions), model);
+    });
+  }
+}
+
+export const tokens = ({ tokenizer }: Engine, text: string): number[] =>
+  tokenizer.tokenize(text, { bos: true, special: false });
+
+export const edit = (layer: Layer, tokenIndex: number, vector: Float32Array): Edit => ({
+  site: siteOf(layer),
+  layer,
+  tokenIndex,
+  vector,
+});
+
+export const everyIndex = (tokenIds: readonly number[]): number[] => tokenIds.map((_, i) => i);
+
+/** States of one prompt, found by layer and token index. */
+export async function captured(
+  engine: Engine,
+  tokenIds: readonly number[],
+  layers: readonly Layer[],
+  tokenIndexes: readonly number[] = everyIndex(tokenIds),
+): Promise<(layer: Layer, tokenIndex: number) => Float32Array> {
+  const points = layers.flatMap((layer) =>
+    tokenIndexes.map((tokenIndex) => ({ site: siteOf(layer), layer, tokenIndex })),
+  );
+  const [result] = await engine.capture([{ tokenIds, points }]);
+  assert.ok(result?.status === 'ok', JSON.stringify(result));
+  return (layer, tokenIndex) => {
+    const at = points.findIndex((point) => point.layer === layer && point.tokenIndex === tokenIndex);
+    return result.states[at]!;
+  };
+}
+
+export type OkRow = Extract<RowResult, { readonly status: 'ok' }>;
+
+/** Patched rows that must all be well. */
+export async function patched(
+  engine: Engine,
+  rows: readonly PatchRow[],
+  reading: Partial<RowReading> = {},
+): Promise<OkRow[]> {
+  const results = await engine.patch(rows, { topK: 1, maxTokens: 1, logits: true, ...reading });
+  return results.map((result) => {
+    assert.ok(result.status === 'ok', JSON.stringify(result));
+    return result;
+  });
+}
+
+/** Logits of one row after each of its tokens. The whole prompt goes through one decode. */
+export async function logitsEverywhere(
+  engine: Engine,
+  tokenIds: readonly number[],
+  edits: readonly Edit[] = [],
+): Promise<Float32Array[]> {
+  const [row] = await patched(engine, [{ tokenIds, edits }], { tokenIndexes: everyIndex(tokenIds) });
+  return row!.positions.map(({ logits }) => logits!);
+}
+
+/** Logits of the token after the prompt, one list for each row. */
+export async function nextLogits(engine: Engine, rows: readonly PatchRow[]): Promise<Float32Array[]> {
+  return (await patched(engine, rows)).map(({ steps }) => steps[0]!.logits!);
+}
+
+export function sameBits(a: Float32Array, b: Float32Array): boolean {
+  return Buffer.from(a.buffer, a.byteOffset, a.byteLength).equals(
+    Buffer.from(b.buffer, b.byteOffset, b.byteLength),
+  );
+}
+
+export function assertSameBits(actual: Float32Array, expected: Float32Array, where: string): void {
+  assert.ok(
+    sameBits(actual, expected),
+    `${where}: bits differ, by up to ${largestDifference(actual, expected)}`,
+  );
+}
+
+export function largestDifference(a: Float32Array, b: Float32Array): number {
+  assert.equal(a.length, b.length);
+  return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i]!)), 0);
+}
+
+/** Two ways of computing the same logits may round differently, and the most probable token with them. */
+export function assertClose(
+  actual: Float32Array,
+  expected: Float32Array,
+  tolerance: number,
+  where: string,
+): void {
+  const difference = largestDifference(actual, expected);
+  assert.ok(difference <= tolerance, `${where}: logits differ by ${difference}`);
+  const best = argmax(expected);
+  const margin = expected[best]! - secondLargest(expected, best);
+  if (margin > 2 * tolerance) assert.equal(argmax(actual), best, `${where}: the most probable token`);
+}
+
+export function argmax(values: Float32Array): number {
+  return values.reduce((best, value, i) => (value > values[best]! ? i : best), 0);
+}
+
+function secondLargest(values: Float32Array, best: number): number {
+  return values.reduce(
+    (second, value, i) => (i !== best && value > second ? value : second),
+    Number.NEGATIVE_INFINITY,
+  );
+}
+
+/** States no two of which are alike, as large as the model's own. */
+export function mixedStates(count: number, state: Float32Array, other: Float32Array): Float32Array[] {
+  return Array.from({ length: count }, (_, k) =>
+    state.map((value, i) => value * Math.cos(k * (i + 1)) + other[i]! * Math.sin(k * (i + 2))),
+  );
+}
+
+/** Asserts one sentence that begins with a capital and ends with a period, of a coded error. */
+export async function assertRefused(
+  work: () => unknown,
+  code: string | RegExp,
+  says: RegExp,
+): Promise<PatchscopeError> {
+  const error = await Promise.resolve()
+    .then(work)
+    .then(
+      (value) => assert.fail(`It was not refused but gave ${JSON.stringify(value)?.slice(0, 200)}`),
+      (reason: unknown) => reason,
+    );
+  assert.ok(error instanceof PatchscopeError, String((error as Error).stack ?? error));
+  if (typeof code === 'string') assert.equal(error.code, code, error.message);
+  else assert.match(error.code, code, error.message);
+  assert.match(error.message, says);
+  assertSentence(error.message);
+  return error;
+}
+
+export function assertSentence(message: string): void {
+  assert.match(message, /^\S[^\n]*[.]$/, `not one sentence on one line: ${JSON.stringify(message)}`);
+}
+
+export interface ChildResult {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Milliseconds from `mark` on its stdout, or from its start, to its end. */
+  readonly milliseconds: number;
+}
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Runs a module's text in a process of its own, with `open`, `asFile` and `openEngine` at hand. */
+export function runChild(
+  script: string,
+  options: { readonly mark?: string; readonly limit?: number; readonly nodeOptions?: readonly string[] } = {},
+): Promise<ChildResult> {
+  const text = `
+    import { openEngine } from ${JSON.stringify(new URL('../src/llama/llama-engine.ts', import.meta.url).href)};
+    const asFile = (path) => ({ path, parts: [path], sha256: 'test', bytes: 1 });
+    const open = (path, options) => openEngine(asFile(path), { threads: 1, ...options });
+    ${script}`;
+  const flags = [...(options.nodeOptions ?? []), '--import', 'tsx', '--input-type=module', '--eval', text];
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, flags, {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: options.limit ?? 120_000,
+      killSignal: 'SIGKILL',
+    });
+    let stdout = '';
+    let stderr = '';
+    let since = performance.now();
+    let marked = options.mark === undefined;
+    child.stdout.on('data', (data: Buffer) => {
+      stdout += data;
+      if (!marked && stdout.includes(options.mark!)) {
+        marked = true;
+        since = performance.now();
+      }
+    });
+    child.stderr.on('data', (data: Buffer) => {
+      stderr += data;
+    });
+    child.on('error', reject);
+    child.on('close', (code, signal) =>
+      resolve({ code, signal, stdout, stderr, milliseconds: performance.now() - since }),
+    );
+  });
+}
