@@ -30,19 +30,13 @@ SiteKey to_site_key(const Napi::Object & object) {
                            : SiteKey{Site::resid_out, object.Get("layer").As<Napi::Number>().Int32Value()};
 }
 
-// Rows of one site, with their vectors if they are to be written.
-template <class Entry> std::vector<Entry> to_site_rows(const Napi::Value & value) {
+// Calls visit(site, rows, object) for each entry of a list of rows by site.
+template <class Visit> void for_site_rows(const Napi::Value & value, Visit visit) {
     const auto list = value.As<Napi::Array>();
-    std::vector<Entry> entries;
     for (uint32_t i = 0; i < list.Length(); ++i) {
         const auto object = list.Get(i).As<Napi::Object>();
-        Entry entry{to_site_key(object), to_ints(object.Get("rows")), {}};
-        if constexpr (std::is_same_v<Entry, SiteWrite>) {
-            entry.states = to_vector<Napi::Float32Array, float>(object.Get("vectors"));
-        }
-        entries.push_back(std::move(entry));
+        visit(to_site_key(object), to_ints(object.Get("rows")), object);
     }
-    return entries;
 }
 
 Napi::Object to_object(Napi::Env env, const LogitResults & results) {
@@ -69,8 +63,11 @@ Napi::Object to_object(Napi::Env env, const LogitResults & results) {
     return out;
 }
 
-struct Decoded {
+// States are read straight into the arrays that JavaScript gets: the references keep those alive, and are
+// touched on the JavaScript thread only.
+struct Decoding {
     Step step;
+    std::vector<Napi::Reference<Napi::Float32Array>> states;
     LogitResults results;
 };
 
@@ -145,14 +142,24 @@ Napi::Value Context::describe(const Napi::CallbackInfo & info) {
 }
 
 Napi::Value Context::decode(const Napi::CallbackInfo & info) {
+    const Napi::Env env = info.Env();
+    const size_t n_embd = idle(env)->n_embd();
     const auto in = info[0].As<Napi::Object>();
-    Step step;
+    auto decoding = std::make_shared<Decoding>();
+    Step & step = decoding->step;
     step.tokens = to_ints(in.Get("tokens"));
     step.positions = to_ints(in.Get("positions"));
     step.sequences = to_ints(in.Get("sequences"));
     step.outputs = to_vector<Napi::Uint8Array, int8_t>(in.Get("outputs"));
-    step.reads = to_site_rows<SiteRead>(in.Get("captures"));
-    step.writes = to_site_rows<SiteWrite>(in.Get("edits"));
+    for_site_rows(in.Get("captures"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object &) {
+        Napi::Float32Array states = Napi::Float32Array::New(env, rows.size() * n_embd);
+        step.reads.push_back({key, std::move(rows), states.Data(), {}});
+        decoding->states.push_back(Napi::Persistent(states));
+    });
+    for_site_rows(in.Get("edits"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object & edit) {
+        step.writes.push_back(
+            {key, std::move(rows), to_vector<Napi::Float32Array, float>(edit.Get("vectors"))});
+    });
     const auto readings = in.Get("readings").As<Napi::Object>();
     step.top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
     step.keep_logits = readings.Get("logits").As<Napi::Boolean>();
@@ -160,23 +167,23 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
     for (int32_t row : to_ints(readings.Get("rows"))) {
         step.logit_reads.push_back({row, tracked});
     }
-    auto shared = std::make_shared<Step>(std::move(step));
-    return run<Decoded>(
-        info.Env(),
-        [shared](Decoder & decoder) {
-            Decoded out;
-            out.results = decoder.decode(*shared);
-            out.step = std::move(*shared);
-            return out;
+    return run<Nothing>(
+        env,
+        [decoding](Decoder & decoder) {
+            decoding->results = decoder.decode(decoding->step);
+            return Nothing{};
         },
-        [](Napi::Env env, Decoded & decoded) -> Napi::Value {
-            Napi::Array captures = Napi::Array::New(env, decoded.step.reads.size());
-            for (size_t i = 0; i < decoded.step.reads.size(); ++i) {
-                captures.Set((uint32_t)i, to_array<Napi::Float32Array>(env, decoded.step.reads[i].states));
+        [decoding](Napi::Env env, Nothing &) -> Napi::Value {
+            Napi::Array captures = Napi::Array::New(env, decoding->states.size());
+            for (size_t i = 0; i < decoding->states.size(); ++i) {
+                Napi::Object capture = Napi::Object::New(env);
+                capture.Set("states", decoding->states[i].Value());
+                capture.Set("finite", to_array<Napi::Uint8Array>(env, decoding->step.reads[i].finite));
+                captures.Set((uint32_t)i, capture);
             }
             Napi::Object out = Napi::Object::New(env);
             out.Set("captures", captures);
-            out.Set("readings", to_object(env, decoded.results));
+            out.Set("readings", to_object(env, decoding->results));
             return out;
         });
 }

@@ -210,6 +210,12 @@ LogitResults Decoder::decode(Step & step) {
     }
     tap_->disarm();
 
+    parallel_for((int)step.reads.size(), options_.n_threads, [&](int i) {
+        SiteRead & read = step.reads[i];
+        for (size_t row = 0; row < read.tokens.size(); ++row) {
+            read.finite.push_back(all_finite(read.states + row * n_embd_, n_embd_) ? 1 : 0);
+        }
+    });
     std::vector<const float *> rows;
     std::vector<const std::vector<int32_t> *> tracked;
     for (const LogitRead & read : step.logit_reads) {

@@ -61,6 +61,7 @@ public:
     Decoder & operator=(const Decoder &) = delete;
 
     const DecoderOptions & options() const { return options_; }
+    size_t n_embd() const { return (size_t)n_embd_; }
     const SiteTable & sites() const { return *sites_; }
     // Bytes of the K/V cache (or recurrent state) of this context.
     size_t memory_bytes() const;

@@ -43,7 +43,6 @@ protected:
             code_ = "engine";
             SetError(error.what());
         }
-        work_ = nullptr; // what the work holds is freed here, not on the JavaScript thread
     }
 
     void OnOK() override {

@@ -116,9 +116,8 @@ void Tap::visit(ggml_tensor * node) {
         if (!failure_.empty()) {
             return;
         }
-        read->states.resize(rows.size() * n_embd_);
         for_runs(rows, [&](size_t row, size_t n, size_t at) {
-            ggml_backend_tensor_get(node, read->states.data() + at * n_embd_, row * row_bytes, n * row_bytes);
+            ggml_backend_tensor_get(node, read->states + at * n_embd_, row * row_bytes, n * row_bytes);
         });
         applied_ += rows.size();
     }

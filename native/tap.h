@@ -16,7 +16,8 @@ namespace ps {
 struct SiteRead {
     SiteKey key;
     std::vector<int32_t> tokens;
-    std::vector<float> states; // out: (tokens, n_embd) row-major
+    float * states;              // out: (tokens, n_embd) row-major, the caller's memory
+    std::vector<uint8_t> finite; // out: 0 where a row holds NaN or infinity
 };
 
 struct SiteWrite {

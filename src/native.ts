@@ -86,6 +86,13 @@ export interface NativeReadingResults {
   readonly logits?: Float32Array;
 }
 
+export interface NativeStates {
+  /** (rows, width) row-major. */
+  readonly states: Float32Array;
+  /** 0 where a row holds NaN or infinity. */
+  readonly finite: Uint8Array;
+}
+
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
@@ -95,7 +102,7 @@ export interface NativeContext {
     };
   };
   decode(step: NativeStep): Promise<{
-    readonly captures: readonly Float32Array[];
+    readonly captures: readonly NativeStates[];
     readonly readings: NativeReadingResults;
   }>;
   lens(states: Float32Array, readings: NativeReadings, rows: number): Promise<NativeReadingResults>;

@@ -10,7 +10,7 @@ import type { LlamaTokenizer } from '../src/llama/tokenizer.js';
 import type { NativeContext, NativeModelInfo, NativeStep } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
 import { scalar, type Value, writeGguf } from './fixtures/gguf.js';
-import { tinyModel } from './fixtures/models.js';
+import { goodKinds, tinyModel } from './fixtures/models.js';
 import {
   argmax,
   assertClose,
@@ -24,6 +24,7 @@ import {
   logitsEverywhere,
   mixedStates,
   nextLogits,
+  type OkRow,
   open,
   patched,
   realModel,
@@ -174,7 +175,7 @@ for (const model of tinyModels) {
         readings: { topK: 1, tracked: new Int32Array(), logits: false, rows: Int32Array.of(0) },
       });
       return (layer: number, token: number) =>
-        captures[layer + 1]!.slice(token * embeddingSize, (token + 1) * embeddingSize);
+        captures[layer + 1]!.states.slice(token * embeddingSize, (token + 1) * embeddingSize);
     };
     const unpatched = await states([]);
     const position = tokenIds.length >> 1;
@@ -459,50 +460,33 @@ law('a continuation is cut at the first stop string, which ends it', async (engi
   }
 });
 
-/** A state of the last block after which the text ends, and one after which it goes on. */
-async function endingState(engine: Engine): Promise<[ending: Float32Array, going: Float32Array]> {
-  const { embeddingSize, vocabularySize } = engine.record;
-  const noise = (k: number, i: number) => ((Math.sin(k * 127.1 + i * 311.7) * 43758.5453) % 1) * 2;
-  const states = Array.from({ length: 500 }, (_, k) =>
-    new Float32Array(embeddingSize).map((_, i) => noise(k, i)),
-  );
-  const said = await engine.lens(Float32Array.from(states.flatMap((state) => [...state])), {
-    topK: 1,
-    logits: true,
+for (const kind of goodKinds) {
+  test(`${kind}: a continuation ends with the end-of-text token, other rows go on`, async (t) => {
+    const engine = await open(tinyPath(kind));
+    t.after(() => engine.close());
+    const rows = await differentRows(engine, 12, tokens(engine, TARGET).length - 1);
+    const free = await patched(engine, rows, { maxTokens: 5, logits: false });
+    const newAt = ({ tokenIds }: OkRow) => tokenIds.findIndex((id, k) => k > 0 && id !== tokenIds[0]);
+    const ending = free.findIndex((row) => newAt(row) > 0);
+    const last = newAt(free[ending]!);
+    const end = free[ending]!.tokenIds[last]!; // ends the text in a copy of the model
+    const copy = await open(
+      writeVariant(kind, `${kind}-ends.gguf`, { 'tokenizer.ggml.eos_token_id': scalar('u32', end) }),
+    );
+    t.after(() => copy.close());
+    assert.ok(copy.tokenizer.isEndOfText(end));
+    const ended = await patched(copy, rows, { maxTokens: 5, logits: false });
+    for (const [i, { tokenIds, text }] of ended.entries()) {
+      const at = free[i]!.tokenIds.indexOf(end);
+      const expected = at < 0 ? free[i]!.tokenIds : free[i]!.tokenIds.slice(0, at + 1);
+      assert.deepEqual(tokenIds, expected, `row ${i}`);
+      const said = expected.filter((id) => id !== end).map((id) => engine.tokenizer.tokenBytes(id));
+      assert.equal(text, Buffer.concat(said).toString(), `row ${i}`);
+    }
+    assert.equal(ended[ending]!.tokenIds.length, last + 1);
+    assert.ok(ended.some(({ tokenIds }) => tokenIds.length === 5));
   });
-  const isEnd = (id: number) => engine.tokenizer.isEndOfText(id);
-  const endId = Array.from({ length: vocabularySize }, (_, id) => id).find(isEnd)!;
-  const ending = new Float32Array(embeddingSize);
-  let going: Float32Array | undefined;
-  for (const [k, result] of said.entries()) {
-    assert.ok(result.status === 'ok');
-    const logits = result.logits!;
-    const lead = logits[endId]! - logits.reduce((sum, value) => sum + value, 0) / vocabularySize;
-    for (const [i, value] of states[k]!.entries()) ending[i]! += lead * value;
-    if (!isEnd(result.top[0]!.tokenId)) going ??= states[k]!;
-  }
-  return [ending, going!];
 }
-
-law(
-  'a continuation ends with the end-of-text token, other rows go on',
-  async (engine) => {
-    const target = tokens(engine, TARGET);
-    const last = lastLayer(engine);
-    const [ending, going] = await endingState(engine);
-    const rows = [going, ending, going].map((vector) => ({
-      tokenIds: target,
-      edits: [edit(last, target.length - 1, vector)],
-    }));
-    const [first, ended, third] = await patched(engine, rows, { maxTokens: 3 });
-    assert.equal(ended!.tokenIds.length, 1);
-    assert.ok(engine.tokenizer.isEndOfText(ended!.tokenIds[0]!));
-    assert.equal(ended!.text, '');
-    assert.ok(first!.tokenIds.length > 1);
-    assert.deepEqual(third!.tokenIds, first!.tokenIds);
-  },
-  { models: tinyModels },
-);
 
 law('the fast lens equals the slow one', async (engine, model) => {
   const prompt = tokens(engine, SOURCE);

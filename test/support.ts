@@ -222,11 +222,7 @@ export function mixedStates(count: number, state: Float32Array, other: Float32Ar
 }
 
 /** Asserts one sentence that begins with a capital and ends with a period, of a coded error. */
-export async function assertRefused(
-  work: () => unknown,
-  code: string | RegExp,
-  says: RegExp,
-): Promise<PatchscopeError> {
+export async function assertRefused(work: () => unknown, code: string | RegExp, says: RegExp): Promise<void> {
   const error = await Promise.resolve()
     .then(work)
     .then(
@@ -238,7 +234,6 @@ export async function assertRefused(
   else assert.match(error.code, code, error.message);
   assert.match(error.message, says);
   assertSentence(error.message);
-  return error;
 }
 
 export function assertSentence(message: string): void {

@@ -50,7 +50,7 @@ const readable: readonly Layer[] = [0, 1, 2, 3, 4];
 
 let engine: Engine;
 before(async () => {
-  engine = await openEngine(await resolveModel(file));
+  engine = await openEngine(await resolveModel(file), { threads: 1 });
 });
 after(() => engine.close());
 

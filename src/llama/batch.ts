@@ -15,7 +15,8 @@ export interface SitePoint {
 /** What one decoded batch gave: readings and states in the order they were asked for. */
 export interface BatchResults {
   readonly readings: readonly RawReading[];
-  readonly states: readonly Float32Array[];
+  /** Views into the states of a whole decode; null where one is not finite. */
+  readonly states: readonly (Float32Array | null)[];
 }
 
 /** Null fields: the logits were not finite. */
@@ -78,7 +79,7 @@ export class Batch {
   /** Decodes all tokens, in as many steps as the limits ask for. */
   async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
     const read = new Map<number, RawReading>();
-    const states = new Map<Capture, Float32Array>();
+    const states = new Map<Capture, Float32Array | null>();
     for (const [begin, end] of this.#cuts(limits)) {
       const within = ({ row }: { row: number }) => row >= begin && row < end;
       const captures = groupBySite(this.#captures.filter(within));
@@ -100,10 +101,10 @@ export class Batch {
         },
       });
       captures.forEach((group, i) => {
-        const all = result.captures[i]!;
+        const { states: all, finite } = result.captures[i]!;
         const width = all.length / group.length;
         group.forEach((capture, k) => {
-          states.set(capture, all.slice(k * width, (k + 1) * width));
+          states.set(capture, finite[k] === 1 ? all.subarray(k * width, (k + 1) * width) : null);
         });
       });
       splitReadings(result.readings, rows.length, readings).forEach((reading, k) => {

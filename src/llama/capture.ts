@@ -44,7 +44,7 @@ export async function captureStates(
       for (const { request, index } of pack) {
         const own = states.slice(at, at + request.points.length);
         at += request.points.length;
-        results[index] = own.every(isFiniteState)
+        results[index] = own.every((state) => state !== null)
           ? { status: 'ok', states: own }
           : {
               status: 'failed',
@@ -84,8 +84,4 @@ function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] 
   });
   if (pack.length > 0) packed.push(pack);
   return packed;
-}
-
-function isFiniteState(state: Float32Array): boolean {
-  return state.every(Number.isFinite);
 }

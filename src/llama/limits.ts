@@ -7,7 +7,7 @@ import type { SitePoint } from './batch.js';
 export const MAX_SEQUENCES = 256;
 /** From 64 rows on another attention kernel runs; up to here rows do not change each other's bits on the CPU. */
 const EXACT_TOKENS = 32;
-const LOGIT_BYTES = 64 * 2 ** 20;
+const LOGIT_BYTES = 128 * 2 ** 20;
 const CACHE_BYTES = 2 * 2 ** 30;
 
 export interface LimitOptions {
@@ -40,7 +40,10 @@ export class Limits {
       options.batchTokens ?? 512,
       this.exact ? EXACT_TOKENS : Number.POSITIVE_INFINITY,
     );
-    this.outputs = Math.max(1, Math.min(256, Math.floor(LOGIT_BYTES / (4 * model.vocabularySize))));
+    this.outputs = Math.max(
+      1,
+      Math.min(this.batchTokens, Math.floor(LOGIT_BYTES / (4 * model.vocabularySize))),
+    );
     this.prefixOwnsSequence = model.isRecurrent;
     this.batchRows = Math.min(
       options.batchRows ?? 128,

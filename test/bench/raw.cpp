@@ -1,0 +1,127 @@
+// A bare llama.cpp loop without a callback: what the bench compares the addon with. Reads one job a line
+// from standard input and prints the seconds it took.
+//   rows PREFIX ROWS BATCH   a shared prefix, then ROWS rows of one token, BATCH at a time, logits of each
+//   prefill PROMPTS TOKENS   prompts in batches of at most 512 tokens, logits of every token
+#include "llama.h"
+
+#include "ggml-backend.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Batch {
+    std::vector<llama_token> tokens;
+    std::vector<llama_pos> positions;
+    std::vector<llama_seq_id> sequences;
+    std::vector<int8_t> outputs;
+
+    void add(llama_token token, llama_pos position, llama_seq_id sequence, bool output) {
+        tokens.push_back(token);
+        positions.push_back(position);
+        sequences.push_back(sequence);
+        outputs.push_back(output ? 1 : 0);
+    }
+
+    void decode(llama_context * ctx) {
+        std::vector<int32_t> counts(tokens.size(), 1);
+        std::vector<llama_seq_id *> ids;
+        for (llama_seq_id & sequence : sequences) {
+            ids.push_back(&sequence);
+        }
+        const llama_batch batch = {(int32_t) tokens.size(), tokens.data(), nullptr, positions.data(),
+                                   counts.data(),           ids.data(),    outputs.data()};
+        if (llama_decode(ctx, batch) != 0) {
+            std::fprintf(stderr, "decode failed\n");
+            std::exit(1);
+        }
+        llama_synchronize(ctx);
+    }
+};
+
+llama_token some_token(int i) { return 1000 + (i * 7919) % 20000; }
+
+void rows(llama_context * ctx, int prefix, int n, int per_batch) {
+    llama_memory_t memory = llama_get_memory(ctx);
+    llama_memory_clear(memory, false);
+    Batch first;
+    for (int i = 0; i < prefix; ++i) {
+        first.add(some_token(i), i, 0, false);
+    }
+    first.decode(ctx);
+    for (int done = 0; done < n; done += per_batch) {
+        Batch batch;
+        for (int k = 0; k < std::min(per_batch, n - done); ++k) {
+            if (k > 0) {
+                llama_memory_seq_cp(memory, 0, k, -1, -1);
+            }
+            batch.add(some_token(done + k), prefix, k, true);
+        }
+        batch.decode(ctx);
+        for (size_t k = 0; k < batch.tokens.size(); ++k) {
+            llama_memory_seq_rm(memory, (llama_seq_id) k, k == 0 ? prefix : 0, -1);
+        }
+    }
+}
+
+void prefill(llama_context * ctx, int prompts, int n_tokens) {
+    llama_memory_t memory = llama_get_memory(ctx);
+    for (int done = 0; done < prompts;) {
+        llama_memory_clear(memory, false);
+        Batch batch;
+        for (int k = 0; done < prompts && (k + 1) * n_tokens <= 512; ++k, ++done) {
+            for (int i = 0; i < n_tokens; ++i) {
+                batch.add(some_token(done * n_tokens + i), i, k, true);
+            }
+        }
+        batch.decode(ctx);
+    }
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    if (argc != 4) {
+        std::fprintf(stderr, "usage: raw LIBRARIES MODEL THREADS\n");
+        return 2;
+    }
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    ggml_backend_load_all_from_path(argv[1]);
+    llama_backend_init();
+    llama_model_params model_params = llama_model_default_params();
+    model_params.n_gpu_layers = 0;
+    llama_model * model = llama_model_load_from_file(argv[2], model_params);
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = 4096;
+    params.n_batch = params.n_ubatch = 512;
+    params.n_seq_max = 256;
+    params.n_outputs_max = 512;
+    params.n_threads = params.n_threads_batch = std::atoi(argv[3]);
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.kv_unified = true;
+    params.swa_full = true;
+    llama_context * ctx = llama_init_from_model(model, params);
+
+    for (std::string line; std::getline(std::cin, line);) {
+        std::istringstream words(line);
+        std::string job;
+        int a = 0, b = 0, c = 0;
+        words >> job >> a >> b >> c;
+        const auto begin = std::chrono::steady_clock::now();
+        if (job == "rows") {
+            rows(ctx, a, b, c);
+        } else {
+            prefill(ctx, a, b);
+        }
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+        std::cout << seconds.count() << std::endl;
+    }
+    llama_free(ctx);
+    llama_model_free(model);
+}

@@ -1,0 +1,445 @@
+/** What is typed - layers, positions, prompts - becomes numbers; a plan is made of them without a model. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Tokenizer } from '../src/engine.js';
+import { parseLayers } from '../src/layers.js';
+import type { Experiment, Position, Prompt } from '../src/patchscope.js';
+import { type Cell, makePlan } from '../src/plan.js';
+import { parsePosition, resolvePosition } from '../src/positions.js';
+import { resolvePrompt, tokenText } from '../src/prompts.js';
+import { defaultThreads, type ThreadSources } from '../src/threads.js';
+import { assertRefused, sharedEngine, tinyModels } from './support.js';
+
+const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
+
+// --- layers
+
+const layerCases: [selector: string, layers: (number | 'embed')[]][] = [
+  ['12', [12]],
+  ['0', [0]],
+  ['-1', [29]],
+  ['-30', [0]],
+  ['0..3', [0, 1, 2, 3]],
+  ['5..5', [5]],
+  ['-3..-1', [27, 28, 29]],
+  ['27..-1', [27, 28, 29]],
+  ['embed', ['embed']],
+  ['embed,0..2,-1', ['embed', 0, 1, 2, 29]],
+  ['3,1,2', [3, 1, 2]],
+  ['3, 1 ,embed', [3, 1, 'embed']],
+  ['1..3,2,3..4', [1, 2, 3, 4]],
+  ['29,-1', [29]],
+  ['all', Array.from({ length: 30 }, (_, i) => i)],
+  ['embed,all', ['embed', ...Array.from({ length: 30 }, (_, i) => i)]],
+];
+
+for (const [selector, layers] of layerCases) {
+  test(`of 30 layers, '${selector}' means ${layers.length > 9 ? `${layers.length} layers` : layers.join(' ')}`, () => {
+    assert.deepEqual(parseLayers(selector, 30), layers);
+  });
+}
+
+const badLayers: [selector: string, says: RegExp][] = [
+  ['30', /Layer 30 .* 30 layers are 0 to 29 \(-1 is the last\)/],
+  ['-31', /Layer -31 /],
+  ['0..30', /Layer 30 /],
+  ['9..3', /'9\.\.3' runs backwards: write 3\.\.9/],
+  ['', /'' is not a layer/],
+  ['1,,2', /'' is not a layer/],
+  ['1.5', /'1\.5' is not a layer/],
+  ['1...3', /'1\.\.\.3' is not a layer/],
+  ['embeddings', /'embeddings' is not a layer.*range such as 0\.\.9, embed, all/],
+  ['ALL', /'ALL' is not a layer/],
+  ['same', /'same' is not a layer/],
+  ['0x3', /'0x3' is not a layer/],
+];
+
+for (const [selector, says] of badLayers) {
+  test(`of 30 layers, '${selector}' is refused`, () => refused(() => parseLayers(selector, 30), says));
+}
+
+// --- positions
+
+const positionCases: [typed: string, position: Position][] = [
+  ['0', { kind: 'index', index: 0 }],
+  ['17', { kind: 'index', index: 17 }],
+  ['-1', { kind: 'index', index: -1 }],
+  ['CEO', { kind: 'text', text: 'CEO' }],
+  ['CEO#2', { kind: 'text', text: 'CEO', occurrence: 2 }],
+  ['5#1', { kind: 'text', text: '5', occurrence: 1 }],
+  ['a#b', { kind: 'text', text: 'a#b' }],
+  ['C##2', { kind: 'text', text: 'C#', occurrence: 2 }],
+  ['#1', { kind: 'text', text: '#1' }],
+  ['1.5', { kind: 'text', text: '1.5' }],
+  ['two words\nand a line#3', { kind: 'text', text: 'two words\nand a line', occurrence: 3 }],
+];
+
+for (const [typed, position] of positionCases) {
+  test(`the position ${JSON.stringify(typed)} is read as ${JSON.stringify(position)}`, () => {
+    assert.deepEqual(parsePosition(typed), position);
+  });
+}
+
+const pieces = (...texts: (string | number[])[]) =>
+  texts.map((text) => new Uint8Array(Buffer.from(text as string)));
+const at = (typed: string, tokens: Uint8Array[]) => resolvePosition(parsePosition(typed), tokens, 'source');
+
+test('an index counts from the first token, or from the end where it is negative', () => {
+  const tokens = pieces('a', 'b', 'c');
+  assert.deepEqual(
+    ['0', '2', '-1', '-3'].map((typed) => at(typed, tokens)),
+    [0, 2, 2, 0],
+  );
+});
+
+test('a piece of text means the token that holds its last byte', () => {
+  const tokens = pieces('The', ' C', 'EO', ' of', ' Ama', 'zon.');
+  assert.equal(at('CEO', tokens), 2);
+  assert.equal(at('C', tokens), 1);
+  assert.equal(at('Amazon', tokens), 5); // begins in one token, ends inside another
+  assert.equal(at(' of', tokens), 3);
+  assert.equal(at('The CEO of Amazon.', tokens), 5);
+  assert.equal(at('he', tokens), 0);
+});
+
+test('the second occurrence of a text is chosen by #2, also where occurrences overlap', () => {
+  const tokens = pieces('to', ' be', ' or', ' not', ' to', ' be');
+  assert.equal(at('be#1', tokens), 1);
+  assert.equal(at('be#2', tokens), 5);
+  assert.equal(at('to be#2', tokens), 5);
+  assert.equal(at('aa#2', pieces('a', 'a', 'a')), 2);
+});
+
+test('characters of several bytes may be spread over tokens', () => {
+  const heart = [...Buffer.from('❤')];
+  const tokens = pieces('I ', heart.slice(0, 1), heart.slice(1), ' é', 'té');
+  assert.equal(at('❤', tokens), 2);
+  assert.equal(at('été', tokens), 4);
+  assert.equal(at('ét', tokens), 4);
+  assert.equal(at('é#1', tokens), 3);
+});
+
+test('tokens without text of their own are passed over', () => {
+  assert.equal(at('a', pieces('', 'a', '', 'b')), 1);
+  assert.equal(at('b', pieces('', 'a', '', 'b')), 3);
+});
+
+const badPositions: [typed: string, says: RegExp][] = [
+  ['6', /Position 6 is outside the source prompt, whose 6 tokens are 0 to 5 \(-1 is the last\)/],
+  ['-7', /Position -7 is outside/],
+  ['cat', /The text 'cat' does not occur in the source prompt 'to be or not to be'/],
+  ['be', /'be' occurs 2 times in the source prompt: choose one by 'be#1' to 'be#2'/],
+  ['be#3', /'be' occurs 2 times in the source prompt: there is no 'be#3'/],
+  ['or#2', /'or' occurs 1 time in the source prompt: there is no 'or#2'/],
+  ['be#0', /there is no 'be#0'/],
+  ['', /source position is an empty text/],
+];
+
+for (const [typed, says] of badPositions) {
+  test(`in 'to be or not to be', the position '${typed}' is refused`, () =>
+    refused(() => at(typed, pieces('to', ' be', ' or', ' not', ' to', ' be')), says));
+}
+
+// --- prompts, with the two kinds of vocabulary
+
+const sentencePiece = async () =>
+  (await sharedEngine(tinyModels.find(({ name }) => name === 'llama')!)).tokenizer;
+const byteLevel = async () => (await sharedEngine(tinyModels.find(({ name }) => name === 'gpt2')!)).tokenizer;
+const text = (written: string, more: object = {}): Prompt => ({ kind: 'text', text: written, ...more });
+const last: Position = { kind: 'index', index: -1 };
+const resolve = (prompt: Prompt, tokenizer: Tokenizer, position: Position | string = last) =>
+  resolvePrompt(
+    prompt,
+    typeof position === 'string' ? parsePosition(position) : position,
+    tokenizer,
+    'target',
+  );
+
+test('a prompt begins with the BOS token where the model asks for one, unless it is told not to', async () => {
+  const tokenizer = await sentencePiece();
+  assert.equal(tokenizer.bosToken, 1);
+  const withBos = resolve(text('the cat'), tokenizer);
+  const without = resolve(text('the cat', { bos: false }), tokenizer);
+  assert.deepEqual(withBos.tokenIds, [1, ...without.tokenIds]);
+  assert.equal(resolve(text('the cat'), tokenizer, { kind: 'index', index: 0 }).token, '<s>');
+
+  const other = await byteLevel();
+  assert.equal(other.bosToken, undefined);
+  assert.deepEqual(resolve(text('the cat'), other), resolve(text('the cat', { bos: true }), other));
+});
+
+test('the BOS token has an index but is no text that one may point at', async () => {
+  const tokenizer = await sentencePiece();
+  await refused(
+    () => resolve(text('the cat'), tokenizer, '<s>'),
+    /'<s>' does not occur in the target prompt/,
+  );
+  const pointed = resolve(text('a s'), tokenizer, 's');
+  assert.equal(pointed.tokenIndex, pointed.tokenIds.length - 1);
+});
+
+test('special tokens in a text are plain text unless they are asked for', async () => {
+  for (const [tokenizer, special, id] of [
+    [await sentencePiece(), '</s>', 2],
+    [await byteLevel(), '<|endoftext|>', 287],
+  ] as const) {
+    const plain = resolve(text(`a${special}a`), tokenizer);
+    assert.ok(!plain.tokenIds.includes(id));
+    const parsed = resolve(text(`a${special}a`, { special: true }), tokenizer);
+    assert.equal(parsed.tokenIds.filter((tokenId) => tokenId === id).length, 1);
+    assert.ok(parsed.tokenIds.length < plain.tokenIds.length);
+    assert.equal(
+      resolve(text(`a${special}b`, { special: true }), tokenizer, special).tokenIds.indexOf(id) > 0,
+      true,
+    );
+  }
+});
+
+test('raw token ids are used as they are, with no BOS put before and none hidden', async () => {
+  const tokenizer = await sentencePiece();
+  for (const tokenIds of [[70, 71], [1, 1, 70], [2]]) {
+    const resolved = resolve({ kind: 'tokens', tokenIds }, tokenizer);
+    assert.deepEqual(resolved.tokenIds, tokenIds);
+    assert.equal(resolved.text, null);
+    assert.equal(resolved.tokenIndex, tokenIds.length - 1);
+  }
+  assert.equal(resolve({ kind: 'tokens', tokenIds: [1, 70] }, tokenizer, '<s>').tokenIndex, 0);
+});
+
+test('a piece of a prompt with characters of several bytes is found by either vocabulary', async () => {
+  for (const tokenizer of [await sentencePiece(), await byteLevel()]) {
+    const resolved = resolve(text('in the ❤ of Zürich'), tokenizer, 'Zü');
+    assert.equal(resolve(text('in the ❤ of Zürich'), tokenizer, '❤').tokenIndex < resolved.tokenIndex, true);
+    const upTo = resolved.tokenIds.slice(0, resolved.tokenIndex + 1);
+    const bytes = Buffer.concat(upTo.map((tokenId) => tokenizer.tokenBytes(tokenId)));
+    assert.ok(bytes.toString().endsWith('Zü'));
+  }
+});
+
+test('what is resolved says the token in words, and its text as it was given', async () => {
+  const tokenizer = await byteLevel();
+  const resolved = resolve(text('on the cat'), tokenizer, 'the');
+  assert.equal(resolved.text, 'on the cat');
+  assert.equal(resolved.token, ' the');
+  assert.equal(resolved.token, tokenText(resolved.tokenIds[resolved.tokenIndex]!, tokenizer));
+});
+
+const badPrompts: [what: string, prompt: Prompt, says: RegExp][] = [
+  ['an empty text', text(''), /target prompt is empty: give it some text/],
+  [
+    'no token ids',
+    { kind: 'tokens', tokenIds: [] },
+    /target prompt is empty: it needs at least one token id/,
+  ],
+  [
+    'a token id beyond the vocabulary',
+    { kind: 'tokens', tokenIds: [1, 317] },
+    /Token id 317 of the target prompt/,
+  ],
+  ['a token id below zero', { kind: 'tokens', tokenIds: [-1] }, /Token id -1 .* ids are 0 to 316/],
+  ['half a token id', { kind: 'tokens', tokenIds: [0.5] }, /Token id 0\.5 /],
+  ['a chat where the model has no template', text('hello', { chat: true }), /no chat template/],
+  ['special tokens inside a chat', text('a </s> b', { chat: true }), /holds special tokens.*--special/],
+];
+
+for (const [what, prompt, says] of badPrompts) {
+  test(`${what}: refused as a prompt`, async () => {
+    const tokenizer = await sentencePiece();
+    await refused(() => resolve(prompt, tokenizer), says);
+  });
+}
+
+// --- a tokenizer of words, for prompts in a template and for plans
+
+const words = ['<bos>', '<turn>', 'a', 'b', 'c', ' '];
+
+/** One token for each of `words`, BOS first; a chat puts its own BOS before the turn where `chatBos` is set. */
+function wordTokenizer(chatBos = false): Tokenizer {
+  return {
+    vocabularySize: words.length,
+    bosToken: 0,
+    tokenize: (written, { bos, special }) => {
+      const known = special ? words : words.slice(2);
+      const found = [...written.matchAll(new RegExp(known.join('|'), 'g'))].map(([word]) =>
+        words.indexOf(word),
+      );
+      return bos ? [0, ...found] : found;
+    },
+    tokenBytes: (tokenId) => Buffer.from(words[tokenId]!),
+    isEndOfText: () => false,
+    chat: (user) => `${chatBos ? '<bos>' : ''}<turn>${user}<turn>`,
+  };
+}
+
+test("a chat is wrapped in the model's template, with one BOS whoever writes it", () => {
+  for (const chatBos of [false, true]) {
+    assert.deepEqual(
+      resolve(text('a b', { chat: true }), wordTokenizer(chatBos)).tokenIds,
+      [0, 1, 2, 5, 3, 1],
+    );
+  }
+  const without = resolve(text('a b', { chat: true, bos: false }), wordTokenizer());
+  assert.deepEqual(without.tokenIds, [1, 2, 5, 3, 1]);
+});
+
+test('a chat may hold special tokens where they are meant', async () => {
+  const written = text('a<turn>b', { chat: true });
+  await refused(() => resolve(written, wordTokenizer()), /special tokens/);
+  const meant = resolve({ ...written, special: true } as Prompt, wordTokenizer());
+  assert.deepEqual(meant.tokenIds, [0, 1, 2, 1, 3, 1]);
+});
+
+// --- plans
+
+const experiment = (more: Partial<Experiment> = {}): Experiment => ({
+  name: 'test',
+  samples: ['a b', 'b c'].map((source, i) => ({
+    name: `sample ${i}`,
+    source: { prompt: text(source), position: { kind: 'index', index: -1 } },
+    target: { prompt: text('a b a'), position: { kind: 'text', text: 'b' } },
+  })),
+  sourceLayers: 'embed,0,1',
+  targetLayers: '2,0',
+  mapping: { kind: 'identity' },
+  reading: { topK: 5, maxTokens: 1, stop: [] },
+  seed: 0,
+  ...more,
+});
+
+const shape = { layerCount: 3, promptTokens: 10 };
+const plan = (more: Partial<Experiment> = {}, size = shape) =>
+  makePlan(experiment(more), wordTokenizer(), size);
+const inWords = (cells: readonly Cell[]) =>
+  cells.map(({ sample, sourceLayer, targetLayer }) => `${sample}: ${sourceLayer}>${targetLayer}`);
+
+test('the cells of a plan are all pairs of layers, and those that write at one layer are neighbours', () => {
+  assert.deepEqual(inWords(plan().cells), [
+    ...['0: embed>2', '0: 0>2', '0: 1>2', '0: embed>0', '0: 0>0', '0: 1>0'],
+    ...['1: embed>2', '1: 0>2', '1: 1>2', '1: embed>0', '1: 0>0', '1: 1>0'],
+  ]);
+  assert.equal(plan({ sourceLayers: 'all', targetLayers: 'all' }).cells.length, 2 * 3 * 3);
+});
+
+test('with `same` each state goes back to the layer it came from', () => {
+  assert.deepEqual(inWords(plan({ targetLayers: 'same' }).cells), [
+    ...['0: embed>embed', '0: 0>0', '0: 1>1'],
+    ...['1: embed>embed', '1: 0>0', '1: 1>1'],
+  ]);
+});
+
+test('a plan holds the token ids and indexes of its prompts, and the experiment it was made of', () => {
+  const made = plan();
+  assert.deepEqual(made.experiment, experiment());
+  assert.deepEqual(
+    made.samples.map(({ name, source }) => [name, source.tokenIds, source.tokenIndex]),
+    [
+      ['sample 0', [0, 2, 5, 3], 3],
+      ['sample 1', [0, 3, 5, 4], 3],
+    ],
+  );
+  assert.deepEqual(made.samples[0]!.target, {
+    text: 'a b a',
+    tokenIds: [0, 2, 5, 3, 5, 2],
+    tokenIndex: 3,
+    token: 'b',
+  });
+});
+
+test('the same experiment gives the same plan', () => assert.deepEqual(plan(), plan()));
+
+test('a prompt and its continuation must fit the context', async () => {
+  const reading = (maxTokens: number) => ({ reading: { topK: 1, maxTokens, stop: [] } });
+  assert.equal(plan(reading(5)).cells.length, 12); // 6 tokens, and 4 that are decoded after them
+  await refused(() => plan(reading(6)), /target prompt needs 11 tokens where the context holds 10/);
+  await refused(() => plan({}, { layerCount: 3, promptTokens: 3 }), /source prompt needs 4 tokens/);
+});
+
+const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
+  ['a source layer beyond the model', { sourceLayers: '3' }, /Layer 3 /],
+  ['a target layer beyond the model', { targetLayers: '0..3' }, /Layer 3 /],
+  ['`same` as a source', { sourceLayers: 'same' }, /'same' is not a layer/],
+  ['a list with `same` as a target', { targetLayers: 'same,1' }, /'same' is not a layer/],
+  [
+    'a position that is not in the source',
+    {
+      samples: [{ ...experiment().samples[0]!, source: { prompt: text('a'), position: parsePosition('c') } }],
+    },
+    /'c' does not occur in the source prompt 'a'/,
+  ],
+];
+
+for (const [what, more, says] of badPlans) {
+  test(`a plan with ${what} is refused`, () => refused(() => plan(more), says));
+}
+
+// --- threads
+
+/** A machine described by its files; `cores` lists the hyper-threads of each. */
+function machine(cores: string[], affinity: number, files: Record<string, string> = {}): ThreadSources {
+  const cpus = cores.flatMap((siblings) =>
+    siblings.split(',').map((cpu): [string, string] => [cpu, siblings]),
+  );
+  const all: Record<string, string> = { ...files };
+  for (const [cpu, siblings] of cpus) {
+    all[`/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`] = `${siblings}\n`;
+  }
+  return {
+    affinity: () => affinity,
+    read: (file) => all[file] ?? null,
+    list: (from) =>
+      from.endsWith('/cpu') ? [...cpus.map(([cpu]) => `cpu${cpu}`), 'cpufreq', 'cpuidle'] : [],
+  };
+}
+
+const four = ['0', '1', '2', '3'];
+const threadCases: [what: string, sources: ThreadSources, threads: number][] = [
+  ['physical cores, where nothing else bounds', machine(four, 4), 4],
+  ['one for the hyper-threads of a core', machine(['0,4', '1,5', '2,6', '3,7'], 8), 4],
+  ['the CPUs the process may run on', machine(four, 2), 2],
+  ["the container's quota", machine(four, 4, { '/sys/fs/cgroup/cpu.max': '300000 100000\n' }), 3],
+  ['a quota rounded up', machine(four, 4, { '/sys/fs/cgroup/cpu.max': '150000 100000\n' }), 2],
+  [
+    'one where the quota is a part of a core',
+    machine(four, 4, { '/sys/fs/cgroup/cpu.max': '20000 100000\n' }),
+    1,
+  ],
+  ['all cores where the quota is `max`', machine(four, 4, { '/sys/fs/cgroup/cpu.max': 'max 100000\n' }), 4],
+  [
+    "the least quota of the process's own group and those above it",
+    machine(four, 4, {
+      '/proc/self/cgroup': '0::/user/job/step\n',
+      '/sys/fs/cgroup/user/job/step/cpu.max': 'max 100000\n',
+      '/sys/fs/cgroup/user/job/cpu.max': '200000 100000\n',
+      '/sys/fs/cgroup/user/cpu.max': '300000 100000\n',
+    }),
+    2,
+  ],
+  [
+    'the quota of control groups of version 1',
+    machine(four, 4, {
+      '/proc/self/cgroup': '5:cpu,cpuacct:/docker/1\n0::/\n',
+      '/sys/fs/cgroup/cpu/docker/1/cpu.cfs_quota_us': '100000\n',
+      '/sys/fs/cgroup/cpu/docker/1/cpu.cfs_period_us': '100000\n',
+    }),
+    1,
+  ],
+  [
+    'no quota of version 1 where it is -1',
+    machine(four, 4, {
+      '/sys/fs/cgroup/cpu/cpu.cfs_quota_us': '-1\n',
+      '/sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000\n',
+    }),
+    4,
+  ],
+  ['affinity where there are no such files', machine([], 6), 6],
+  ['one where affinity says none', machine([], 0), 1],
+];
+
+for (const [what, sources, threads] of threadCases) {
+  test(`threads by default: ${what}`, () => assert.equal(defaultThreads(sources), threads));
+}
+
+test('threads by default on this machine: at least one, and no more than it lends', () => {
+  const threads = defaultThreads();
+  assert.ok(Number.isInteger(threads) && threads >= 1);
+});
