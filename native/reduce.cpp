@@ -7,8 +7,8 @@
 
 // One build serves every x86-64 processor: the loops over the vocabulary are compiled twice, and the
 // faster version is chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define PS_WIDE __attribute__((target_clones("arch=x86-64-v3", "default"), optimize("O3")))
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define PS_WIDE __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define PS_WIDE
 #endif
@@ -64,17 +64,21 @@ inline float exp_of_negative(float x) {
     return p * power_of_two;
 }
 
-// Sum of exp(x - max) over a block.
+// Sum of exp(x - max) over at most BLOCK values. Two loops, since compilers vectorize the first only
+// where nothing is summed in it.
 PS_WIDE float sum_exp(const float * x, int n, float max) {
-    float lanes[8] = {0};
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        for (int j = 0; j < 8; ++j) {
-            lanes[j] += exp_of_negative(x[i + j] - max);
-        }
+    float terms[BLOCK];
+    for (int i = 0; i < n; ++i) {
+        terms[i] = exp_of_negative(x[i] - max);
     }
-    for (; i < n; ++i) {
-        lanes[0] += exp_of_negative(x[i] - max);
+    for (int i = n; i < BLOCK; ++i) {
+        terms[i] = 0.0f;
+    }
+    float lanes[8] = {0};
+    for (int i = 0; i < BLOCK; i += 8) {
+        for (int j = 0; j < 8; ++j) {
+            lanes[j] += terms[i + j];
+        }
     }
     float total = 0.0f;
     for (float lane : lanes) {
