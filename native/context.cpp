@@ -193,6 +193,10 @@ Napi::Value Context::lens(const Napi::CallbackInfo & info) {
     auto states = std::make_shared<std::vector<float>>(to_vector<Napi::Float32Array, float>(info[0]));
     const auto readings = info[1].As<Napi::Object>();
     const int32_t n = info[2].As<Napi::Number>().Int32Value();
+    if (states->size() != (size_t)n * idle(env)->n_embd()) {
+        throw coded_error(env, "engine",
+                          "The states are not " + std::to_string(n) + " rows of the model's width.");
+    }
     const int32_t top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
     const bool keep_logits = readings.Get("logits").As<Napi::Boolean>();
     const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));

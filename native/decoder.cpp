@@ -280,21 +280,12 @@ LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k,
         lens_ = std::make_unique<Lens>(
             model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}), options_.n_threads);
     }
-    LogitResults results;
-    const int32_t chunk = (int32_t)std::min(options_.n_outputs, options_.n_batch);
-    for (int32_t begin = 0; begin < n; begin += chunk) {
-        const int32_t rows = std::min(chunk, n - begin);
-        const std::vector<float> & logits = lens_->logits(states + (size_t)begin * n_embd_, rows);
-        std::vector<const float *> row_logits;
-        for (int32_t i = 0; i < rows; ++i) {
-            row_logits.push_back(logits.data() + (size_t)i * n_vocab_);
-        }
-        const std::vector<const std::vector<int32_t> *> row_tracked(rows, &tracked);
-        LogitResults part = reduce(row_logits, row_tracked, top_k, keep_logits);
-        std::move(part.reduced.begin(), part.reduced.end(), std::back_inserter(results.reduced));
-        results.logits.insert(results.logits.end(), part.logits.begin(), part.logits.end());
+    const std::vector<float> & logits = lens_->logits(states, n);
+    std::vector<const float *> rows;
+    for (int32_t i = 0; i < n; ++i) {
+        rows.push_back(logits.data() + (size_t)i * n_vocab_);
     }
-    return results;
+    return reduce(rows, std::vector<const std::vector<int32_t> *>(n, &tracked), top_k, keep_logits);
 }
 
 } // namespace ps

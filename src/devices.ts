@@ -1,7 +1,7 @@
 /** Which variant of the prebuilt libraries to load, and which devices it then has. */
 import fs from 'node:fs';
 import { PatchscopeError } from './errors.js';
-import { builtVariants, type LoadedAddon, loadAddon, type NativeDevice } from './native.js';
+import { builtVariants, type LoadedAddon, loadAddon, loadedVariant, type NativeDevice } from './native.js';
 
 export const gpuChoices = ['auto', 'off', 'cuda', 'vulkan', 'metal'] as const;
 export type GpuChoice = (typeof gpuChoices)[number];
@@ -18,8 +18,9 @@ export interface Devices {
  * @throws PatchscopeError `no_device` where the kind that was asked for is not there.
  */
 export function openDevices(choice: GpuChoice): Devices {
-  const variant = choice === 'auto' ? detectVariant() : choice === 'off' ? 'cpu' : choice;
-  const addon = loadAddon(variant);
+  // every variant can use the CPU alone, and a process loads one
+  const any = choice === 'auto' || choice === 'off' ? loadedVariant() : choice;
+  const addon = loadAddon(any ?? (choice === 'auto' ? detectVariant() : 'cpu'));
   const devices = addon.devices();
   const cpu = devices.find(({ kind }) => kind === 'cpu');
   if (cpu === undefined) {

@@ -150,6 +150,11 @@ export interface LoadedAddon extends Addon {
 const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
 let loaded: LoadedAddon | undefined;
 
+/** The variant this process uses already, if any. */
+export function loadedVariant(): string | undefined {
+  return loaded?.variant;
+}
+
 /** The variants that were built on this machine. */
 export function builtVariants(): string[] {
   return readBuilt().variants.map(({ variant }) => variant);

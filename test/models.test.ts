@@ -155,7 +155,7 @@ test('when every source fails the error names each with its reason', async (t) =
 
 test('bytes with a wrong hash are deleted, with all they came from', async (t) => {
   await useTemporaryCache(t);
-  const wrong: Fetchers['pypi'] = async (_, { folder }) => {
+  const wrong = async (_: unknown, { folder }: { readonly folder: string }) => {
     await write(folder, 'kept.whl', gguf);
     return write(folder, 'any.gguf', Buffer.from('GGUF but not that one'));
   };

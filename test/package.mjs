@@ -11,7 +11,10 @@ const world = path.join(root, 'test', 'world', 'world.gguf');
 
 try {
   const packed = output('npm', ['pack', '--silent', '--pack-destination', project], root).split('\n').at(-1);
-  fs.writeFileSync(path.join(project, 'package.json'), '{ "name": "empty", "private": true, "type": "module" }\n');
+  fs.writeFileSync(
+    path.join(project, 'package.json'),
+    '{ "name": "empty", "private": true, "type": "module" }\n',
+  );
   output('npm', ['install', '--no-audit', '--no-fund', path.join(project, packed)], project);
 
   const cells = output(

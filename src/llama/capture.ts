@@ -1,9 +1,8 @@
 /** Many prompts in one decode, any layers and positions of each in one pass. */
 import type { CaptureRequest, CaptureResult } from '../engine.js';
-import { PatchscopeError } from '../errors.js';
 import { Batch } from './batch.js';
 import type { ContextPool } from './context-pool.js';
-import type { Limits } from './limits.js';
+import { type Limits, localFailure } from './limits.js';
 
 /** A prompt up to its last captured token: what comes after can't be seen from there. */
 interface Prompt {
@@ -53,13 +52,8 @@ export async function captureStates(
             };
       }
     } catch (error) {
-      if (!(error instanceof PatchscopeError) || !limits.isLocal(error)) throw error;
-      for (const { index } of pack)
-        results[index] = {
-          status: 'failed',
-          code: error.code,
-          error: error.message,
-        };
+      const failed = localFailure(error);
+      for (const { index } of pack) results[index] = failed;
     }
   }
   return results;

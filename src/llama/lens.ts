@@ -60,28 +60,31 @@ export class LensReader {
   }
 
   async #fast(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
-    const rows = states.length / this.#record.embeddingSize;
-    const batch = Math.min(rows, this.#limits.outputs);
-    const context = await this.#pool.take({
-      cells: batch,
-      batchTokens: batch,
-      sequences: 1,
-      outputs: batch,
-    });
+    const width = this.#record.embeddingSize;
+    const batch = Math.min(states.length / width, this.#limits.outputs);
+    const context = await this.#pool.take({ cells: batch, batchTokens: batch, sequences: 1, outputs: batch });
     const asked = {
       topK: reading.topK,
       tracked: Int32Array.from(reading.trackedTokens ?? []),
       logits: reading.logits ?? false,
     };
-    return splitReadings(await context.lens(states, asked, rows), rows, asked).map((raw) =>
-      raw.finite
-        ? { status: 'ok', ...tokenReading(raw, reading) }
-        : {
-            status: 'failed',
-            code: 'not_finite',
-            error: 'The logits of the state hold NaN or infinity.',
-          },
-    );
+    const results: LensResult[] = [];
+    for (let begin = 0; begin < states.length; begin += batch * width) {
+      const part = states.subarray(begin, begin + batch * width);
+      const rows = part.length / width;
+      for (const raw of splitReadings(await context.lens(part, asked, rows), rows, asked)) {
+        results.push(
+          raw.finite
+            ? { status: 'ok', ...tokenReading(raw, reading) }
+            : {
+                status: 'failed',
+                code: 'not_finite',
+                error: 'The logits of the state hold NaN or infinity.',
+              },
+        );
+      }
+    }
+    return results;
   }
 
   /** Always right: the state replaces the last block's output in a run of one token. */

@@ -1,5 +1,5 @@
 /** How much goes into one decode. Fixed when the engine is opened, so that the same plan gets the same batches. */
-import type { PatchscopeError } from '../errors.js';
+import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import type { NativeModelInfo } from '../native.js';
 import type { SitePoint } from './batch.js';
 
@@ -25,7 +25,7 @@ export class Limits {
   readonly batchRows: number;
   /** Tokens of one decode whose logits are computed: they are kept in memory twice. */
   readonly outputs: number;
-  /** Cells of the K/V cache. */
+  /** Cells of the K/V cache that rows are batched for; one row that needs more is decoded alone. */
   readonly cells: number;
   /** Tokens of one prompt and its continuation. */
   readonly promptTokens: number;
@@ -51,7 +51,7 @@ export class Limits {
       this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
     );
     this.promptTokens = options.contextSize ?? model.trainedContext;
-    this.cells = options.contextSize ?? Math.max(this.promptTokens, Math.floor(CACHE_BYTES / bytesPerCell));
+    this.cells = options.contextSize ?? Math.max(1, Math.floor(CACHE_BYTES / bytesPerCell));
     this.promptsPerPack = model.isRecurrent ? 1 : MAX_SEQUENCES;
     this.#lastBlock = model.layerCount - 1;
   }
@@ -64,9 +64,16 @@ export class Limits {
   isLastBlock({ site, layer }: SitePoint): boolean {
     return site === 'resid_out' && layer === this.#lastBlock;
   }
+}
 
-  /** Whether an error concerns the rows of one decode only, so that others may go on. */
-  isLocal({ code }: PatchscopeError): boolean {
-    return code === 'edit_mismatch' || code === 'not_finite' || code === 'engine' || code === 'context_full';
+/** Codes of failures that concern the rows of one decode only, so that others may go on. */
+const localCodes: ReadonlySet<string> = new Set(['edit_mismatch', 'not_finite', 'engine', 'context_full']);
+
+/** The failure of one decode, for the cells in it; any other error is thrown on. */
+export function localFailure(error: unknown): { status: 'failed'; code: string; error: string } {
+  const known = asPatchscopeError(error);
+  if (known instanceof PatchscopeError && localCodes.has(known.code)) {
+    return { status: 'failed', code: known.code, error: known.message };
   }
+  throw known;
 }

@@ -1,10 +1,9 @@
 /** Patched runs: the prefix that rows share is computed once, then all rows of a batch go on together. */
 import type { PatchRow, RowReading, RowResult, TokenReading } from '../engine.js';
-import { PatchscopeError } from '../errors.js';
 import type { NativeContext, NativeReadings } from '../native.js';
 import { Batch, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
-import type { Limits } from './limits.js';
+import { type Limits, localFailure } from './limits.js';
 import { type Continuation, TextStop } from './text-stop.js';
 import type { LlamaTokenizer } from './tokenizer.js';
 
@@ -49,9 +48,9 @@ export class Patcher {
           }
           this.#rewind(context, group, part.length);
         } catch (error) {
-          if (!(error instanceof PatchscopeError) || !this.#limits.isLocal(error)) throw error;
+          const failed = localFailure(error);
           context = undefined; // what it holds is unknown: begin anew
-          for (const { index } of part) results[index] = failure(error.code, error.message);
+          for (const { index } of part) results[index] = failed;
         }
       }
     }
@@ -141,7 +140,13 @@ export class Patcher {
   }
 
   #result({ continuation, steps, positions }: Run): RowResult {
-    if (continuation.failed) return failure('not_finite', 'The logits after the patch hold NaN or infinity.');
+    if (continuation.failed) {
+      return {
+        status: 'failed',
+        code: 'not_finite',
+        error: 'The logits after the patch hold NaN or infinity.',
+      };
+    }
     return {
       status: 'ok',
       tokenIds: continuation.tokenIds,
@@ -217,8 +222,4 @@ export function tokenReading(
       : [],
     ...(raw.logits && { logits: raw.logits }),
   };
-}
-
-function failure(code: string, error: string): RowResult {
-  return { status: 'failed', code, error };
 }

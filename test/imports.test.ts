@@ -1,0 +1,70 @@
+/** Flow goes one way: which part of src may import which. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const src = fileURLToPath(new URL('../src/', import.meta.url));
+
+/** Types of data and errors, which every part may know. */
+const shared = ['patchscope', 'errors', 'engine', 'observation'];
+
+const allowed: Readonly<Record<string, readonly string[]>> = {
+  patchscope: [],
+  errors: [],
+  engine: ['patchscope'],
+  observation: ['patchscope'],
+  layers: shared,
+  positions: shared,
+  prompts: [...shared, 'positions'],
+  plan: [...shared, 'layers', 'prompts'],
+  run: [...shared, 'plan', 'prompts'],
+  lens: [...shared, 'layers', 'prompts', 'run'],
+  experiments: [...shared, 'positions'],
+  'record-run': [...shared, 'prompts', 'store'],
+  store: shared,
+  report: [],
+  models: ['errors', 'nearest'],
+  native: ['errors'],
+  devices: ['errors', 'native'],
+  convert: ['errors', 'devices', 'models', 'threads'],
+  llama: [...shared, 'devices', 'models', 'native', 'package-version', 'threads'],
+  cli: ['index'],
+  commands: ['cli', 'index'],
+  threads: [],
+  nearest: [],
+  'package-version': [],
+};
+
+test('no part of src imports another against the flow', () => {
+  const wrong: string[] = [];
+  for (const file of fs.readdirSync(src, { recursive: true, encoding: 'utf8' })) {
+    if (!file.endsWith('.ts')) continue;
+    const from = partOf(file);
+    if (from === 'index') continue;
+    const text = fs.readFileSync(path.join(src, file), 'utf8');
+    for (const [, specifier] of text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)) {
+      const to = partOf(path.join(path.dirname(file), specifier!));
+      if (to !== from && !(allowed[from] ?? (file === 'cli.ts' ? allowed.commands! : [])).includes(to)) {
+        wrong.push(`${file} imports ${specifier}`);
+      }
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('only the engine over the addon knows llama.cpp, and nothing in native/ names a method', () => {
+  const native = fileURLToPath(new URL('../native/', import.meta.url));
+  for (const file of fs.readdirSync(native)) {
+    const text = fs.readFileSync(path.join(native, file), 'utf8');
+    assert.doesNotMatch(text, /token.?identity|entity|inspection|experiment prompt/i, file);
+  }
+});
+
+/** A folder is one part; cli.ts belongs to the commands. */
+function partOf(file: string): string {
+  const [first] = file.split(path.sep);
+  const part = first!.replace(/\.(ts|js)$/, '');
+  return file === 'cli.ts' ? 'commands' : part;
+}
