@@ -18,7 +18,7 @@ export type {
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { builtInExperiment, builtInNames } from './experiments.js';
-export { planLens, runLens } from './lens.js';
+export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
@@ -29,7 +29,7 @@ export { packageVersion } from './package-version.js';
 export type { Experiment, Layer, Mapping, Position, Prompt, Reading, Sample, Site } from './patchscope.js';
 export { type Cell, makePlan, type Plan } from './plan.js';
 export { parsePosition } from './positions.js';
-export { type RunHeader, recordRun } from './record-run.js';
+export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
 export { formatCsv, formatJsonLines, formatTable } from './store/format.js';

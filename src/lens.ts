@@ -6,39 +6,41 @@ import type { Engine } from './engine.js';
 import { parseLayers } from './layers.js';
 import type { Observation } from './observation.js';
 import type { Layer, Prompt } from './patchscope.js';
+import { checkLength } from './plan.js';
 import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
 import { type RunOptions, siteOf, withText } from './run.js';
 
+export interface LensExperiment {
+  readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];
+  /** As `Experiment.sourceLayers`. */
+  readonly layers: string;
+  readonly topK: number;
+  /** Default: every position of a prompt. */
+  readonly lastTokenOnly?: boolean;
+  readonly seed: number;
+}
+
 export interface LensPlan {
+  readonly experiment: LensExperiment;
   readonly samples: readonly { readonly name: string; readonly prompt: ResolvedPrompt }[];
   readonly layers: readonly Layer[];
   /** Positions read in each prompt. */
   readonly tokenIndexes: readonly (readonly number[])[];
-  readonly topK: number;
   readonly cellCount: number;
 }
 
 /** @throws PatchscopeError `bad_input` where prompts or layers do not fit the model. */
-export function planLens(
-  prompts: readonly { readonly name: string; readonly prompt: Prompt }[],
-  options: { readonly layers: string; readonly topK: number; readonly lastTokenOnly?: boolean },
-  { tokenizer, record }: Engine,
-): LensPlan {
-  const samples = prompts.map(({ name, prompt }) => ({
+export function planLens(experiment: LensExperiment, { tokenizer, record }: Engine): LensPlan {
+  const samples = experiment.prompts.map(({ name, prompt }) => ({
     name,
     prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'source'),
   }));
-  const layers = parseLayers(options.layers, record.layerCount);
+  for (const { prompt } of samples) checkLength(prompt.tokenIds.length, 'source', record);
+  const layers = parseLayers(experiment.layers, record.layerCount);
   const tokenIndexes = samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
-    options.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
+    experiment.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
   );
-  return {
-    samples,
-    layers,
-    tokenIndexes,
-    topK: options.topK,
-    cellCount: layers.length * tokenIndexes.flat().length,
-  };
+  return { experiment, samples, layers, tokenIndexes, cellCount: layers.length * tokenIndexes.flat().length };
 }
 
 /** Yields the observations of one prompt after the other: layer by layer, positions in order. */
@@ -60,7 +62,7 @@ export async function* runLens(
     ]);
     const results =
       captured!.status === 'ok'
-        ? await engine.lens(concatenate(captured!.states), { topK: plan.topK })
+        ? await engine.lens(concatenate(captured!.states), { topK: plan.experiment.topK })
         : places.map(() => captured!);
     yield places.map(({ layer, tokenIndex }, i) => {
       const result = results[i]!;

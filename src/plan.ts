@@ -61,7 +61,8 @@ function layerPairs(sourceLayers: readonly Layer[], targets: string, layerCount:
   );
 }
 
-function checkLength(tokens: number, which: string, { promptTokens }: ModelShape): void {
+/** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
+export function checkLength(tokens: number, which: string, { promptTokens }: ModelShape): void {
   if (tokens > promptTokens) {
     throw new PatchscopeError(
       'bad_input',

@@ -1,6 +1,8 @@
 /** A run and its observations, written to a results file as they come. */
 import type { Engine } from './engine.js';
+import type { LensPlan } from './lens.js';
 import type { Observation } from './observation.js';
+import type { Plan } from './plan.js';
 import type { ResolvedPrompt } from './prompts.js';
 import type { Store } from './store/store.js';
 
@@ -19,9 +21,29 @@ export interface RunHeader {
   readonly cellsPlanned: number;
 }
 
+/** What is kept of a run of Patchscopes before its first cell. */
+export function runHeader({ experiment, samples, cells }: Plan, command: string): RunHeader {
+  const { name, reading, seed } = experiment;
+  return { name, command, experiment, reading, seed, samples, cellsPlanned: cells.length };
+}
+
+/** What is kept of a run of the logit lens, whose target is its source. */
+export function lensRunHeader({ experiment, samples, cellCount }: LensPlan, command: string): RunHeader {
+  return {
+    name: 'logit-lens',
+    command,
+    experiment,
+    reading: { topK: experiment.topK },
+    seed: experiment.seed,
+    samples: samples.map(({ name, prompt }) => ({ name, source: prompt, target: prompt })),
+    cellsPlanned: cellCount,
+  };
+}
+
 /**
- * Passes the observations on after each chunk of them is stored. Where it ends before all planned cells,
- * the run is marked `interrupted`; where it throws, `failed`.
+ * Passes the observations on after each chunk of them is stored. The run is begun with its first chunk, so
+ * that a run that can't begin leaves nothing behind. Where it ends before all planned cells, it is marked
+ * `interrupted`; where it throws, `failed`.
  */
 export async function* recordRun(
   observations: AsyncIterable<Observation[]>,
@@ -29,16 +51,13 @@ export async function* recordRun(
   engine: Engine,
   store: Store,
 ): AsyncGenerator<Observation[]> {
-  const { samples, ...run } = header;
-  const modelId = store.addModel(engine.record);
-  const runId = store.beginRun(
-    { ...run, sourceModelId: modelId, targetModelId: modelId, engine: engine.record },
-    samples,
-  );
+  const startedAt = new Date();
+  let runId: number | undefined;
   let stored = 0;
   let thrown = false;
   try {
     for await (const chunk of observations) {
+      runId ??= beginRun(header, startedAt, engine, store);
       store.addObservations(runId, chunk);
       stored += chunk.length;
       yield chunk;
@@ -47,6 +66,16 @@ export async function* recordRun(
     thrown = true;
     throw error;
   } finally {
-    store.finishRun(runId, thrown ? 'failed' : stored < header.cellsPlanned ? 'interrupted' : 'done');
+    if (runId !== undefined) {
+      store.finishRun(runId, thrown ? 'failed' : stored < header.cellsPlanned ? 'interrupted' : 'done');
+    }
   }
+}
+
+function beginRun({ samples, ...run }: RunHeader, startedAt: Date, { record }: Engine, store: Store): number {
+  const modelId = store.addModel(record);
+  return store.beginRun(
+    { ...run, startedAt, sourceModelId: modelId, targetModelId: modelId, engine: record },
+    samples,
+  );
 }

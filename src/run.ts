@@ -1,12 +1,12 @@
 /** Plan x engine -> observations, in chunks; a failed cell is an observation, not an exception. */
-import type { CaptureResult, Engine, PatchRow, TokenReading } from './engine.js';
+import type { Engine, PatchRow, TokenReading } from './engine.js';
 import type { Observation } from './observation.js';
 import type { Layer } from './patchscope.js';
 import type { Cell, Plan, PlannedSample } from './plan.js';
-import { tokenText } from './prompts.js';
+import { type ResolvedPrompt, tokenText } from './prompts.js';
 
-/** Cells whose states are in memory at once. */
-const CHUNK_CELLS = 1024;
+/** Cells that are captured, patched and handed on together: some batches, so that little is lost when a run ends early. */
+const CHUNK_CELLS = 256;
 
 export interface RunOptions {
   /** Ends the run between two chunks. */
@@ -19,20 +19,27 @@ export async function* run(
   engine: Engine,
   options: RunOptions = {},
 ): AsyncGenerator<Observation[]> {
+  let sources: Sources = new Map();
   for (let begin = 0; begin < plan.cells.length; begin += CHUNK_CELLS) {
     if (options.signal?.aborted) return;
-    yield await runChunk(plan.cells.slice(begin, begin + CHUNK_CELLS), plan, engine);
+    const cells = plan.cells.slice(begin, begin + CHUNK_CELLS);
+    sources = await captureSources(cells, plan, engine, sources);
+    yield await patchTargets(cells, plan, engine, sources);
   }
 }
 
-async function runChunk(cells: readonly Cell[], plan: Plan, engine: Engine): Promise<Observation[]> {
-  const states = await captureSources(cells, plan, engine);
+async function patchTargets(
+  cells: readonly Cell[],
+  plan: Plan,
+  engine: Engine,
+  sources: Sources,
+): Promise<Observation[]> {
   const observations = new Array<Observation>(cells.length);
   const rows: PatchRow[] = [];
   const rowCells: number[] = [];
   cells.forEach((cell, i) => {
     const sample = plan.samples[cell.sample]!;
-    const state = states(cell);
+    const state = sources.get(sourceKey(sample))!.get(cell.sourceLayer)!;
     if (!(state instanceof Float32Array)) {
       observations[i] = failed(cell, sample, state);
       return;
@@ -63,30 +70,44 @@ async function runChunk(cells: readonly Cell[], plan: Plan, engine: Engine): Pro
   return observations;
 }
 
-/** Captures each distinct (prompt, position) once, at all layers that the cells ask for. */
-async function captureSources(cells: readonly Cell[], plan: Plan, engine: Engine) {
-  const keyOf = ({ source }: PlannedSample) => `${source.tokenIndex}:${source.tokenIds.join(',')}`;
-  const layersOf = new Map<string, { sample: PlannedSample; layers: Layer[] }>();
-  for (const cell of cells) {
-    const sample = plan.samples[cell.sample]!;
-    const entry = layersOf.get(keyOf(sample));
-    if (entry === undefined) layersOf.set(keyOf(sample), { sample, layers: [cell.sourceLayer] });
-    else if (!entry.layers.includes(cell.sourceLayer)) entry.layers.push(cell.sourceLayer);
+/** States of each distinct (prompt, position), by layer. */
+type Sources = ReadonlyMap<string, ReadonlyMap<Layer, Float32Array | Failure>>;
+
+function sourceKey({ source }: PlannedSample): string {
+  return `${source.tokenIndex}:${source.tokenIds.join(',')}`;
+}
+
+/** What the cells need, each state captured once; what `known` already holds is taken from there. */
+async function captureSources(
+  cells: readonly Cell[],
+  plan: Plan,
+  engine: Engine,
+  known: Sources,
+): Promise<Sources> {
+  const needed = new Map<string, Map<Layer, Float32Array | Failure>>();
+  const missing = new Map<string, { readonly source: ResolvedPrompt; readonly layers: Layer[] }>();
+  for (const { sample: index, sourceLayer } of cells) {
+    const sample = plan.samples[index]!;
+    const key = sourceKey(sample);
+    const states = needed.get(key) ?? needed.set(key, new Map(known.get(key))).get(key)!;
+    if (states.has(sourceLayer)) continue;
+    const request = missing.get(key) ?? missing.set(key, { source: sample.source, layers: [] }).get(key)!;
+    if (!request.layers.includes(sourceLayer)) request.layers.push(sourceLayer);
   }
+  const requests = [...missing];
   const results = await engine.capture(
-    [...layersOf.values()].map(({ sample: { source }, layers }) => ({
+    requests.map(([, { source, layers }]) => ({
       tokenIds: source.tokenIds,
       points: layers.map((layer) => ({ site: siteOf(layer), layer, tokenIndex: source.tokenIndex })),
     })),
   );
-  const captured = new Map([...layersOf.keys()].map((key, i) => [key, results[i]!]));
-  return (cell: Cell): Float32Array | Failure => {
-    const key = keyOf(plan.samples[cell.sample]!);
-    const result: CaptureResult = captured.get(key)!;
-    return result.status === 'failed'
-      ? result
-      : result.states[layersOf.get(key)!.layers.indexOf(cell.sourceLayer)]!;
-  };
+  requests.forEach(([key, { layers }], i) => {
+    const result = results[i]!;
+    layers.forEach((layer, k) => {
+      needed.get(key)!.set(layer, result.status === 'ok' ? result.states[k]! : result);
+    });
+  });
+  return needed;
 }
 
 interface Failure {

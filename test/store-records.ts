@@ -66,6 +66,7 @@ export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
     targetModelId: modelId,
     engine,
     cellsPlanned: 4,
+    startedAt: new Date(),
     ...changes,
   } satisfies RunRecord;
 }

@@ -86,13 +86,13 @@ export async function checkSameModel(model: string, targetModel: string | undefi
 /** Stores observations as they come, unless `db` is off. */
 export function stored(
   observations: AsyncIterable<Observation[]>,
-  header: Omit<RunHeader, 'command'>,
+  header: RunHeader,
   engine: Engine,
   db: string | false,
 ): AsyncIterable<Observation[]> {
   if (db === false) return observations;
   const store = openStore(db);
-  const recorded = recordRun(observations, { ...header, command: commandLine() }, engine, store);
+  const recorded = recordRun(observations, header, engine, store);
   return (async function* () {
     try {
       yield* recorded;
@@ -102,7 +102,8 @@ export function stored(
   })();
 }
 
-function commandLine(): string {
+/** As it was typed, fit to be typed again. */
+export function commandLine(): string {
   const quoted = process.argv
     .slice(2)
     .map((word) => (/^[\w./:=,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`));

@@ -4,6 +4,7 @@ import type { Argv } from 'yargs';
 import { engineArguments } from '../cli/arguments.js';
 import { echoPlan, percent, quote, topText } from '../cli/cells.js';
 import {
+  commandLine,
   type EngineArguments,
   EXIT,
   fetchModel,
@@ -19,6 +20,7 @@ import {
   type Engine,
   type Experiment,
   formatTable,
+  lensRunHeader,
   makePlan,
   type Observation,
   type PageTable,
@@ -27,6 +29,7 @@ import {
   query,
   renderPage,
   run,
+  runHeader,
   runLens,
 } from '../index.js';
 
@@ -106,20 +109,17 @@ async function besideLens(name: Parameters<typeof builtInExperiment>[0], context
   const { experiment, methods } = await alone(name, context);
   const { engine, db, signal } = context;
   const prompts = experiment.samples.map((sample) => ({ name: sample.name, prompt: sample.source.prompt }));
-  const options = { layers: experiment.sourceLayers, topK: experiment.reading.topK, lastTokenOnly: true };
-  const plan = planLens(prompts, options, engine);
-  const header = {
-    name: 'logit-lens',
-    experiment: { name: 'logit-lens', prompts, ...options },
-    reading: { topK: options.topK },
-    seed: experiment.seed,
-    samples: plan.samples.map((sample) => ({
-      name: sample.name,
-      source: sample.prompt,
-      target: sample.prompt,
-    })),
-    cellsPlanned: plan.cellCount,
-  };
+  const plan = planLens(
+    {
+      prompts,
+      layers: experiment.sourceLayers,
+      topK: experiment.reading.topK,
+      lastTokenOnly: true,
+      seed: experiment.seed,
+    },
+    engine,
+  );
+  const header = lensRunHeader(plan, commandLine());
   const observations = await collect(stored(runLens(plan, engine, { signal }), header, engine, db));
   return { experiment, methods: [...methods, { name: 'logit lens', observations }] };
 }
@@ -131,7 +131,7 @@ async function alone(
   const experiment = builtInExperiment(name);
   const plan = makePlan(experiment, engine.tokenizer, engine.record);
   echoPlan(plan);
-  const header = { ...experiment, experiment, samples: plan.samples, cellsPlanned: plan.cells.length };
+  const header = runHeader(plan, commandLine());
   const observations = await collect(stored(run(plan, engine, { signal }), header, engine, db));
   return { experiment, methods: [{ name: experiment.name.replaceAll('-', ' '), observations }] };
 }

@@ -1,9 +1,9 @@
 import type { Argv } from 'yargs';
 import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
 import { lensJson, lensTable } from '../cli/cells.js';
-import { EXIT, interruptSignal, print, stored, withEngine } from '../cli/session.js';
+import { commandLine, EXIT, interruptSignal, print, stored, withEngine } from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Observation, planLens, runLens } from '../index.js';
+import { lensRunHeader, type Observation, planLens, runLens } from '../index.js';
 
 const build = (yargs: Argv) =>
   outputArguments(promptArguments(engineArguments(yargs)))
@@ -29,20 +29,8 @@ export const addLens = (yargs: Argv) =>
       const signal = interruptSignal();
       process.exitCode = await withEngine(args, async (engine) => {
         const name = args.prompt ?? args.promptIds ?? '';
-        const options = { layers: args.layer, topK };
-        const plan = planLens([{ name, prompt }], options, engine);
-        const header = {
-          name: 'logit-lens',
-          experiment: { name: 'logit-lens', prompts: [prompt], ...options },
-          reading: { topK },
-          seed,
-          samples: plan.samples.map((sample) => ({
-            name: sample.name,
-            source: sample.prompt,
-            target: sample.prompt,
-          })),
-          cellsPlanned: plan.cellCount,
-        };
+        const plan = planLens({ prompts: [{ name, prompt }], layers: args.layer, topK, seed }, engine);
+        const header = lensRunHeader(plan, commandLine());
         const cells: Observation[] = [];
         for await (const chunk of stored(runLens(plan, engine, { signal }), header, engine, dbOf(args))) {
           if (args.json) for (const cell of chunk) print(lensJson(cell));

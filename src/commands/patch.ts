@@ -1,9 +1,17 @@
 import type { Argv } from 'yargs';
 import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
-import { checkSameModel, EXIT, interruptSignal, print, stored, withEngine } from '../cli/session.js';
+import {
+  checkSameModel,
+  commandLine,
+  EXIT,
+  interruptSignal,
+  print,
+  stored,
+  withEngine,
+} from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, makePlan, type Observation, parsePosition, run } from '../index.js';
+import { type Experiment, makePlan, type Observation, parsePosition, run, runHeader } from '../index.js';
 
 const build = (yargs: Argv) =>
   outputArguments(promptArguments(engineArguments(yargs)))
@@ -70,14 +78,13 @@ export const addPatch = (yargs: Argv) =>
       process.exitCode = await withEngine(args, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
-        const header = {
-          ...experiment,
-          experiment,
-          samples: plan.samples,
-          cellsPlanned: plan.cells.length,
-        };
         const cells: Observation[] = [];
-        for await (const chunk of stored(run(plan, engine, { signal }), header, engine, dbOf(args))) {
+        for await (const chunk of stored(
+          run(plan, engine, { signal }),
+          runHeader(plan, commandLine()),
+          engine,
+          dbOf(args),
+        )) {
           if (args.json) for (const cell of chunk) print(patchJson(cell));
           cells.push(...chunk);
         }

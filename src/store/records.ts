@@ -48,6 +48,7 @@ export interface RunRecord {
   readonly targetModelId: number;
   readonly engine: EngineSettings;
   readonly cellsPlanned: number;
+  readonly startedAt: Date;
 }
 
 export interface PromptRecord {

@@ -120,7 +120,7 @@ class SqliteStore implements Store {
         typeV: engine.typeV,
         flashAttention: Number(engine.flashAttention),
         exact: Number(engine.exact),
-        startedAt: new Date().toISOString(),
+        startedAt: run.startedAt.toISOString(),
         cellsPlanned: run.cellsPlanned,
       });
       const runId = Number(lastInsertRowid);
