@@ -76,7 +76,7 @@ async function oneByOne(engine: Engine, rows: readonly PatchRow[]): Promise<Floa
 
 law('patching a state into its own place changes no bit of the logits', async (engine) => {
   const prompt = tokens(engine, SOURCE);
-  assert.ok(prompt.length > 8);
+  assert.ok(prompt.length > 8, 'the prompt is longer than the window');
   const unpatched = await logitsEverywhere(engine, prompt);
   const state = await captured(engine, prompt, someLayers(engine));
   for (const layer of someLayers(engine)) {
@@ -265,7 +265,7 @@ law('captures of several prompts at once equal the captures of each', async (eng
   for (const [i, request] of requests.entries()) {
     const [alone] = await engine.capture([request]);
     const both = together[i]!;
-    assert.ok(alone?.status === 'ok' && both.status === 'ok');
+    assert.ok(alone?.status === 'ok' && both.status === 'ok', `prompt ${i} failed`);
     for (const [k, state] of alone.states.entries()) assertSameBits(both.states[k]!, state, `prompt ${i}`);
   }
 });
@@ -348,7 +348,7 @@ law(
     for (const [i, request] of requests.entries()) {
       const [alone] = await engine.capture([request]);
       const beside = together[i]!;
-      assert.ok(alone?.status === 'ok' && beside.status === 'ok');
+      assert.ok(alone?.status === 'ok' && beside.status === 'ok', `${i} failed`);
       for (const [k, state] of alone.states.entries())
         assertSameBits(beside.states[k]!, state, `prompt ${i}`);
     }
@@ -367,7 +367,7 @@ law(
     for (const i of [0, 7, 32]) {
       const [alone] = await engine.lens(states[i]!, reading);
       const beside = together[i]!;
-      assert.ok(alone?.status === 'ok' && beside.status === 'ok');
+      assert.ok(alone?.status === 'ok' && beside.status === 'ok', `${i} failed`);
       assertSameBits(beside.logits!, alone.logits!, `state ${i}`);
     }
   },
@@ -419,7 +419,7 @@ async function checkSlots(engine: Engine, model: TestModel, count: number): Prom
   });
   for (const [i, logits] of results.entries()) {
     const own = said[i]!;
-    assert.ok(own.status === 'ok');
+    assert.ok(own.status === 'ok', `the lens of row ${i} failed`);
     assertClose(logits, own.logits!, tolerance(model), `row ${i}`);
   }
   assert.ok(new Set(results.map(argmax)).size > 5, 'the rows say different things');
@@ -518,7 +518,7 @@ for (const kind of goodKinds) {
       writeVariant(kind, `${kind}-ends.gguf`, { 'tokenizer.ggml.eos_token_id': scalar('u32', end) }),
     );
     t.after(() => copy.close());
-    assert.ok(copy.tokenizer.isEndOfText(end));
+    assert.ok(copy.tokenizer.isEndOfText(end), `token ${end} ends the text`);
     const ended = await patched(copy, rows, { maxTokens: 5, logits: false });
     for (const [i, { tokenIds, text }] of ended.entries()) {
       const at = free[i]!.tokenIds.indexOf(end);
@@ -527,8 +527,14 @@ for (const kind of goodKinds) {
       const said = expected.filter((id) => id !== end).map((id) => engine.tokenizer.tokenBytes(id));
       assert.equal(text, Buffer.concat(said).toString(), `row ${i}`);
     }
-    assert.ok(ended.some(({ tokenIds }) => tokenIds.length === last + 1));
-    assert.ok(ended.some(({ tokenIds }) => tokenIds.length === 5));
+    assert.ok(
+      ended.some(({ tokenIds }) => tokenIds.length === last + 1),
+      'a row ended',
+    );
+    assert.ok(
+      ended.some(({ tokenIds }) => tokenIds.length === 5),
+      'a row went on',
+    );
   });
 }
 
@@ -545,12 +551,13 @@ law('the fast lens equals the slow one', async (engine, model) => {
   assert.equal(fast.length, states.length);
   for (const [i, one] of fast.entries()) {
     const [other, third] = [slow[i]!, chosen[i]!];
-    assert.ok(one.status === 'ok' && other.status === 'ok' && third.status === 'ok');
+    assert.ok(one.status === 'ok' && other.status === 'ok' && third.status === 'ok', `state ${i} failed`);
     assertClose(one.logits!, other.logits!, tolerance(model) / 10, `state ${i}`);
     assertSameBits(third.logits!, one.logits!, `state ${i}: the fast way is chosen`);
     for (const [k, { tokenId, logprob }] of one.tracked.entries()) {
       assert.equal(tokenId, reading.trackedTokens[k]);
-      assert.ok(Math.abs(logprob - other.tracked[k]!.logprob) < tolerance(model) / 5);
+      const difference = Math.abs(logprob - other.tracked[k]!.logprob);
+      assert.ok(difference < tolerance(model) / 5, `token ${tokenId}: ${difference}`);
     }
   }
 });
@@ -562,7 +569,7 @@ law("the lens of the last layer's last position is the next-token distribution",
   const next = (await logitsEverywhere(engine, prompt)).at(-1)!;
   for (const way of ['fast', 'slow'] as const) {
     const [result] = await engine.lens(state, { topK: 1, logits: true, way });
-    assert.ok(result?.status === 'ok');
+    assert.ok(result?.status === 'ok', JSON.stringify(result));
     assertClose(result.logits!, next, tolerance(model) / 10, way);
   }
 });
@@ -577,7 +584,7 @@ law(
     const state = await captured(engine, prompt, [last], some);
     for (const i of some) {
       const [result] = await engine.lens(state(last, i), { topK: 1, logits: true });
-      assert.ok(result?.status === 'ok');
+      assert.ok(result?.status === 'ok', JSON.stringify(result));
       assertClose(result.logits!, everywhere[i]!, tolerance(model) / 10, `token ${i}`);
       const next = everywhere[i + 1]!;
       assert.ok(largestDifference(result.logits!, next) > tolerance(model), 'neighbours differ');
@@ -720,7 +727,9 @@ for (const flashAttention of [true, false]) {
       const zero = new Float32Array(engine.record.embeddingSize);
       const broken = Array.from({ length: count }, () => ({ tokenIds: target, edits: [edit(1, 3, zero)] }));
       const results = await engine.patch(broken, { topK: 1, maxTokens: 1 });
-      assert.ok(results.every((result) => result.status === 'failed' && result.code === 'not_finite'));
+      for (const result of results) {
+        assert.ok(result.status === 'failed' && result.code === 'not_finite', `a row is ${result.status}`);
+      }
       const [own, other] = [await captured(engine, target, [2]), await captured(fresh, target, [2])];
       for (const i of everyIndex(target)) assertSameBits(own(2, i), other(2, i), `state of token ${i}`);
       for (const size of [1, 2, count]) {
@@ -757,8 +766,8 @@ for (const flashAttention of [true, false]) {
     const good = { tokenIds: [1, 7, 8], points };
     const [expected] = await engine.capture([good]);
     const results = await engine.capture([good, { tokenIds: [1, dead, 8], points }, good]);
-    assert.ok(results[1]?.status === 'failed' && results[1].code === 'not_finite');
-    assert.ok(expected?.status === 'ok');
+    assert.ok(results[1]?.status === 'failed' && results[1].code === 'not_finite', 'the dead prompt');
+    assert.ok(expected?.status === 'ok', 'the good prompt alone');
     for (const i of [0, 2]) {
       const result = results[i]!;
       assert.ok(result.status === 'ok', `prompt ${i} failed`);
@@ -773,7 +782,7 @@ test('a state without finite logits fails its own lens and no other', async (t) 
   t.after(() => engine.close());
   const zero = new Float32Array(engine.record.embeddingSize);
   const [dead, alive] = await engine.lens(Float32Array.from([...zero, ...zero.map(() => 1)]), { topK: 1 });
-  assert.ok(dead?.status === 'failed' && dead.code === 'not_finite');
+  assert.ok(dead?.status === 'failed' && dead.code === 'not_finite', JSON.stringify(dead));
   assert.equal(alive?.status, 'ok');
 });
 
@@ -817,8 +826,7 @@ test('a decode that fails takes its own rows with it and no other', async () => 
     results.map(({ status }) => status),
     ['ok', 'failed', 'ok'],
   );
-  assert.ok(results[1]!.status === 'failed');
-  assert.equal(results[1]!.code, 'edit_mismatch');
+  assert.equal(results[1]!.status === 'failed' && results[1]!.code, 'edit_mismatch');
 });
 
 test('after calls that were refused the next run has the bits of a fresh engine', async (t) => {

@@ -17,6 +17,10 @@ import {
 
 /** Generous beside what is asked for, little beside the work that is cut short. */
 const SOON = 10_000;
+function assertSoon(milliseconds: number): void {
+  assert.ok(milliseconds < SOON, `it took ${Math.round(milliseconds)} ms`);
+}
+
 const one = { topK: 1, maxTokens: 1 };
 const real = JSON.stringify(realModel.path());
 
@@ -69,7 +73,7 @@ async function closeDuring(engine: Engine, work: Promise<unknown>, delay: number
   const since = performance.now();
   await engine.close();
   await refusal;
-  assert.ok(performance.now() - since < SOON);
+  assertSoon(performance.now() - since);
 }
 
 const longWork: [what: string, work: (engine: Engine) => Promise<unknown>][] = [
@@ -189,18 +193,17 @@ for (const [what, script, expected] of endings) {
       { mark: 'now', limit: 40_000 },
     );
     assert.deepEqual([code, signal], [expected, null], stderr);
-    assert.ok(milliseconds < SOON, `${Math.round(milliseconds)} ms`);
+    assertSoon(milliseconds);
   });
 }
 
 test('a process that forgets to close its engine ends by itself', async () => {
-  const { code, signal, stdout, stderr, milliseconds } = await runChild(`
+  const { code, signal, stdout, stderr } = await runChild(`
     const engine = await open(${JSON.stringify(tinyPath('llama'))});
     const [row] = await engine.patch([{ tokenIds: [1, 70], edits: [] }], ${JSON.stringify(one)});
     console.log(row.status);`);
   assert.equal(stdout.trim(), 'ok');
   assert.deepEqual([code, signal], [0, null], stderr);
-  assert.ok(milliseconds < 30_000);
 });
 
 for (const script of [
@@ -296,5 +299,5 @@ test('a worker thread that exits in the middle of a decode ends soon', { skip: r
   await new Promise((resolve) => worker.once('message', resolve));
   const since = performance.now();
   assert.equal(await new Promise((resolve) => worker.once('exit', resolve)), 5);
-  assert.ok(performance.now() - since < SOON);
+  assertSoon(performance.now() - since);
 });

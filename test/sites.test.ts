@@ -3,7 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openDevices } from '../src/devices.js';
 import { badKinds, goodKinds, type ModelKind } from './fixtures/models.js';
-import { assertRefused, captured, edit, nextLogits, open, sameBits, tinyPath } from './support.js';
+import {
+  assertRefused,
+  assertSameBits,
+  captured,
+  edit,
+  nextLogits,
+  open,
+  sameBits,
+  tinyPath,
+} from './support.js';
 
 /** The first block's input as llama.cpp's graph names it. */
 const embedName: { readonly [K in (typeof goodKinds)[number]]: string } = {
@@ -44,15 +53,15 @@ test('gpt2: embed holds the position too, so the same token differs from place t
   const engine = await open(tinyPath('gpt2'));
   t.after(() => engine.close());
   const state = await captured(engine, [70, 70], ['embed']);
-  assert.ok(!sameBits(state('embed', 0), state('embed', 1)));
+  assert.equal(sameBits(state('embed', 0), state('embed', 1)), false);
 });
 
 test('llama: embed is the token alone, so the same token is the same from place to place', async (t) => {
   const engine = await open(tinyPath('llama'));
   t.after(() => engine.close());
   const state = await captured(engine, [70, 70, 71], ['embed']);
-  assert.ok(sameBits(state('embed', 0), state('embed', 1)));
-  assert.ok(!sameBits(state('embed', 1), state('embed', 2)));
+  assert.equal(sameBits(state('embed', 0), state('embed', 1)), true);
+  assert.equal(sameBits(state('embed', 1), state('embed', 2)), false);
 });
 
 const refused: [ModelKind, code: string, says: RegExp][] = [
@@ -69,7 +78,7 @@ for (const [kind, code, says] of refused) {
     t.after(() => engine.close());
     const state = await captured(engine, [1, 70, 71], [1]);
     const [logits] = await nextLogits(engine, [{ tokenIds: [1, 72], edits: [edit(1, 1, state(1, 2))] }]);
-    assert.ok(logits!.every(Number.isFinite));
+    assert.ok(logits!.every(Number.isFinite), 'the good model gives numbers');
   });
 }
 
@@ -94,6 +103,6 @@ test('mamba: it has the sites of a plain residual stream, and a prefix is kept a
     assert.ok(difference < 0.05, `row ${i}: ${difference}`);
   }
   const again = await nextLogits(engine, rows);
-  assert.ok(together.every((logits, i) => sameBits(logits, again[i]!)));
-  assert.ok(!sameBits(together[0]!, together[1]!));
+  for (const [i, logits] of together.entries()) assertSameBits(logits, again[i]!, `row ${i} again`);
+  assert.equal(sameBits(together[0]!, together[1]!), false);
 });

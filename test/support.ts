@@ -39,8 +39,10 @@ export function writeFile(name: string, bytes: Uint8Array | string): string {
   return path;
 }
 
-/** A tiny model with other metadata. */
+/** A tiny model with other metadata, written once: an engine maps its file into memory. */
 export function writeVariant(kind: ModelKind, name: string, keys: Record<string, Value>): string {
+  const path = join(folder(), name);
+  if (existsSync(path)) return path;
   const model: Gguf = tinyModel(kind);
   return writeFile(
     name,

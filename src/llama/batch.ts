@@ -46,6 +46,12 @@ export class Batch {
   readonly #captures: Capture[] = [];
   readonly #edits: BatchEdit[] = [];
   readonly #reads: number[] = [];
+  readonly #allOutputs: boolean;
+
+  /** `allOutputs`: compute the logits of every token, so that what is read does not change the shape of the work. */
+  constructor({ allOutputs = false }: { readonly allOutputs?: boolean } = {}) {
+    this.#allOutputs = allOutputs;
+  }
 
   get size(): number {
     return this.#tokens.length;
@@ -55,7 +61,7 @@ export class Batch {
   add(tokenId: number, position: number, sequence: number): number {
     this.#positions.push(position);
     this.#sequences.push(sequence);
-    this.#outputs.push(false);
+    this.#outputs.push(this.#allOutputs);
     return this.#tokens.push(tokenId) - 1;
   }
 

@@ -61,7 +61,8 @@ export class LensReader {
 
   async #fast(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
     const width = this.#record.embeddingSize;
-    const batch = Math.min(states.length / width, this.#limits.outputs);
+    const count = states.length / width;
+    const batch = Math.min(this.#limits.exact ? this.#limits.batchRows : count, this.#limits.outputs);
     const context = await this.#pool.take({ cells: batch, batchTokens: batch, sequences: 1, outputs: batch });
     const asked = {
       topK: reading.topK,
@@ -70,9 +71,11 @@ export class LensReader {
     };
     const results: LensResult[] = [];
     for (let begin = 0; begin < states.length; begin += batch * width) {
-      const part = states.subarray(begin, begin + batch * width);
+      let part = states.subarray(begin, begin + batch * width);
       const rows = part.length / width;
-      for (const raw of splitReadings(await context.lens(part, asked, rows), rows, asked)) {
+      if (this.#limits.exact) part = padded(part, batch * width);
+      const read = await context.lens(part, asked, part.length / width);
+      for (const raw of splitReadings(read, part.length / width, asked).slice(0, rows)) {
         results.push(
           raw.finite
             ? { status: 'ok', ...tokenReading(raw, reading) }
@@ -108,6 +111,13 @@ export class LensReader {
     });
     return results.map((result) => (result.status === 'ok' ? { status: 'ok', ...result.steps[0]! } : result));
   }
+}
+
+/** One shape for every batch, where a state's reading must not depend on its company. */
+function padded(states: Float32Array, length: number): Float32Array {
+  const all = new Float32Array(length).fill(1);
+  all.set(states);
+  return all;
 }
 
 function difference(a: Float32Array, b: Float32Array): number {

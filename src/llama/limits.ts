@@ -5,7 +5,7 @@ import type { SitePoint } from './batch.js';
 
 /** llama.cpp's own bound on sequences. */
 export const MAX_SEQUENCES = 256;
-/** From 64 rows on another attention kernel runs; up to here rows do not change each other's bits on the CPU. */
+/** From 64 rows on another attention kernel runs; in batches of one shape up to here, rows do not change each other's bits on the CPU. */
 const EXACT_TOKENS = 32;
 const LOGIT_BYTES = 128 * 2 ** 20;
 const CACHE_BYTES = 2 * 2 ** 30;
@@ -52,7 +52,7 @@ export class Limits {
     );
     this.promptTokens = options.contextSize ?? model.trainedContext;
     this.cells = options.contextSize ?? Math.max(1, Math.floor(CACHE_BYTES / bytesPerCell));
-    this.promptsPerPack = model.isRecurrent ? 1 : MAX_SEQUENCES;
+    this.promptsPerPack = model.isRecurrent || this.exact ? 1 : MAX_SEQUENCES;
     this.#lastBlock = model.layerCount - 1;
   }
 

@@ -61,6 +61,12 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
     );
   }
+  if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
+    throw new PatchscopeError(
+      'bad_input',
+      'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
+    );
+  }
   let model: NativeModel | undefined;
   try {
     await devices.addon.check(file.parts);

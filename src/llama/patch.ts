@@ -17,9 +17,8 @@ interface Group {
 /** A row under way. */
 interface Run {
   readonly index: number;
-  readonly sequence: number;
   readonly steps: TokenReading[];
-  positions: TokenReading[];
+  readonly positions: readonly TokenReading[];
   readonly continuation: Continuation;
 }
 
@@ -42,11 +41,13 @@ export class Patcher {
       for (let begin = 0; begin < group.rows.length; begin += size) {
         const part = group.rows.slice(begin, begin + size);
         try {
-          context ??= await this.#prefill(group, Math.min(size, group.rows.length), reading);
-          for (const run of await this.#run(context, group, part, reading)) {
+          // where rows must not depend on their company, every batch has the same shape
+          const slots = this.#limits.exact ? size : part.length;
+          context ??= await this.#prefill(group, Math.max(slots, Math.min(size, group.rows.length)), reading);
+          for (const run of await this.#run(context, group, part, slots, reading)) {
             results[run.index] = this.#result(run);
           }
-          this.#rewind(context, group, part.length);
+          this.#rewind(context, group, slots);
         } catch (error) {
           const failed = localFailure(error);
           context = undefined; // what it holds is unknown: begin anew
@@ -80,7 +81,7 @@ export class Patcher {
       cells: group.prefixLength + rows * perRow,
       batchTokens: Math.min(this.#limits.batchTokens, Math.max(rows * rest, group.prefixLength)),
       sequences: rows + this.#firstSequence,
-      outputs: Math.min(this.#limits.outputs, rows * Math.max(reads, rest)),
+      outputs: Math.min(this.#limits.outputs, Math.max(rows * Math.max(reads, rest), group.prefixLength)),
     });
     if (group.prefixLength > 0) {
       const batch = new Batch();
@@ -90,43 +91,57 @@ export class Patcher {
     return context;
   }
 
-  async #run(context: NativeContext, group: Group, rows: Group['rows'], reading: RowReading): Promise<Run[]> {
-    const batch = new Batch();
-    const runs = rows.map(({ row, index }, k): Run => {
-      const sequence = this.#firstSequence + k;
-      if (sequence > 0 && group.prefixLength > 0) context.copySequence(0, sequence);
-      const first = group.prefixLength;
+  /** Slots without a row run the prompt unpatched and are not read. */
+  async #run(
+    context: NativeContext,
+    group: Group,
+    rows: Group['rows'],
+    slots: number,
+    reading: RowReading,
+  ): Promise<Run[]> {
+    const batch = new Batch({ allOutputs: this.#limits.exact });
+    const first = group.prefixLength;
+    for (let slot = 0; slot < slots; slot++) {
+      const sequence = this.#firstSequence + slot;
+      if (sequence > 0 && first > 0) context.copySequence(0, sequence);
       const batchRows = group.tokenIds.slice(first).map((id, i) => batch.add(id, first + i, sequence));
-      for (const edit of [...row.edits].sort((a, b) => a.tokenIndex - b.tokenIndex)) {
+      const row = rows[slot]?.row;
+      if (row === undefined) continue;
+      for (const edit of row.edits) {
         batch.edit(batchRows[edit.tokenIndex - first]!, edit, edit.vector, this.#limits.isLastBlock(edit));
       }
       for (const tokenIndex of reading.tokenIndexes ?? []) batch.read(batchRows[tokenIndex - first]!);
       batch.read(batchRows.at(-1)!);
-      return {
-        index,
-        sequence,
-        steps: [],
-        positions: [],
-        continuation: { tokenIds: [], text: '', failed: false },
-      };
-    });
-    const { readings: first } = await batch.decode(context, readings(reading), this.#batchLimits);
+    }
+    const { readings: read } = await batch.decode(context, readings(reading), this.#batchLimits);
     const perRow = 1 + (reading.tokenIndexes?.length ?? 0);
     const stop = new TextStop(this.#tokenizer, reading);
-    let active: Run[] = [];
-    runs.forEach((run, k) => {
-      const own = first.slice(k * perRow, (k + 1) * perRow);
-      run.continuation.failed = own.some(({ finite }) => !finite);
-      run.positions = own.slice(0, -1).map((raw) => tokenReading(raw, reading));
-      if (this.#advance(run, own.at(-1)!, reading, stop)) active.push(run);
+    const runs = rows.map(({ index }, k): Run => {
+      const own = read.slice(k * perRow, (k + 1) * perRow);
+      return {
+        index,
+        steps: [],
+        positions: own.slice(0, -1).map((raw) => tokenReading(raw, reading)),
+        continuation: { tokenIds: [], text: '', failed: own.some(({ finite }) => !finite) },
+      };
     });
-    for (let step = 0; active.length > 0; step++) {
-      const next = new Batch();
-      for (const { sequence, continuation } of active) {
-        next.read(next.add(continuation.tokenIds.at(-1)!, group.tokenIds.length + step, sequence));
+    const active = new Set<number>();
+    runs.forEach((run, slot) => {
+      if (this.#advance(run, read[slot * perRow + perRow - 1]!, reading, stop)) active.add(slot);
+    });
+    for (let position = group.tokenIds.length; active.size > 0; position++) {
+      const next = new Batch({ allOutputs: this.#limits.exact });
+      const going = [...active];
+      const decoded = this.#limits.exact ? Array.from({ length: slots }, (_, slot) => slot) : going;
+      for (const slot of decoded) {
+        const tokenId = runs[slot]?.continuation.tokenIds.at(-1) ?? group.tokenIds.at(-1)!;
+        const row = next.add(tokenId, position, this.#firstSequence + slot);
+        if (active.has(slot)) next.read(row);
       }
-      const { readings: read } = await next.decode(context, readings(reading), this.#batchLimits);
-      active = active.filter((run, k) => this.#advance(run, read[k]!, reading, stop));
+      const { readings: step } = await next.decode(context, readings(reading), this.#batchLimits);
+      going.forEach((slot, k) => {
+        if (!this.#advance(runs[slot]!, step[k]!, reading, stop)) active.delete(slot);
+      });
     }
     return runs;
   }

@@ -67,7 +67,12 @@ ${rows.map(({ heading, cells }) => `<tr><th scope="row">${escapeHtml(heading)}</
 
 function renderCell({ text, probability, detail, marked }: PageCell): string {
   const style = probability === null ? '' : ` style="--p:${Math.round(100 * probability)}%"`;
-  return `<td${marked ? ' class="marked"' : ''}${style} title="${escapeHtml(detail)}">${escapeHtml(text)}</td>`;
+  return `<td${marked ? ' class="marked"' : ''}${style} title="${escapeHtml(detail)}">${escapeHtml(visible(text))}</td>`;
+}
+
+/** A cell that holds nothing but blanks would look empty. */
+function visible(text: string): string {
+  return /^\s+$/.test(text) ? text.replaceAll('\n', '⏎').replace(/\s/g, '␣') : text;
 }
 
 function escapeHtml(text: string): string {
