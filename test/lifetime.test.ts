@@ -26,6 +26,8 @@ const real = JSON.stringify(realModel.path());
 
 /** Minutes of work in one decode. */
 const longPrompt = Array.from({ length: 6000 }, (_, i) => 100 + (i % 2000));
+/** A prompt that goes on and on as it began. */
+const endless = Array.from({ length: 60 }, (_, i) => 100 + (i % 3));
 const longOptions = { contextSize: 8192, batchTokens: 8192 };
 
 test('close may be called again and again, also at once', async () => {
@@ -88,10 +90,7 @@ const longWork: [what: string, work: (engine: Engine) => Promise<unknown>][] = [
         },
       ]),
   ],
-  [
-    'generation',
-    (engine) => engine.patch([{ tokenIds: [504, 1, 2], edits: [] }], { topK: 1, maxTokens: 8000 }),
-  ],
+  ['generation', (engine) => engine.patch([{ tokenIds: endless, edits: [] }], { topK: 1, maxTokens: 8000 })],
 ];
 
 for (const [what, work] of longWork) {

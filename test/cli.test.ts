@@ -1,0 +1,1036 @@
+/** The command as its users meet it: what it prints where, what it keeps, how it refuses, with which exit code. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { query } from '../src/store/query.js';
+import { type Gguf, scalar, tensor, writeGguf } from './fixtures/gguf.js';
+import { tinyModel } from './fixtures/models.js';
+import { assertSentence, folder, realModel, tinyPath, writeFile } from './support.js';
+
+const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
+const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
+const env = { ...process.env, PATCHSCOPES_CACHE: join(folder(), 'cache') };
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const temporaryFolder = () => mkdtempSync(join(folder(), 'cli-'));
+
+function cli(args: readonly string[], cwd = temporaryFolder(), environment: NodeJS.ProcessEnv = env): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
+    cwd,
+    env: environment,
+    encoding: 'utf8',
+    timeout: 20_000,
+    killSignal: 'SIGKILL',
+    maxBuffer: 1e8,
+  });
+  return { code: status, stdout, stderr };
+}
+
+type Options = Readonly<Record<string, string | true | undefined>>;
+
+/** `true` for a switch; `undefined` takes an option away. */
+function words(options: Options): string[] {
+  return Object.entries(options).flatMap(([name, value]) =>
+    value === undefined ? [] : value === true ? [name] : [name, value],
+  );
+}
+
+/** In which city does the person live of whom the known-answers model read? */
+const question: Options = {
+  '-m': world,
+  '-t': '1',
+  '--source': 'i saw paul quill',
+  '--source-position': '-1',
+  '--source-layer': '0',
+  '--target': 'the city of x is',
+  '--target-position': 'x',
+  '--target-layer': '0',
+};
+const truth = ' bergen';
+
+const patchWords = (options: Options = {}) => ['patch', ...words({ ...question, ...options })];
+const lensWords = (options: Options = {}) => [
+  'lens',
+  ...words({ '-m': world, '-t': '1', '--prompt': 'the city of paul quill is', ...options }),
+];
+
+interface Score {
+  readonly token_id: number;
+  readonly token: string;
+  readonly logprob: number;
+}
+
+interface PatchCell {
+  readonly source_layer: number | 'embed';
+  readonly target_layer: number | 'embed';
+  readonly source_position: number;
+  readonly source_token: string;
+  readonly target_position: number;
+  readonly target_token: string;
+  readonly text: string | null;
+  readonly token_ids: readonly number[];
+  readonly top: readonly Score[];
+  readonly status: 'ok' | 'failed';
+  readonly error: string | null;
+}
+
+interface LensCell {
+  readonly layer: number | 'embed';
+  readonly position: number;
+  readonly prompt_token: string;
+  readonly top: readonly Score[];
+}
+
+const lines = (text: string) => text.split('\n').slice(0, -1);
+const parsed = <T>(text: string): T[] => lines(text).map((line) => JSON.parse(line) as T);
+
+/** Cells of a `patch` that must be well; nothing is stored unless `--db` is among the options. */
+function cells(options: Options = {}, cwd?: string): PatchCell[] {
+  const { code, stdout, stderr } = cli(
+    patchWords({ '--no-db': '--db' in options ? undefined : true, '--json': true, ...options }),
+    cwd,
+  );
+  assert.equal(code, 0, stderr);
+  return parsed(stdout);
+}
+
+const cell = (options: Options = {}) => cells(options)[0]!;
+
+/** Rows of a results file. */
+function sql<T = Record<string, unknown>>(
+  cwd: string,
+  statement: string,
+  db = 'results/patchscopes.db',
+): T[] {
+  const { columns, rows } = query(join(cwd, db), statement);
+  return rows.map((row) => Object.fromEntries(row.map((value, i) => [columns[i], value])) as T);
+}
+
+/** Says in one sentence what was wrong, has done nothing and has kept nothing. */
+function assertBadInput(args: readonly string[], says: RegExp, cwd = temporaryFolder()): void {
+  const before = readdirSync(cwd);
+  const { code, stdout, stderr } = cli(args, cwd);
+  assert.equal(code, 2, `exit code ${code}, ${stderr}`);
+  assert.equal(stdout, '');
+  const [message = '', ...others] = lines(stderr).filter(
+    (line) => !/^(model|source|target|layers) {2}/.test(line),
+  );
+  assert.deepEqual(others, [], 'one line');
+  assert.match(message, says);
+  assert.match(message, /^patchscopes: /);
+  assertSentence(message);
+  assert.deepEqual(readdirSync(cwd), before, 'nothing is written');
+}
+
+/** The tiny `llama` model with other tensors. */
+function tinyVariant(name: string, change: (model: Gguf) => Gguf): string {
+  const path = join(folder(), name);
+  return existsSync(path) ? path : writeFile(name, writeGguf(change(tinyModel('llama'))));
+}
+
+/** Whatever goes through block 2 becomes NaN; a state that is patched in behind the last block does not. */
+const brokenBlock = () =>
+  tinyVariant('broken-block.gguf', ({ metadata, tensors }) => ({
+    metadata,
+    tensors: tensors.map((each) =>
+      each.name === 'blk.2.ffn_norm.weight'
+        ? tensor(each.name, each.shape, new Float32Array(64).fill(Number.NaN))
+        : each,
+    ),
+  }));
+
+/** Forty blocks: more cells than are computed at once. */
+const deepModel = () =>
+  tinyVariant('deep.gguf', ({ metadata, tensors }) => {
+    const block = tensors.filter(({ name }) => name.startsWith('blk.0.'));
+    const blocks = Array.from({ length: 40 }, (_, i) =>
+      block.map((each) => ({ ...each, name: each.name.replace('blk.0.', `blk.${i}.`) })),
+    );
+    return {
+      metadata: new Map([...metadata, ['llama.block_count', scalar('u32', blocks.length)]]),
+      tensors: [...tensors.filter(({ name }) => !name.startsWith('blk.')), ...blocks.flat()],
+    };
+  });
+
+// --- patch: cells
+
+test('patch --json: a cell has the keys and types that are promised, in one line', () => {
+  const [first, ...others] = cells({ '--source-layer': 'embed,-1', '--target-layer': 'same' });
+  assert.equal(others.length, 1);
+  assert.deepEqual(Object.keys(first!), [
+    'source_layer',
+    'target_layer',
+    'source_position',
+    'source_token',
+    'target_position',
+    'target_token',
+    'text',
+    'token_ids',
+    'top',
+    'status',
+    'error',
+  ]);
+  assert.equal(first!.source_layer, 'embed');
+  assert.equal(first!.target_layer, 'embed');
+  assert.equal(others[0]!.source_layer, 5);
+  assert.equal(others[0]!.target_layer, 5);
+  assert.equal(first!.source_position, 4);
+  assert.equal(first!.source_token, ' quill');
+  assert.equal(first!.target_position, 4);
+  assert.equal(first!.target_token, ' x');
+  assert.equal(typeof first!.text, 'string');
+  assert.ok(first!.token_ids.every(Number.isInteger));
+  assert.equal(first!.status, 'ok');
+  assert.equal(first!.error, null);
+  for (const score of first!.top) {
+    assert.deepEqual(Object.keys(score), ['token_id', 'token', 'logprob']);
+    assert.ok(Number.isInteger(score.token_id) && typeof score.token === 'string' && score.logprob <= 0);
+  }
+});
+
+test('patch: the known answer is read, one token of it and the five most probable, unless told otherwise', () => {
+  const { text, token_ids, top } = cell();
+  assert.equal(text, truth);
+  assert.equal(token_ids.length, 1);
+  assert.equal(top.length, 5);
+  assert.deepEqual([top[0]!.token, top[0]!.token_id], [truth, token_ids[0]]);
+  const logprobs = top.map(({ logprob }) => logprob);
+  assert.deepEqual(
+    logprobs,
+    logprobs.toSorted((a, b) => b - a),
+  );
+});
+
+test('-n generates so many tokens, whose text is text, the first being the most probable of top', () => {
+  const { text, token_ids, top } = cell({ '-n': '3', '--top': '2' });
+  assert.equal(text, `${truth} . the`);
+  assert.equal(token_ids.length, 3);
+  assert.equal(token_ids[0], top[0]!.token_id);
+  assert.equal(top.length, 2);
+});
+
+test('--top beyond the vocabulary gives all of it, and its probabilities make 1', () => {
+  const { top } = cell({ '--top': '100000' });
+  assert.equal(top.length, 971);
+  assert.ok(Math.abs(top.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0) - 1) < 1e-4);
+});
+
+// --- patch: layers
+
+const selectors: [selector: string, layers: readonly (number | 'embed')[]][] = [
+  ['3', [3]],
+  ['-1', [5]],
+  ['-6', [0]],
+  ['0..2', [0, 1, 2]],
+  ['-2..-1', [4, 5]],
+  ['embed', ['embed']],
+  ['embed,0..2,-1', ['embed', 0, 1, 2, 5]],
+  ['4, 2, 4', [4, 2]],
+  ['all', [0, 1, 2, 3, 4, 5]],
+  ['embed,all', ['embed', 0, 1, 2, 3, 4, 5]],
+];
+
+for (const [selector, layers] of selectors) {
+  test(`the layers '${selector}' of six are ${layers.join(' ')}, whether given for the source or for the target`, () => {
+    const targets = cells({ '--target-layer': selector }).map(({ target_layer }) => target_layer);
+    assert.deepEqual(targets, layers);
+    const same = cells({ '--source-layer': selector, '--target-layer': 'same' });
+    assert.deepEqual(
+      same.map(({ source_layer, target_layer }) => [source_layer, target_layer]),
+      layers.map((layer) => [layer, layer]),
+    );
+  });
+}
+
+test('cells are all pairs of layers, each once; same is their diagonal', () => {
+  const layers = ['embed', 0, 1, 5];
+  const all = cells({ '--source-layer': 'embed,0,1,5', '--target-layer': 'embed,0,1,5' });
+  const key = ({ source_layer, target_layer }: PatchCell) => `${source_layer} ${target_layer}`;
+  assert.deepEqual(
+    all.map(key).sort(),
+    layers.flatMap((source) => layers.map((target) => `${source} ${target}`)).sort(),
+  );
+  for (const one of cells({ '--source-layer': 'embed,0,1,5', '--target-layer': 'same' })) {
+    const other = all.find((each) => key(each) === key(one))!;
+    assert.deepEqual(one.token_ids, other.token_ids);
+    assert.ok(Math.abs(one.top[0]!.logprob - other.top[0]!.logprob) < 1e-3, key(one));
+  }
+});
+
+// --- patch: prompts and positions
+
+const positions: [prompt: string, position: string, index: number, token: string][] = [
+  ['i saw paul quill', '0', 0, '<s>'],
+  ['i saw paul quill', '4', 4, ' quill'],
+  ['i saw paul quill', '-1', 4, ' quill'],
+  ['i saw paul quill', '-5', 0, '<s>'],
+  ['i saw paul quill', 'paul', 3, ' paul'],
+  ['i saw paul quill', 'saw paul', 3, ' paul'],
+  ['i saw paul quill', 'au', 3, ' paul'],
+  ['cat -> cat ; x', 'cat#1', 1, ' cat'],
+  ['cat -> cat ; x', 'cat#2', 3, ' cat'],
+];
+
+for (const [prompt, position, index, token] of positions) {
+  test(`the position '${position}' of '${prompt}' is token ${index}, for source and target, and is echoed`, () => {
+    const { code, stdout, stderr } = cli(
+      patchWords({
+        '--source': prompt,
+        '--source-position': position,
+        '--target': prompt,
+        '--target-position': position,
+        '--json': true,
+        '--no-db': true,
+      }),
+    );
+    assert.equal(code, 0, stderr);
+    const [read] = parsed<PatchCell>(stdout);
+    assert.deepEqual([read!.source_position, read!.source_token], [index, token]);
+    assert.deepEqual([read!.target_position, read!.target_token], [index, token]);
+    for (const which of ['source', 'target']) {
+      assert.match(stderr, new RegExp(`^${which} +position ${index} of \\d+: "${token}"$`, 'm'));
+    }
+  });
+}
+
+/** What the tokens of the only run were. */
+function promptsOf(options: Options) {
+  const cwd = temporaryFolder();
+  const [read] = cells({ '--db': 'x.db', ...options }, cwd);
+  const [sample] = sql<Record<'source' | 'target', string> & { text: string | null }>(
+    cwd,
+    'SELECT source_token_ids AS source, target_token_ids AS target, source_prompt AS text FROM sample',
+    'x.db',
+  );
+  const ids = (text: string) => JSON.parse(text) as number[];
+  return { read: read!, source: ids(sample!.source), target: ids(sample!.target), text: sample!.text };
+}
+
+test('--source-ids and --target-ids are used as they are', () => {
+  const { source, target, read } = promptsOf({});
+  const given = promptsOf({
+    '--source': undefined,
+    '--target': undefined,
+    '--source-ids': source.join(','),
+    '--target-ids': target.join(' '),
+    '--target-position': '4',
+  });
+  assert.deepEqual([given.source, given.target, given.text], [source, target, null]);
+  assert.deepEqual(given.read, read);
+  const bare = promptsOf({ '--source': undefined, '--source-ids': String(source.at(-1)) });
+  assert.deepEqual(bare.source, source.slice(-1), 'no token is put in front');
+  assert.equal(bare.read.source_position, 0);
+});
+
+test('--no-bos leaves out the first token, in source and target', () => {
+  const { source, target } = promptsOf({});
+  const without = promptsOf({ '--no-bos': true });
+  assert.deepEqual([without.source, without.target], [source.slice(1), target.slice(1)]);
+  assert.equal(without.read.source_position, 3);
+});
+
+test('special tokens in text are plain text unless --special', () => {
+  const plain = promptsOf({ '--source': 'paul</s>' });
+  assert.equal(plain.read.source_token, '>');
+  const special = promptsOf({ '--source': 'paul</s>', '--special': true });
+  assert.equal(special.read.source_token, '</s>');
+  assert.equal(special.source.length, 3);
+});
+
+test("--chat wraps texts in the model's own template", { skip: realModel.skip }, () => {
+  const model = { '-m': realModel.path(), '--target-position': '-1' };
+  const { source } = promptsOf({ ...model, '--chat': true, '--source': 'Hi!' });
+  const turn = '<|im_start|>user\nHi!<|im_end|>\n<|im_start|>assistant\n';
+  const system =
+    '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n';
+  const written = promptsOf({ ...model, '--special': true, '--source': `${system}${turn}` });
+  assert.deepEqual(source, written.source);
+});
+
+for (const prompt of ['日本語 🦄', 'two\nlines\tand a tab', '-1', '--json', ' ', `it's "so"`]) {
+  test(`the prompt ${JSON.stringify(prompt)} is taken as it is`, () => {
+    const cwd = temporaryFolder();
+    cells({ '--source': prompt, '--db': 'x.db' }, cwd);
+    const [sample] = sql(cwd, 'SELECT name, source_prompt FROM sample', 'x.db');
+    assert.deepEqual(sample, { name: prompt, source_prompt: prompt });
+  });
+}
+
+test('quotation marks around a prompt belong to it', () => {
+  const cwd = temporaryFolder();
+  cells({ '--source': '"quoted"', '--db': 'x.db' }, cwd);
+  assert.deepEqual(sql(cwd, 'SELECT source_prompt FROM sample', 'x.db'), [{ source_prompt: '"quoted"' }]);
+});
+
+// --- what is printed where
+
+test('only data on stdout: a table, or with --json an object a line; echo and log on stderr', () => {
+  const table = cli(patchWords({ '--source-layer': 'embed,0', '-n': '2', '--no-db': true }));
+  assert.equal(table.code, 0, table.stderr);
+  const [head, ...rows] = lines(table.stdout);
+  assert.match(head!, /^source layer +target layer +text +most probable next tokens$/);
+  assert.equal(rows.length, 2);
+  assert.match(rows[0]!, /^embed +0 +" \S+ \S+" +" bergen" \d+\.\d%/);
+  assert.match(rows[1]!, /^ *0 +0 +" bergen \." +" bergen" 100\.0%/);
+  assert.match(
+    table.stderr,
+    /^model +patchscopes test world F16, 6 layers, on CPU \(llama\.cpp .*1 threads?\)$/m,
+  );
+  assert.match(table.stderr, /^source +position 4 of 5: " quill"$/m);
+  assert.match(table.stderr, /^target +position 4 of 6: " x"$/m);
+  assert.match(
+    table.stderr,
+    /^layers +l is the output of block l, counted from 0; embed is the input of block 0$/m,
+  );
+});
+
+test('lens --json: an object for each layer and position', () => {
+  const { code, stdout, stderr } = cli(lensWords({ '--json': true, '--no-db': true, '--top': '2' }));
+  assert.equal(code, 0, stderr);
+  const read = parsed<LensCell>(stdout);
+  assert.equal(read.length, 6 * 7);
+  for (const each of read) {
+    assert.deepEqual(Object.keys(each).slice(0, 4), ['layer', 'position', 'prompt_token', 'top']);
+    assert.equal(each.top.length, 2);
+    assert.deepEqual(Object.keys(each.top[0]!), ['token_id', 'token', 'logprob']);
+  }
+  assert.equal(new Set(read.map(({ layer, position }) => `${layer} ${position}`)).size, read.length);
+  const last = read.find(({ layer, position }) => layer === 5 && position === 6)!;
+  assert.deepEqual([last.prompt_token, last.top[0]!.token], [' is', truth]);
+});
+
+test('lens: layers are chosen as in patch, the prompt may be raw ids, and the table is by position', () => {
+  const { source } = promptsOf({});
+  const { code, stdout, stderr } = cli(
+    lensWords({
+      '--prompt': undefined,
+      '--prompt-ids': source.join(),
+      '--layer': 'embed,-1',
+      '--no-db': true,
+    }),
+  );
+  assert.equal(code, 0, stderr);
+  const [head, ...rows] = lines(stdout);
+  assert.match(head!, /^position +prompt token +layer +most probable next tokens$/);
+  assert.deepEqual(
+    rows.map((row) => row.trim().split(/ {2,}/).slice(0, 3)),
+    ['<s>', ' i', ' saw', ' paul', ' quill'].flatMap((token, i) =>
+      ['embed', '5'].map((layer) => [String(i), JSON.stringify(token), layer]),
+    ),
+  );
+});
+
+// --- what is kept
+
+test('results go to results/patchscopes.db, run after run; --db names another file, --no-db none', () => {
+  const cwd = temporaryFolder();
+  cli(patchWords({ '--no-db': true }), cwd);
+  assert.deepEqual(readdirSync(cwd), []);
+  cli(patchWords(), cwd);
+  cli(lensWords(), cwd);
+  assert.deepEqual(readdirSync(cwd), ['results']);
+  assert.deepEqual(sql(cwd, 'SELECT run_name, status, cells_planned, cells_stored FROM run_summary'), [
+    { run_name: 'patch', status: 'done', cells_planned: 1, cells_stored: 1 },
+    { run_name: 'logit-lens', status: 'done', cells_planned: 42, cells_stored: 42 },
+  ]);
+  cli(patchWords({ '--db': join('a', 'b.db') }), cwd);
+  assert.equal(sql(cwd, 'SELECT * FROM run', join('a', 'b.db')).length, 1);
+});
+
+test('the tables hold what patch printed', () => {
+  const cwd = temporaryFolder();
+  const printed = cells(
+    { '--source-layer': 'embed,0,-1', '--target-layer': 'embed,1', '-n': '3', '--top': '4', '--db': 'x.db' },
+    cwd,
+  );
+  const layer = (number: unknown) => (number === -1 ? 'embed' : number);
+  const observations = sql(cwd, 'SELECT * FROM observation ORDER BY id', 'x.db');
+  const scores = sql<Score & { observation_id: number }>(
+    cwd,
+    `SELECT observation_id, token_score.token_id, token.text AS token, logprob FROM token_score
+     JOIN token ON token.token_id = token_score.token_id WHERE step = 0 ORDER BY observation_id, rank`,
+    'x.db',
+  );
+  const kept = observations.map((row) => ({
+    source_layer: layer(row.source_layer),
+    target_layer: layer(row.target_layer),
+    source_position: row.source_position,
+    source_token: row.source_token,
+    target_position: row.target_position,
+    target_token: row.target_token,
+    text: row.text,
+    token_ids: JSON.parse(String(row.token_ids)),
+    top: scores
+      .filter(({ observation_id }) => observation_id === row.id)
+      .map(({ token_id, token, logprob }) => ({ token_id, token, logprob })),
+    status: row.status,
+    error: row.error,
+  }));
+  assert.deepEqual(kept, printed);
+  assert.equal(
+    sql(cwd, 'SELECT DISTINCT step FROM token_score', 'x.db').length,
+    3,
+    'each token read has scores',
+  );
+  const [sample] = sql(cwd, 'SELECT source_prompt, target_prompt FROM sample', 'x.db');
+  assert.deepEqual(sample, { source_prompt: question['--source'], target_prompt: question['--target'] });
+  const [model] = sql(cwd, 'SELECT path, architecture, layers, width, vocabulary FROM model', 'x.db');
+  assert.deepEqual(model, { path: world, architecture: 'llama', layers: 6, width: 128, vocabulary: 971 });
+});
+
+test('the tables hold what lens printed', () => {
+  const cwd = temporaryFolder();
+  const { stdout } = cli(lensWords({ '--layer': '0,-1', '--top': '1', '--json': true }), cwd);
+  const kept = sql(
+    cwd,
+    'SELECT source_layer, source_position, source_token, top_token, top_probability FROM reading ORDER BY observation_id',
+  );
+  assert.deepEqual(
+    kept,
+    parsed<LensCell>(stdout).map(({ layer, position, prompt_token, top: [best] }) => ({
+      source_layer: layer,
+      source_position: position,
+      source_token: prompt_token,
+      top_token: best!.token,
+      top_probability: Math.exp(best!.logprob),
+    })),
+  );
+});
+
+test('the command of a run, as it was kept, can be given to a shell and prints the same', () => {
+  const cwd = temporaryFolder();
+  const first = cells({ '--source': `it's $HOME "or"\nnot`, '-n': '2', '--db': 'x.db' }, cwd);
+  const [run] = sql<{ command: string }>(cwd, 'SELECT command FROM run', 'x.db');
+  const again = spawnSync(
+    'sh',
+    ['-c', `patchscopes() { '${process.execPath}' '${command}' "$@"; }\n${run!.command}`],
+    { cwd, env, encoding: 'utf8' },
+  );
+  assert.equal(again.status, 0, again.stderr);
+  assert.deepEqual(parsed(again.stdout), first);
+});
+
+test("llama.cpp's spellings mean what they mean there, and the run's row says so", () => {
+  const cwd = temporaryFolder();
+  const columns = 'gpu_layers, threads, flash_attention, type_k, type_v, seed, exact';
+  const rowOf = (options: Options) => {
+    cells({ ...options, '--db': 'x.db' }, cwd);
+    return sql(cwd, `SELECT ${columns} FROM run ORDER BY id DESC LIMIT 1`, 'x.db')[0];
+  };
+  const usual = {
+    gpu_layers: 0,
+    threads: 1,
+    flash_attention: 1,
+    type_k: 'f16',
+    type_v: 'f16',
+    seed: 0,
+    exact: 0,
+  };
+  const short = {
+    '-ngl': '0',
+    '-fa': 'off',
+    '-ctk': 'f32',
+    '-ctv': 'f32',
+    '-s': '7',
+    '-c': '100',
+    '-n': '1',
+  };
+  const long = {
+    '-m': undefined,
+    '--model': world,
+    '-t': undefined,
+    '--threads': '1',
+    '--gpu-layers': '0',
+    '--flash-attn': 'off',
+    '--cache-type-k': 'f32',
+    '--cache-type-v': 'f32',
+    '--seed': '7',
+    '--ctx-size': '100',
+    '--predict': '1',
+  };
+  const changed = { ...usual, flash_attention: 0, type_k: 'f32', type_v: 'f32', seed: 7 };
+  assert.deepEqual(rowOf({}), usual);
+  assert.deepEqual(rowOf(short), changed);
+  assert.deepEqual(rowOf(long), changed);
+  assert.deepEqual(rowOf({ '-fa': 'on', '-ctk': 'q8_0' }), { ...usual, type_k: 'q8_0' });
+  assert.deepEqual(rowOf({ '--exact': true }), { ...usual, exact: 1 });
+});
+
+test('-c is the size of the context: five tokens fit in five and not in four', () => {
+  const bare = { '--target-ids': '1', '--target': undefined, '--target-position': '0' };
+  cell({ '-c': '5', ...bare });
+  assertBadInput(
+    patchWords({ '-c': '4', ...bare }),
+    /source prompt needs 5 tokens where the context holds 4/,
+  );
+});
+
+test('an option given again replaces its first value', () => {
+  const { code, stdout, stderr } = cli([
+    ...patchWords({ '--json': true, '--no-db': true, '--source': 'i saw vera upton', '--source-layer': '5' }),
+    ...words({ '--source': 'i saw paul quill', '--source-layer': '0', '-t': '1' }),
+  ]);
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(
+    parsed<PatchCell>(stdout).map(({ source_layer, text }) => [source_layer, text]),
+    [[0, truth]],
+  );
+});
+
+// --- sql
+
+test('sql prints a table, JSON lines or CSV', () => {
+  const cwd = temporaryFolder();
+  cells({ '--source-layer': '0,1', '--db': 'x.db' }, cwd);
+  const ask = (...options: string[]) =>
+    cli(
+      [
+        'sql',
+        'SELECT source_layer AS layer, top_token AS token, error FROM reading',
+        '--db',
+        'x.db',
+        ...options,
+      ],
+      cwd,
+    );
+  assert.equal(ask().stdout, 'layer  token    error\n    0   bergen\n    1   bergen\n');
+  assert.equal(
+    ask('--json').stdout,
+    '{"layer":0,"token":" bergen","error":null}\n{"layer":1,"token":" bergen","error":null}\n',
+  );
+  assert.equal(ask('--csv').stdout.replaceAll('\r', ''), 'layer,token,error\n0, bergen,\n1, bergen,\n');
+});
+
+test('sql only reads', () => {
+  const cwd = temporaryFolder();
+  cells({ '--db': 'x.db' }, cwd);
+  const before = readFileSync(join(cwd, 'x.db'));
+  for (const statement of [
+    'DELETE FROM run',
+    'DELETE FROM observation RETURNING id',
+    "ATTACH 'other.db' AS other",
+    'PRAGMA user_version = 3',
+  ]) {
+    const { code, stdout, stderr } = cli(['sql', statement, '--db', 'x.db'], cwd);
+    assert.deepEqual([code, stdout], [2, ''], statement);
+    assert.match(stderr, /^patchscopes: \S[^\n]*\n$/);
+  }
+  assert.ok(readFileSync(join(cwd, 'x.db')).equals(before));
+  assert.deepEqual(databases(cwd), ['x.db']);
+});
+
+test('sql says what there is where a name is wrong, and makes no file', () => {
+  const cwd = temporaryFolder();
+  cells({ '--db': 'x.db' }, cwd);
+  const ask = (statement: string, db = 'x.db') => cli(['sql', statement, '--db', db], cwd);
+  assert.match(ask('SELECT * FROM runs').stderr, /no such table: runs.*observation.*run_summary/s);
+  assert.match(ask('SELECT layer FROM run').stderr, /no such column: layer.*source_model_id/s);
+  assert.match(ask('SELECT 1', 'none.db').stderr, /no results file none\.db/);
+  assert.equal(ask('SELECT 1', 'none.db').code, 2);
+  assert.deepEqual(databases(cwd), ['x.db']);
+});
+
+/** Without the two files that SQLite keeps beside a database for those who read while others write. */
+function databases(cwd: string): string[] {
+  return readdirSync(cwd).filter((name) => !/-(wal|shm)$/.test(name));
+}
+
+// --- pull and convert
+
+test('pull prints the path alone', { skip: realModel.skip || notTheCatalogues() }, () => {
+  const cache = dirname(dirname(realModel.path()));
+  const { code, stdout } = cli(['pull', realModel.name], undefined, { ...env, PATCHSCOPES_CACHE: cache });
+  assert.deepEqual([code, stdout], [0, `${realModel.path()}\n`]);
+});
+
+function notTheCatalogues(): string | false {
+  return basename(dirname(realModel.path())) === 'models' &&
+    basename(realModel.path()) === `${realModel.name}.gguf`
+    ? false
+    : `not run: ${realModel.path()} is not in a cache folder`;
+}
+
+test('pull without a name lists the catalogue', () => {
+  const { code, stdout } = cli(['pull']);
+  assert.equal(code, 0);
+  assert.match(stdout, /^smollm2-135m-instruct .*Apache-2\.0/m);
+  assert.match(stdout, /^gemma-3-270m .*Gemma/m);
+});
+
+test('convert --to f32 writes a model that says the same, prints its path alone, and overwrites nothing', () => {
+  const cwd = temporaryFolder();
+  const args = ['convert', world, '--to', 'f32', '-o', 'full.gguf', '-t', '1'];
+  const { code, stdout, stderr } = cli(args, cwd);
+  assert.equal(code, 0, stderr);
+  assert.equal(stdout, 'full.gguf\n');
+  assert.deepEqual(readdirSync(cwd), ['full.gguf']);
+  const [full] = cells({ '-m': 'full.gguf', '--db': 'x.db' }, cwd);
+  assert.equal(full!.text, truth);
+  assert.ok(Math.abs(full!.top[0]!.logprob - cell().top[0]!.logprob) < 1e-3);
+  assert.match(String(sql(cwd, 'SELECT quantization FROM model', 'x.db')[0]!.quantization), /F32/);
+  assertBadInput(args, /full\.gguf exists/, cwd);
+});
+
+// --- help
+
+const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
+
+for (const name of commands) {
+  test(`${name} --help has an example`, () => {
+    const { code, stdout, stderr } = cli([name, '--help']);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, new RegExp(`Examples:\\n +patchscopes ${name}`));
+  });
+}
+
+test('--help names every command, --version the version', () => {
+  const { stdout } = cli(['--help']);
+  for (const name of commands) assert.match(stdout, new RegExp(`^ +patchscopes ${name} `, 'm'));
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  assert.equal(cli(['--version']).stdout, `${version}\n`);
+});
+
+// --- exit codes
+
+test('some cells failed: they are printed and kept with their reason, and the exit code is 1', () => {
+  const cwd = temporaryFolder();
+  const broken = {
+    '-m': brokenBlock(),
+    '--source': 'ab',
+    '--target': 'cde',
+    '--target-position': '-1',
+    '--target-layer': 'all',
+  };
+  const { code, stdout, stderr } = cli(patchWords({ ...broken, '--json': true }), cwd);
+  assert.equal(code, 1, stderr);
+  const read = parsed<PatchCell>(stdout);
+  assert.deepEqual(
+    read.map(({ target_layer, status }) => [target_layer, status]),
+    [
+      [0, 'failed'],
+      [1, 'failed'],
+      [2, 'failed'],
+      [3, 'ok'],
+    ],
+  );
+  const { text, token_ids, top, error } = read[0]!;
+  assert.deepEqual({ text, token_ids, top }, { text: null, token_ids: [], top: [] });
+  assert.match(error!, /^not_finite: \S.*NaN.*\.$/);
+  assert.deepEqual(Object.keys(read[0]!), Object.keys(read[3]!));
+  assert.deepEqual(sql(cwd, 'SELECT status, cells_planned, cells_stored, cells_failed FROM run_summary'), [
+    { status: 'done', cells_planned: 4, cells_stored: 4, cells_failed: 3 },
+  ]);
+  assert.equal(sql(cwd, 'SELECT error FROM observation WHERE target_layer = 0')[0]!.error, error);
+  const table = cli(patchWords({ ...broken, '--no-db': true }));
+  assert.equal(table.code, 1);
+  assert.match(table.stdout, /^0 +0 +failed: not_finite: /m);
+});
+
+test('lens: failed cells give exit code 1', () => {
+  const { code, stdout } = cli(
+    lensWords({ '-m': brokenBlock(), '--prompt': 'ab', '--json': true, '--no-db': true }),
+  );
+  assert.equal(code, 1);
+  assert.ok(parsed<PatchCell>(stdout).some(({ status, error }) => status === 'failed' && /NaN/.test(error!)));
+});
+
+const files: [what: string, path: () => string, says: RegExp][] = [
+  ['a missing file', () => 'none.gguf', /no file at .*none\.gguf/],
+  ['an empty file', () => writeFile('empty.gguf', ''), /empty\.gguf is empty/],
+  [
+    'a truncated file',
+    () => writeFile('short.gguf', readFileSync(world).subarray(0, 100_000)),
+    /short\.gguf is cut off/,
+  ],
+  [
+    'a corrupted file',
+    () => writeFile('corrupt.gguf', readFileSync(world).fill(255, 100, 10_000)),
+    /corrupt\.gguf/,
+  ],
+  ['a text file', () => writeFile('text.gguf', 'Dear model,\n'), /text\.gguf is not a GGUF file/],
+  ['a folder', () => folder(), /is a folder; give the path of a \.gguf file/],
+  ['a model without a residual stream', () => tinyPath('no-residual'), /./],
+  ['an embedding model', () => tinyPath('embedding'), /./],
+  ['a vocabulary without a model', () => tinyPath('vocab-only'), /./],
+  ['a misspelt name', () => 'smolm2-135m-instruct', /perhaps "smollm2-135m-instruct" was meant/],
+  ['an URI that is none', () => 'hf:model', /"hf:model" is not a model URI/],
+];
+
+for (const [what, path, says] of files) {
+  test(`${what} for a model is bad input`, () => {
+    assertBadInput(patchWords({ '-m': path() }), says);
+  });
+}
+
+test('what is no model is not converted, and the lens refuses it too', () => {
+  for (const [, path, says] of files.slice(1, 4)) {
+    assertBadInput(['convert', path(), '--to', 'f32', '-o', 'out.gguf', '-t', '1'], says);
+    assertBadInput(lensWords({ '-m': path() }), says);
+  }
+});
+
+const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
+  ['a source layer out of range', patchWords({ '--source-layer': '6' }), /Layer 6 .* 6 layers are 0 to 5/],
+  ['a target layer out of range', patchWords({ '--target-layer': '0..9' }), /Layer 9 /],
+  ['a layer that is none', patchWords({ '--source-layer': 'ALL' }), /'ALL' is not a layer: write a number/],
+  ['same as a source layer', patchWords({ '--source-layer': 'same' }), /'same' is not a layer/],
+  ['a layer of the lens out of range', lensWords({ '--layer': '-7' }), /Layer -7 /],
+  [
+    'a source position out of range',
+    patchWords({ '--source-position': '5' }),
+    /Position 5 is outside the source prompt, whose 5 tokens are 0 to 4/,
+  ],
+  [
+    'a target position out of range',
+    patchWords({ '--target-position': '-7' }),
+    /Position -7 .*target prompt/,
+  ],
+  [
+    'text not in the prompt',
+    patchWords({ '--source-position': 'vera' }),
+    /'vera' does not occur in the source/,
+  ],
+  [
+    'text that is in the prompt twice',
+    patchWords({ '--source': 'cat -> cat', '--source-position': 'cat' }),
+    /occurs 2 times .*choose one by 'cat#1' to 'cat#2'/,
+  ],
+  ['an occurrence that is not there', patchWords({ '--target-position': 'x#2' }), /there is no 'x#2'/],
+  ['an empty source', patchWords({ '--source': '' }), /source prompt is empty/],
+  ['an empty target', patchWords({ '--target': '' }), /target prompt is empty/],
+  ['an empty lens prompt', lensWords({ '--prompt': '' }), /prompt is empty/],
+  [
+    'an empty list of ids',
+    patchWords({ '--source': undefined, '--source-ids': '' }),
+    /source prompt is empty/,
+  ],
+  [
+    'a prompt longer than the context',
+    patchWords({ '--source': 'paul '.repeat(300) }),
+    /source prompt needs 302 tokens where the context holds 256/,
+  ],
+  [
+    'a continuation longer than the context',
+    patchWords({ '-n': '100000' }),
+    /target prompt needs 100005 tokens/,
+  ],
+  [
+    'a token id outside the vocabulary',
+    patchWords({ '--source': undefined, '--source-ids': '1,971' }),
+    /Token id 971 .* ids are 0 to 970/,
+  ],
+  [
+    'a token id that is none',
+    patchWords({ '--target': undefined, '--target-ids': '1,-2' }),
+    /--target-ids holds '-2' where token ids/,
+  ],
+  ['text and ids at once', patchWords({ '--source-ids': '1' }), /--source as text or --source-ids/],
+  ['neither text nor ids', patchWords({ '--target': undefined }), /--target as text or --target-ids/],
+  ['no source layer', patchWords({ '--source-layer': undefined }), /source-layer/],
+  ['--chat with a model that has no template', patchWords({ '--chat': true }), /no chat template/],
+  ['a GPU that is not there', patchWords({ '--gpu': 'metal' }), /metal/],
+  [
+    'layers for a GPU that is switched off',
+    patchWords({ '-ngl': '3', '--gpu': 'off' }),
+    /-ngl 3 .*use -ngl 0/,
+  ],
+  ['a K/V type that is none', patchWords({ '-ctk': 'f33' }), /no K\/V type f33/],
+  [
+    'another target model',
+    patchWords({ '--target-model': tinyPath('llama') }),
+    /must be the same in this version/,
+  ],
+  ['a quantised V cache without flash attention', patchWords({ '-fa': 'off', '-ctv': 'q8_0' }), /use -fa on/],
+  ['-n 0', patchWords({ '-n': '0' }), /-n is '0' where a whole number of at least 1/],
+  ['--top 0', patchWords({ '--top': '0' }), /--top is '0' where/],
+  ['-t 0', patchWords({ '-t': '0' }), /-t is '0' where/],
+  ['-s x', patchWords({ '-s': 'x' }), /-s is 'x' where/],
+  ['-c 1.5', patchWords({ '-c': '1.5' }), /-c is '1\.5' where/],
+  ['-fa maybe', patchWords({ '-fa': 'maybe' }), /-fa.*maybe.*auto.*on.*off/],
+  ['a type that nothing is converted to', ['convert', world, '--to', 'f33', '-o', 'x.gguf'], /f33.*f32/],
+  [
+    'an output in a folder that is not there',
+    ['convert', world, '--to', 'f32', '-o', 'no/x.gguf'],
+    /folder of no/,
+  ],
+  ['an output without a name', ['convert', world, '--to', 'f32', '-o', ''], /./],
+  ['a results file that is a folder', patchWords({ '--db': folder() }), /is a folder/],
+  [
+    'a results file that is a text',
+    patchWords({ '--db': writeFile('text.db', 'x\n'.repeat(9000)) }),
+    /not a SQLite/,
+  ],
+  ['a results file where none can be', patchWords({ '--db': '/proc/none/x.db' }), /\/proc\/none/],
+  ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
+  ['a word too many', [...patchWords(), 'again'], /again/],
+  ['no query', ['sql'], /query/],
+  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert/],
+];
+
+for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));
+
+test('more memory than there is is bad input', { skip: realModel.skip }, () => {
+  const args = { '-m': realModel.path(), '-c': '2000000000', '--target-position': '-1' };
+  assertBadInput(patchWords({ ...args, '-n': '100000000' }), /takes \d.* GB where .* GB are free/);
+});
+
+test('a run that is refused leaves the results file as it was', () => {
+  const cwd = temporaryFolder();
+  cells({ '--db': 'x.db' }, cwd);
+  for (const options of [{ '--source-layer': '6' }, { '--source': '' }, { '-ctk': 'f33' }]) {
+    assert.equal(cli(patchWords({ ...options, '--db': 'x.db' }), cwd).code, 2);
+  }
+  assert.equal(sql(cwd, 'SELECT * FROM run', 'x.db').length, 1);
+});
+
+const misspelt: [args: readonly string[], says: RegExp][] = [
+  [['pacth'], /no command 'pacth', perhaps patch was meant/],
+  [['lense', '--prompt', 'x'], /no command 'lense', perhaps lens was meant/],
+  [['xyzzy'], /no command 'xyzzy'[^,]*$/],
+  [
+    [...patchWords(), '--source-posision', '1'],
+    /no option --source-posision, perhaps --source-position was meant/,
+  ],
+  [[...patchWords(), '--jsn'], /no option --jsn, perhaps --json was meant/],
+  [[...patchWords(), '--nodb'], /no option --nodb, perhaps --no-db was meant/],
+  [lensWords({ '--promt': 'x' }), /no option --promt, perhaps --prompt was meant/],
+  [['sql', 'SELECT 1', '--jsn'], /no option --jsn, perhaps --json was meant/],
+  [[...patchWords(), '-x', '3'], /no option -x/],
+];
+
+for (const [args, says] of misspelt) {
+  test(`${args.slice(0, 1)} ${args.at(-1)}: what is misspelt is named, with what may have been meant`, () => {
+    assertBadInput(args, says);
+  });
+}
+
+test('more threads than there are cores get a warning', () => {
+  const { stderr } = cli(lensWords({ '-t': '4000', '-m': 'none.gguf' }));
+  assert.match(stderr, /^Warning: -t 4000 is more than the \d+ /m);
+});
+
+// --- interrupts and pipes
+
+interface Running {
+  readonly child: ChildProcess;
+  /** Resolves once the text has come on that stream. */
+  readonly said: (stream: 'stdout' | 'stderr', text: string) => Promise<void>;
+  readonly ended: Promise<Ended & { readonly milliseconds: number }>;
+}
+
+function start(args: readonly string[], cwd: string): Running {
+  const child = spawn(process.execPath, [command, ...args], {
+    cwd,
+    env,
+    timeout: 120_000,
+    killSignal: 'SIGKILL',
+  });
+  const out = { stdout: '', stderr: '' };
+  for (const stream of ['stdout', 'stderr'] as const) {
+    child[stream].setEncoding('utf8').on('data', (text: string) => {
+      out[stream] += text;
+    });
+  }
+  const said: Running['said'] = (stream, text) =>
+    new Promise((resolve, reject) => {
+      const look = () => {
+        if (out[stream].includes(text)) resolve();
+      };
+      child[stream].on('data', look);
+      child.on('close', () => reject(new Error(`It ended without '${text}': ${out.stderr}`)));
+      look();
+    });
+  const began = performance.now();
+  const ended = new Promise<Ended & { milliseconds: number }>((resolve) => {
+    child.on('close', (code) => resolve({ code, ...out, milliseconds: performance.now() - began }));
+  });
+  return { child, said, ended };
+}
+
+/** Cells enough to be interrupted between two batches of them. */
+const longJob = (n: string) =>
+  patchWords({
+    '-m': deepModel(),
+    '--source': 'ab',
+    '--source-layer': 'all',
+    '--target': 'cde',
+    '--target-position': '-1',
+    '--target-layer': 'all',
+    '-n': n,
+    '--top': '1',
+    '--json': true,
+    '--db': 'x.db',
+  });
+
+test('Ctrl-C ends after the batch under way: what is done is kept, the run is interrupted, the exit code 130', async () => {
+  const cwd = temporaryFolder();
+  const { child, said, ended } = start(longJob('2'), cwd);
+  await said('stdout', '\n');
+  child.kill('SIGINT');
+  const { code, stdout, stderr } = await ended;
+  assert.equal(code, 130, stderr);
+  assert.match(stderr, /^Interrupted: /m);
+  assert.doesNotMatch(stderr, /^ +at /m);
+  const [run] = sql(cwd, 'SELECT status, cells_planned, cells_stored FROM run_summary', 'x.db');
+  const printed = parsed<PatchCell>(stdout).length;
+  assert.deepEqual(run, { status: 'interrupted', cells_planned: 1600, cells_stored: printed });
+  assert.ok(printed > 0 && printed < 1600, `${printed} cells`);
+});
+
+test('a second Ctrl-C ends at once, and no run is left that seems to go on', async () => {
+  const cwd = temporaryFolder();
+  const { child, said, ended } = start(longJob('400'), cwd);
+  await said('stderr', 'layers ');
+  child.kill('SIGINT');
+  await said('stderr', 'Interrupted');
+  const since = performance.now();
+  child.kill('SIGINT');
+  const { code, stderr } = await ended;
+  assert.equal(code, 130, stderr);
+  assert.ok(performance.now() - since < 5000, 'at once');
+  if (existsSync(join(cwd, 'x.db'))) {
+    assert.deepEqual(sql(cwd, "SELECT * FROM run WHERE status IN ('running', 'done')", 'x.db'), []);
+  }
+});
+
+/** More than fits into a pipe. */
+const muchOutput = (options: Options = {}) =>
+  lensWords({
+    '--prompt': 'the city of paul quill is '.repeat(3).trim(),
+    '--top': '971',
+    '--json': true,
+    ...options,
+  });
+
+test('a pipe that is closed (| head) is no error', async () => {
+  const cwd = temporaryFolder();
+  const { child, said, ended } = start(muchOutput({ '--db': 'x.db' }), cwd);
+  await said('stdout', '\n');
+  child.stdout!.destroy();
+  const { code, stderr } = await ended;
+  assert.equal(code, 0, stderr);
+  assert.doesNotMatch(stderr, /EPIPE|^ +at /m);
+});
+
+test('a reader that takes its time loses nothing', () => {
+  const shell = `'${process.execPath}' '${command}' ${muchOutput({ '--no-db': true })
+    .map((word) => `'${word}'`)
+    .join(' ')} | (sleep 2; cat)`;
+  const { stdout, stderr } = spawnSync('sh', ['-c', shell], {
+    cwd: temporaryFolder(),
+    env,
+    encoding: 'utf8',
+    maxBuffer: 1e9,
+  });
+  const read = parsed<LensCell>(stdout);
+  assert.equal(read.length, 6 * 19, stderr);
+  assert.ok(read.every(({ top }) => top.length === 971));
+});
