@@ -15,11 +15,6 @@ namespace ps {
 
 namespace {
 
-std::string with_log(const std::string & message) {
-    const std::string log = log_take();
-    return log.empty() ? message : message + " llama.cpp says: " + log;
-}
-
 bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted); }
 
 // The graph callback has to be given when the context is made, before the sites are known.
@@ -57,8 +52,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     if (ctx_ == nullptr) {
         throw Error("out_of_memory",
                     with_log("A context of " + std::to_string(options_.n_ctx) +
-                             " cells could not be made; use a smaller -c, fewer rows, or another "
-                             "K/V type."));
+                             " cells could not be made; use a smaller -c, fewer rows, or another K/V type"));
     }
     try {
         n_embd_ = llama_model_n_embd(model_->model);
@@ -66,7 +60,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
         ggml_cgraph * graph = llama_graph_reserve(ctx_, n_tokens, 1, std::min<uint32_t>(2, n_tokens));
         if (graph == nullptr) {
-            throw Error("out_of_memory", with_log("The compute graph could not be reserved."));
+            throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
         }
         SiteNames names = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         sites_ = std::make_unique<SiteTable>(std::move(names.embed), std::move(names.resid_out));
@@ -206,7 +200,7 @@ LogitResults Decoder::decode(Step & step) {
                                             " more tokens; use a larger -c or fewer rows.");
         }
         throw Error("engine", with_log("The decode of " + std::to_string(n) + " tokens failed with status " +
-                                       std::to_string(status) + "."));
+                                       std::to_string(status)));
     }
     tap_->disarm();
 
@@ -222,7 +216,7 @@ LogitResults Decoder::decode(Step & step) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
         if (logits == nullptr) {
             throw Error("engine",
-                        with_log("The logits of row " + std::to_string(read.token) + " are missing."));
+                        with_log("The logits of row " + std::to_string(read.token) + " are missing"));
         }
         rows.push_back(logits);
         tracked.push_back(&read.tracked);

@@ -52,10 +52,15 @@ std::string log_take() {
             c = ' ';
         }
     }
-    while (!text.empty() && text.back() == ' ') {
+    while (!text.empty() && (text.back() == ' ' || text.back() == '.')) {
         text.pop_back();
     }
     return text;
+}
+
+std::string with_log(const std::string & message) {
+    const std::string log = log_take();
+    return message + (log.empty() ? "" : ": " + log) + ".";
 }
 
 } // namespace ps

@@ -76,6 +76,7 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("embeddingSize", llama_model_n_embd(model));
     out.Set("vocabularySize", llama_vocab_n_tokens(handle.vocab()));
     out.Set("trainedContext", llama_model_n_ctx_train(model));
+    out.Set("hasPositionTable", llama_model_rope_type(model) == LLAMA_ROPE_TYPE_NONE);
     out.Set("tensorBytes", (double)llama_model_size(model));
     out.Set("addsBos", llama_vocab_get_add_bos(handle.vocab()));
     out.Set("bosToken", llama_vocab_bos(handle.vocab()));

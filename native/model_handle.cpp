@@ -64,9 +64,7 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_
     auto handle = std::make_shared<ModelHandle>();
     handle->model = llama_model_load_from_file(path.c_str(), params);
     if (handle->model == nullptr) {
-        const std::string log = log_take();
-        throw Error("bad_model",
-                    "The model " + path + " could not be loaded" + (log.empty() ? "." : ": " + log));
+        throw Error("bad_model", with_log("The model " + path + " could not be loaded"));
     }
     return handle;
 }
@@ -78,9 +76,7 @@ void convert_to_f32(const std::string & from, const std::string & to, int32_t n_
     params.allow_requantize = true;
     log_take();
     if (llama_model_quantize(from.c_str(), to.c_str(), &params) != 0) {
-        const std::string log = log_take();
-        throw Error("bad_model",
-                    "The model " + from + " could not be converted" + (log.empty() ? "." : ": " + log));
+        throw Error("bad_model", with_log("The model " + from + " could not be converted"));
     }
 }
 

@@ -49,18 +49,26 @@ protected:
         try {
             deferred_.Resolve(settle_(Env(), *result_));
         } catch (const Napi::Error & error) {
-            deferred_.Reject(error.Value());
+            reject([&] { return error.Value(); });
         }
     }
 
     void OnError(const Napi::Error & error) override {
-        deferred_.Reject(coded_error(Env(), code_, error.Message()).Value());
+        reject([&] { return coded_error(Env(), code_, error.Message()).Value(); });
     }
 
 private:
     PromiseWorker(Napi::Env env, Work work, Settle settle)
         : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
           settle_(std::move(settle)) {}
+
+    // Where the environment is being torn down nothing can be settled any more, and nobody waits for it.
+    template <class Value> void reject(Value value) {
+        try {
+            deferred_.Reject(value());
+        } catch (const Napi::Error &) {
+        }
+    }
 
     Napi::Promise::Deferred deferred_;
     Work work_;

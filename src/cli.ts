@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import yargs from 'yargs';
-import { bindValues, unknownWords } from './cli/arguments.js';
-import { EXIT, ignoreClosedPipe, note } from './cli/session.js';
+import { bindValues, usageSentence } from './cli/arguments.js';
+import { EXIT, note } from './cli/session.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
 import { addLens } from './commands/lens.js';
@@ -16,13 +16,14 @@ const argv = bindValues(process.argv.slice(2));
 const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert];
 const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
 
-ignoreClosedPipe();
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');
   for (const add of commands) parser = add(parser);
   await parser
     .demandCommand(1, `Name a command: ${names.join(', ')}; patchscopes --help says more.`)
     .strict()
+    // the last one counts, and a dot is a dot
+    .parserConfiguration({ 'duplicate-arguments-array': false, 'dot-notation': false })
     .version(packageVersion)
     .epilogue(
       'Layer l is the output of block l, counted from 0; embed is the input of block 0; -1 is the last layer.',
@@ -33,7 +34,7 @@ try {
       if (error) throw error;
       // yargs hands over an object with the help of the command at hand, other than its types say
       const help = (usage as unknown as { help(): string }).help();
-      throw new UsageError(unknownWords(argv, names, help) ?? `${message}; patchscopes --help says more.`);
+      throw new UsageError(usageSentence(message, argv, names, help));
     })
     .parseAsync();
 } catch (error) {
@@ -45,6 +46,8 @@ function report(error: unknown): void {
   if (error instanceof PatchscopeError || error instanceof UsageError) {
     note(`patchscopes: ${error.message}`);
     process.exitCode = EXIT.badInput;
+  } else if ((error as Error).name === 'AbortError') {
+    process.exitCode = EXIT.interrupted;
   } else {
     console.error(error);
     process.exitCode = EXIT.someFailed;

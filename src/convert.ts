@@ -1,5 +1,4 @@
 import fs from 'node:fs';
-import path from 'node:path';
 import { openDevices } from './devices.js';
 import { asPatchscopeError, PatchscopeError } from './errors.js';
 import type { ResolvedModel } from './models/resolve.js';
@@ -25,14 +24,17 @@ export async function convertModel(
       `There is no type '${options.to}' to convert to: take ${conversionTypes.join(', ')}.`,
     );
   }
-  if (fs.existsSync(output)) {
-    throw new PatchscopeError('bad_input', `The file ${output} exists: remove it, or name another.`);
-  }
-  if (!fs.existsSync(path.dirname(path.resolve(output)))) {
-    throw new PatchscopeError('bad_input', `The folder of ${output} does not exist: make it first.`);
+  if (output === '' || fs.existsSync(output)) {
+    throw new PatchscopeError(
+      'bad_input',
+      output === ''
+        ? 'The name of the file to write is empty.'
+        : `The file ${output} exists: remove it, or name another.`,
+    );
   }
   const { addon } = openDevices('off');
   const part = `${output}.${process.pid}.part`;
+  checkWritable(part, output);
   try {
     await addon.check(file.parts);
     await addon.convert(file.path, part, options.threads ?? defaultThreads());
@@ -41,5 +43,17 @@ export async function convertModel(
     throw asPatchscopeError(error);
   } finally {
     fs.rmSync(part, { force: true });
+  }
+}
+
+function checkWritable(part: string, output: string): void {
+  try {
+    fs.closeSync(fs.openSync(part, 'wx'));
+  } catch (cause) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The file ${output} can't be written (${(cause as NodeJS.ErrnoException).code}): name one in a folder that exists and is yours.`,
+      { cause },
+    );
   }
 }

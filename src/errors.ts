@@ -29,7 +29,7 @@ export class PatchscopeError extends Error {
     message: string,
     options?: { readonly cause?: unknown },
   ) {
-    super(message, options);
+    super(/[.?!]$/.test(message) ? message : `${message}.`, options);
   }
 }
 

@@ -8,7 +8,7 @@ import type { Observation } from './observation.js';
 import type { Layer, Prompt } from './patchscope.js';
 import { checkLength } from './plan.js';
 import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import { type RunOptions, siteOf, withText } from './run.js';
+import { captureLayers, type RunOptions, withText } from './run.js';
 
 export interface LensExperiment {
   readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];
@@ -33,9 +33,9 @@ export interface LensPlan {
 export function planLens(experiment: LensExperiment, { tokenizer, record }: Engine): LensPlan {
   const samples = experiment.prompts.map(({ name, prompt }) => ({
     name,
-    prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'source'),
+    prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'given'),
   }));
-  for (const { prompt } of samples) checkLength(prompt.tokenIds.length, 'source', record);
+  for (const { prompt } of samples) checkLength(prompt.tokenIds.length, 'given', record);
   const layers = parseLayers(experiment.layers, record.layerCount);
   const tokenIndexes = samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
     experiment.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
@@ -54,16 +54,14 @@ export async function* runLens(
     const places = plan.layers.flatMap((layer) =>
       plan.tokenIndexes[sample]!.map((tokenIndex) => ({ layer, tokenIndex })),
     );
-    const [captured] = await engine.capture([
-      {
-        tokenIds: prompt.tokenIds,
-        points: places.map(({ layer, tokenIndex }) => ({ site: siteOf(layer), layer, tokenIndex })),
-      },
-    ]);
-    const results =
-      captured!.status === 'ok'
-        ? await engine.lens(concatenate(captured!.states), { topK: plan.experiment.topK })
-        : places.map(() => captured!);
+    const [states] = await captureLayers(engine, [{ tokenIds: prompt.tokenIds, places }]);
+    const found = states!.filter((state) => state instanceof Float32Array);
+    const read =
+      found.length > 0 ? await engine.lens(concatenate(found), { topK: plan.experiment.topK }) : [];
+    const readings = read.values();
+    const results = states!.map((state) =>
+      state instanceof Float32Array ? readings.next().value! : { ...state, status: 'failed' as const },
+    );
     yield places.map(({ layer, tokenIndex }, i) => {
       const result = results[i]!;
       const tokenId = prompt.tokenIds[tokenIndex]!;

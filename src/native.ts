@@ -25,6 +25,8 @@ export interface NativeModelInfo {
   readonly embeddingSize: number;
   readonly vocabularySize: number;
   readonly trainedContext: number;
+  /** Positions beyond the trained context do not exist. */
+  readonly hasPositionTable: boolean;
   readonly tensorBytes: number;
   readonly addsBos: boolean;
   readonly bosToken: number;

@@ -55,7 +55,7 @@ function resolveText(
   if (ends.length === 0) {
     throw new PatchscopeError(
       'bad_input',
-      `The text '${text}' does not occur in the ${which} prompt '${prompt}'.`,
+      `The text '${text}' does not occur in the ${which} prompt ${shortened(prompt.toString('utf8'))}.`,
     );
   }
   if (occurrence === undefined && ends.length > 1) {
@@ -76,4 +76,9 @@ function resolveText(
     passed += bytes.length;
     return end < passed;
   });
+}
+
+/** Quoted, on one line. */
+function shortened(text: string): string {
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 59)}…` : text);
 }

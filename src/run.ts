@@ -95,24 +95,59 @@ async function captureSources(
     if (!request.layers.includes(sourceLayer)) request.layers.push(sourceLayer);
   }
   const requests = [...missing];
-  const results = await engine.capture(
+  const captured = await captureLayers(
+    engine,
     requests.map(([, { source, layers }]) => ({
       tokenIds: source.tokenIds,
-      points: layers.map((layer) => ({ site: siteOf(layer), layer, tokenIndex: source.tokenIndex })),
+      places: layers.map((layer) => ({ layer, tokenIndex: source.tokenIndex })),
     })),
   );
   requests.forEach(([key, { layers }], i) => {
-    const result = results[i]!;
     layers.forEach((layer, k) => {
-      needed.get(key)!.set(layer, result.status === 'ok' ? result.states[k]! : result);
+      needed.get(key)!.set(layer, captured[i]![k]!);
     });
   });
   return needed;
 }
 
-interface Failure {
+export interface Failure {
   readonly code: string;
   readonly error: string;
+}
+
+interface Places {
+  readonly tokenIds: readonly number[];
+  readonly places: readonly { readonly layer: Layer; readonly tokenIndex: number }[];
+}
+
+/** The state at each place, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
+export async function captureLayers(
+  engine: Engine,
+  requests: readonly Places[],
+): Promise<(Float32Array | Failure)[][]> {
+  const results = await engine.capture(
+    requests.map(({ tokenIds, places }) => ({
+      tokenIds,
+      points: places.map(({ layer, tokenIndex }) => ({ site: siteOf(layer), layer, tokenIndex })),
+    })),
+  );
+  return Promise.all(
+    results.map(async (result, i) => {
+      if (result.status === 'ok') return [...result.states];
+      const { tokenIds, places } = requests[i]!;
+      const layers = [...new Set(places.map(({ layer }) => layer))];
+      if (result.code !== 'not_finite' || layers.length === 1) return places.map(() => result);
+      const parts = layers.map((layer) => places.filter((place) => place.layer === layer));
+      const byLayer = await captureLayers(
+        engine,
+        parts.map((part) => ({ tokenIds, places: part })),
+      );
+      const found = new Map(
+        parts.flatMap((part, k) => part.map((place, j) => [place, byLayer[k]![j]!] as const)),
+      );
+      return places.map((place) => found.get(place)!);
+    }),
+  );
 }
 
 export function siteOf(layer: Layer): 'embed' | 'resid_out' {

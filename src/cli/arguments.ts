@@ -8,6 +8,8 @@ const llamaSpellings: Readonly<Record<string, string>> = {
   '-fa': '--flash-attn',
   '-ctk': '--cache-type-k',
   '-ctv': '--cache-type-v',
+  '--n-gpu-layers': '--gpu-layers',
+  '--n-predict': '--predict',
 };
 
 const letters: Readonly<Record<string, string>> = {
@@ -17,30 +19,62 @@ const letters: Readonly<Record<string, string>> = {
   '-t': '--threads',
   '-s': '--seed',
   '-o': '--output',
+  '-h': '--help',
 };
 
 /** Options without a value. */
 const switches = new Set(['json', 'csv', 'bos', 'chat', 'special', 'exact', 'help', 'version']);
 
 /**
- * Binds each option to its value (`--name=value`), so that values may begin with a dash: layers and
- * positions count from the end, and prompts hold anything.
+ * Binds each option to its value (`--name="value"`), so that values may begin with a dash: layers and
+ * positions count from the end, and prompts hold anything. yargs takes off exactly one pair of quotes.
  */
 export function bindValues(argv: readonly string[]): string[] {
   const bound: string[] = [];
   for (let i = 0; i < argv.length; i++) {
-    const word = argv[i]!;
-    const name = llamaSpellings[word] ?? letters[word] ?? word;
-    const value = argv[i + 1];
-    const takesValue = /^--[a-z]/.test(name) && !name.includes('=') && !name.startsWith('--no-');
-    if (takesValue && !switches.has(name.slice(2)) && value !== undefined) {
-      bound.push(`${name}=${value}`);
-      i++;
-    } else {
+    const [, typed, inline] = /^(--[a-z][a-z-]*)=(.*)$/s.exec(argv[i]!) ?? [undefined, argv[i]!, undefined];
+    const name = llamaSpellings[typed!] ?? letters[typed!] ?? typed!;
+    const takesValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
+    const value = inline ?? (takesValue ? argv[i + 1] : undefined);
+    if (value === undefined) {
       bound.push(name);
+    } else {
+      bound.push(`${name}="${value}"`);
+      if (inline === undefined) i++;
     }
   }
   return bound;
+}
+
+/** What yargs says of a mistake, as one sentence. */
+export function usageSentence(
+  message: string,
+  argv: readonly string[],
+  commands: readonly string[],
+  help: string,
+): string {
+  const unknown = unknownWords(argv, commands, help);
+  if (unknown !== undefined) return unknown;
+  const command = argv.find((word) => !word.startsWith('-'));
+  const [, option, given, choices] =
+    /Argument: ([\w-]+), Given: "?(.*?)"?, Choices: (.*)/s.exec(message) ?? [];
+  if (option !== undefined) {
+    return `--${option} is '${given}' where one of ${choices!.replaceAll('"', '').trim()} is needed.`;
+  }
+  const missing = /^Missing required arguments?: (.+)$/.exec(message)?.[1];
+  if (missing !== undefined) {
+    return `${missing
+      .split(', ')
+      .map((name) => `--${name}`)
+      .join(', ')} must be given: patchscopes ${command} --help shows an example.`;
+  }
+  if (message.startsWith('Not enough non-option arguments')) {
+    const [, usage] = new RegExp(`patchscopes ${command} (<\\w+>)`).exec(help) ?? [];
+    return `patchscopes ${command} needs a ${usage?.slice(1, -1) ?? 'word more'}: patchscopes ${command} --help shows an example.`;
+  }
+  const extra = /^Unknown arguments?: (.+)$/.exec(message)?.[1];
+  if (extra !== undefined) return `'${extra}' is one word too many: put quotes around texts with blanks.`;
+  return message;
 }
 
 /**
@@ -102,11 +136,6 @@ export function engineArguments<T>(yargs: Argv<T>) {
       type: 'boolean',
       default: false,
       describe: 'small batches, in which no cell depends on its neighbours',
-    })
-    .option('seed', {
-      type: 'string',
-      default: '0',
-      describe: '-s: kept in the record; nothing is drawn yet',
     });
 }
 
@@ -127,6 +156,11 @@ export function promptArguments<T>(yargs: Argv<T>) {
 
 export function outputArguments<T>(yargs: Argv<T>) {
   return yargs
+    .option('seed', {
+      type: 'string',
+      default: '0',
+      describe: '-s: kept in the record; nothing is drawn yet',
+    })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' })
     .option('db', {
       type: 'string',

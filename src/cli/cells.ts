@@ -2,12 +2,15 @@
 import { formatTable, type Layer, type Observation, type Plan } from '../index.js';
 import { note } from './session.js';
 
-/** Says which tokens the positions of a plan mean. */
+/** Says which tokens the positions of a plan mean; a target that all samples share, once. */
 export function echoPlan(plan: Plan): void {
-  for (const { source, target } of plan.samples) {
-    note(`source  position ${source.tokenIndex} of ${source.tokenIds.length}: ${quote(source.token)}`);
-    note(`target  position ${target.tokenIndex} of ${target.tokenIds.length}: ${quote(target.token)}`);
+  const place = ({ tokenIndex, tokenIds, token }: Plan['samples'][number]['source']) =>
+    `position ${tokenIndex} of ${tokenIds.length}: ${quote(token)}`;
+  const several = plan.samples.length > 1;
+  for (const { name, source } of plan.samples) {
+    note(`source  ${place(source)}${several ? ` of ${quote(name)}` : ''}`);
   }
+  for (const target of new Set(plan.samples.map(({ target }) => place(target)))) note(`target  ${target}`);
   note('layers  l is the output of block l, counted from 0; embed is the input of block 0');
 }
 
@@ -69,8 +72,12 @@ export function percent(logprob: number): string {
   return `${(100 * Math.exp(logprob)).toFixed(1)}%`;
 }
 
+/** Quoted, on one line, with blanks and signs that can't be seen or told apart written as codes. */
 export function quote(text: string): string {
-  return JSON.stringify(text);
+  return JSON.stringify(text).replace(
+    /[^\S ]|\p{Cf}/gu,
+    (sign) => `\\u${sign.codePointAt(0)!.toString(16).padStart(4, '0')}`,
+  );
 }
 
 /** One line for each layer, position by position. */

@@ -44,6 +44,26 @@ export function downloadProgress(): { update: (progress: Progress) => void; stop
   return { update, stop };
 }
 
+/** Work this short shows its results sooner than its progress. */
+const QUIET_CELLS = 256;
+
+export function cellProgress(total: number): { update: (done: number) => void; stop: () => void } {
+  if (total <= QUIET_CELLS) return { update: () => undefined, stop: () => undefined };
+  if (!process.stderr.isTTY) {
+    return { update: (done) => process.stderr.write(`${done} of ${total} cells\n`), stop: () => undefined };
+  }
+  const bar = new SingleBar(
+    {
+      format: 'cells    {bar} {value}/{total}, {eta_formatted} left',
+      hideCursor: true,
+      stream: process.stderr,
+    },
+    Presets.shades_classic,
+  );
+  bar.start(total, 0);
+  return { update: (done) => bar.update(done), stop: () => bar.stop() };
+}
+
 function megabytes(bytes: number): number {
   return Math.round(bytes / 1e6);
 }

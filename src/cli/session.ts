@@ -12,7 +12,7 @@ import {
   recordRun,
   resolveModel,
 } from '../index.js';
-import { downloadProgress } from './progress.js';
+import { cellProgress, downloadProgress } from './progress.js';
 import { wholeNumber } from './values.js';
 
 export interface EngineArguments {
@@ -32,15 +32,21 @@ export function note(line: string): void {
 }
 
 /** Finds, fetches if need be, and loads a model; closes it after the work. */
-export async function withEngine<T>(args: EngineArguments, work: (engine: Engine) => Promise<T>): Promise<T> {
+export async function withEngine<T>(
+  args: EngineArguments,
+  signal: AbortSignal,
+  work: (engine: Engine) => Promise<T>,
+): Promise<T> {
   const threads = wholeNumber(args.threads, '-t', 1);
   const gpuLayers = wholeNumber(args.gpuLayers, '-ngl', 0);
   const contextSize = wholeNumber(args.ctxSize, '-c', 1);
   const best = defaultThreads();
   if (threads !== undefined && threads > best) {
-    note(`Warning: -t ${threads} is more than the ${best} this process has: that can be many times slower.`);
+    note(
+      `Warning: -t ${threads} is more than the ${best} cores this process has, which can be many times slower: leave -t out for ${best}.`,
+    );
   }
-  const file = await fetchModel(args.model);
+  const file = await fetchModel(args.model, signal);
   const engine = await openEngine(file, {
     gpu: args.gpu,
     flashAttention: args.flashAttn !== 'off',
@@ -54,7 +60,7 @@ export async function withEngine<T>(args: EngineArguments, work: (engine: Engine
   try {
     const { record } = engine;
     note(
-      `model   ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, ${record.threads} threads)`,
+      `model   ${args.model}: ${record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
     );
     return await work(engine);
   } finally {
@@ -62,19 +68,23 @@ export async function withEngine<T>(args: EngineArguments, work: (engine: Engine
   }
 }
 
-export async function fetchModel(spec: string) {
+export async function fetchModel(spec: string, signal: AbortSignal) {
   const progress = downloadProgress();
   try {
-    return await resolveModel(spec, { onNote: note, onProgress: progress.update });
+    return await resolveModel(spec, { signal, onNote: note, onProgress: progress.update });
   } finally {
     progress.stop();
   }
 }
 
 /** Refuses a second model, until two can be used at once. */
-export async function checkSameModel(model: string, targetModel: string | undefined): Promise<void> {
+export async function checkSameModel(
+  model: string,
+  targetModel: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   if (targetModel === undefined || targetModel === model) return;
-  const [source, target] = [await fetchModel(model), await fetchModel(targetModel)];
+  const [source, target] = [await fetchModel(model, signal), await fetchModel(targetModel, signal)];
   if (source.sha256 !== target.sha256) {
     throw new PatchscopeError(
       'bad_input',
@@ -83,23 +93,31 @@ export async function checkSameModel(model: string, targetModel: string | undefi
   }
 }
 
-/** Stores observations as they come, unless `db` is off. */
-export function stored(
+/** Stores observations as they come, unless `db` is off, and says how far the work is. */
+export async function* stored(
   observations: AsyncIterable<Observation[]>,
   header: RunHeader,
   engine: Engine,
   db: string | false,
-): AsyncIterable<Observation[]> {
-  if (db === false) return observations;
-  const store = openStore(db);
-  const recorded = recordRun(observations, header, engine, store);
-  return (async function* () {
-    try {
-      yield* recorded;
-    } finally {
-      store.close();
+): AsyncGenerator<Observation[]> {
+  const progress = cellProgress(header.cellsPlanned);
+  const isNew = db !== false && !fs.existsSync(db);
+  const store = db === false ? undefined : openStore(db);
+  let done = 0;
+  try {
+    for await (const chunk of store ? recordRun(observations, header, engine, store) : observations) {
+      done += chunk.length;
+      progress.update(done);
+      yield chunk;
     }
-  })();
+  } finally {
+    progress.stop();
+    store?.close();
+    // work that was refused leaves nothing behind
+    if (isNew && done === 0)
+      for (const end of ['', '-wal', '-shm']) fs.rmSync(`${db}${end}`, { force: true });
+    if (store && done > 0) note(`stored  ${done} cells in ${db}`);
+  }
 }
 
 /** As it was typed, fit to be typed again. */
@@ -123,14 +141,19 @@ export function interruptSignal(): AbortSignal {
 
 export const EXIT = { ok: 0, someFailed: 1, badInput: 2, interrupted: 130 } as const;
 
-/** Standard output may be a pipe that ends early (`| head`): that is no error. */
-export function ignoreClosedPipe(): void {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(EXIT.ok);
-  });
-}
+let outputClosed = false;
 
+/** Writes all of a line before it returns. Once the reader has gone (`| head`), the rest is dropped. */
 export function print(line: string): void {
-  fs.writeSync(1, `${line}\n`);
+  let rest = Buffer.from(`${line}\n`);
+  while (rest.length > 0 && !outputClosed) {
+    try {
+      rest = rest.subarray(fs.writeSync(1, rest));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EPIPE') outputClosed = true;
+      else if (code === 'EAGAIN') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
+      else throw error;
+    }
+  }
 }

@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { EXIT, fetchModel, print } from '../cli/session.js';
+import { EXIT, fetchModel, interruptSignal, print } from '../cli/session.js';
 import { wholeNumber } from '../cli/values.js';
 import { conversionTypes, convertModel } from '../index.js';
 
@@ -19,7 +19,10 @@ export const addConvert = (yargs: Argv) =>
         ),
     async ({ model, to, output, threads: typed }) => {
       const threads = wholeNumber(typed, '-t', 1);
-      await convertModel(await fetchModel(model), output, { to, ...(threads !== undefined && { threads }) });
+      await convertModel(await fetchModel(model, interruptSignal()), output, {
+        to,
+        ...(threads !== undefined && { threads }),
+      });
       print(output);
       process.exitCode = EXIT.ok;
     },

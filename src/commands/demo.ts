@@ -14,17 +14,21 @@ import {
   stored,
   withEngine,
 } from '../cli/session.js';
+import { dbOf } from '../cli/values.js';
 import {
   builtInExperiment,
   defaultModel,
   type Engine,
   type Experiment,
   formatTable,
+  type LensPlan,
   lensRunHeader,
+  makeFolder,
   makePlan,
   type Observation,
   type PageTable,
   PatchscopeError,
+  type Plan,
   planLens,
   query,
   renderPage,
@@ -62,23 +66,28 @@ export const addDemo = (yargs: Argv) =>
         })
         .example('$0 demo', 'the whole way, on the default model'),
     async (args) => {
+      const db = dbOf(args);
+      if (db === false)
+        throw new PatchscopeError('bad_input', 'The demo needs a results file: leave --no-db out.');
+      checkPage(args.output);
       const signal = interruptSignal();
-      const known = await fallbackFor(args.model, args.fallback);
+      const known = await fallbackFor(args.model, args.fallback, signal);
       const engineArgs: EngineArguments = known === undefined ? args : { ...args, model: known };
-      process.exitCode = await withEngine(engineArgs, async (engine) => {
-        const context = { engine, db: args.db, signal };
-        const shown =
+      process.exitCode = await withEngine(engineArgs, signal, async (engine) => {
+        const parts =
           known === undefined
-            ? [await besideLens('token-identity', context), await alone('entity-description', context)]
-            : [await besideLens('world-token-identity', context), await alone('known-answers', context)];
+            ? [planPart('token-identity', engine, true), planPart('entity-description', engine, false)]
+            : [planPart('world-token-identity', engine, true), planPart('known-answers', engine, false)];
+        const shown: Shown[] = [];
+        for (const part of parts) {
+          if (!signal.aborted) shown.push(await runPart(part, engine, db, signal));
+        }
         if (signal.aborted) return EXIT.interrupted;
         for (const part of shown) printPart(part);
         writePage(args.output, shown, engine);
         print(`\nThe page with all of them: ${args.output}`);
         for (const [question, sql] of questions(shown[0]!.experiment.name)) {
-          print(
-            `\n${question}\n\npatchscopes sql --db ${args.db} "${sql}"\n\n${formatTable(query(args.db, sql))}`,
-          );
+          print(`\n${question}\n\npatchscopes sql --db ${db} "${sql}"\n\n${formatTable(query(db, sql))}`);
         }
         const cells = shown.flatMap(({ methods }) => methods.flatMap(({ observations }) => observations));
         return cells.some(({ status }) => status === 'failed') ? EXIT.someFailed : EXIT.ok;
@@ -86,16 +95,21 @@ export const addDemo = (yargs: Argv) =>
     },
   );
 
-interface Context {
-  readonly engine: Engine;
-  readonly db: string;
-  readonly signal: AbortSignal;
+/** Everything is planned before anything is run: what does not fit the model is refused with nothing stored. */
+interface Part {
+  readonly experiment: Shown['experiment'];
+  readonly plan: Plan;
+  readonly lensPlan: LensPlan | undefined;
 }
 
 /** The known-answers model's path, where the default model is asked for but can't be reached. */
-async function fallbackFor(model: string, fallback: string | undefined): Promise<string | undefined> {
+async function fallbackFor(
+  model: string,
+  fallback: string | undefined,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   try {
-    await fetchModel(model);
+    await fetchModel(model, signal);
     return undefined;
   } catch (error) {
     const unreachable = error instanceof PatchscopeError && error.code === 'download';
@@ -105,35 +119,38 @@ async function fallbackFor(model: string, fallback: string | undefined): Promise
   }
 }
 
-async function besideLens(name: Parameters<typeof builtInExperiment>[0], context: Context): Promise<Shown> {
-  const { experiment, methods } = await alone(name, context);
-  const { engine, db, signal } = context;
-  const prompts = experiment.samples.map((sample) => ({ name: sample.name, prompt: sample.source.prompt }));
-  const plan = planLens(
-    {
-      prompts,
-      layers: experiment.sourceLayers,
-      topK: experiment.reading.topK,
-      lastTokenOnly: true,
-      seed: experiment.seed,
-    },
-    engine,
-  );
-  const header = lensRunHeader(plan, commandLine());
-  const observations = await collect(stored(runLens(plan, engine, { signal }), header, engine, db));
-  return { experiment, methods: [...methods, { name: 'logit lens', observations }] };
+function planPart(name: Parameters<typeof builtInExperiment>[0], engine: Engine, besideLens: boolean): Part {
+  const experiment = builtInExperiment(name);
+  const { samples, sourceLayers: layers, reading, seed } = experiment;
+  const prompts = samples.map((sample) => ({ name: sample.name, prompt: sample.source.prompt }));
+  return {
+    experiment,
+    plan: makePlan(experiment, engine.tokenizer, engine.record),
+    lensPlan: besideLens
+      ? planLens({ prompts, layers, topK: reading.topK, lastTokenOnly: true, seed }, engine)
+      : undefined,
+  };
 }
 
-async function alone(
-  name: Parameters<typeof builtInExperiment>[0],
-  { engine, db, signal }: Context,
+async function runPart(
+  { experiment, plan, lensPlan }: Part,
+  engine: Engine,
+  db: string,
+  signal: AbortSignal,
 ): Promise<Shown> {
-  const experiment = builtInExperiment(name);
-  const plan = makePlan(experiment, engine.tokenizer, engine.record);
   echoPlan(plan);
-  const header = runHeader(plan, commandLine());
-  const observations = await collect(stored(run(plan, engine, { signal }), header, engine, db));
-  return { experiment, methods: [{ name: experiment.name.replaceAll('-', ' '), observations }] };
+  const patched = stored(run(plan, engine, { signal }), runHeader(plan, commandLine()), engine, db);
+  const methods = [{ name: experiment.name.replaceAll('-', ' '), observations: await collect(patched) }];
+  if (lensPlan !== undefined) {
+    const read = stored(
+      runLens(lensPlan, engine, { signal }),
+      lensRunHeader(lensPlan, commandLine()),
+      engine,
+      db,
+    );
+    methods.push({ name: 'logit lens', observations: await collect(read) });
+  }
+  return { experiment, methods };
 }
 
 async function collect(chunks: AsyncIterable<Observation[]>): Promise<Observation[]> {
@@ -167,14 +184,15 @@ function printPart(part: Shown): void {
   const perSample = methods.length * (methods.length > 1 ? 18 : 46);
   const width = process.stdout.columns ?? 110;
   const shown = Math.max(1, Math.min(experiment.samples.length, Math.floor((width - 6) / perSample)));
-  print(`\n${experiment.about}\n`);
+  const order = methods.map(({ name }) => name).join(', then ');
+  print(`\n${experiment.about}\nEach prompt: ${order}.\n`);
   print(
     formatTable({
       columns: [
         'layer',
         ...experiment.samples
           .slice(0, shown)
-          .flatMap(({ name }) => methods.map((method, i) => (i === 0 ? name : method.name))),
+          .flatMap(({ name }) => methods.map((method, i) => (i === 0 ? name : `(${method.name})`))),
       ],
       rows: rowsOf(part).map(({ layer, cells }) => [
         String(layer),
@@ -182,7 +200,7 @@ function printPart(part: Shown): void {
           const logprob = cell?.steps[0]?.[0]?.logprob;
           return methods.length > 1 && logprob !== undefined
             ? `${quote(shownText(cell))} ${percent(logprob)}`
-            : quote(shownText(cell)).slice(0, 44);
+            : shortened(quote(shownText(cell)));
         }),
       ]),
       truncated: false,
@@ -190,6 +208,10 @@ function printPart(part: Shown): void {
   );
   const left = experiment.samples.length - shown;
   if (left > 0) print(`(${left} more on the page)`);
+}
+
+function shortened(text: string): string {
+  return text.length > 44 ? `${text.slice(0, 43)}…` : text;
 }
 
 function pageTable(part: Shown): PageTable {
@@ -220,6 +242,20 @@ function pageTable(part: Shown): PageTable {
   };
 }
 
+/** Opens the page before the work, which would be for nothing if it could not be written. */
+function checkPage(file: string): void {
+  try {
+    makeFolder(path.dirname(path.resolve(file)));
+    fs.closeSync(fs.openSync(file, 'a'));
+  } catch (cause) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The page ${file} can't be written (${(cause as NodeJS.ErrnoException).code}): name a file in a folder that is yours with -o.`,
+      { cause },
+    );
+  }
+}
+
 function writePage(file: string, shown: readonly Shown[], { record }: Engine): void {
   const html = renderPage({
     title: 'Patchscopes: what is in a hidden state?',
@@ -235,16 +271,7 @@ function writePage(file: string, shown: readonly Shown[], { record }: Engine): v
       ['made', new Date().toISOString()],
     ],
   });
-  try {
-    fs.mkdirSync(path.dirname(path.resolve(file)), { recursive: true });
-    fs.writeFileSync(file, html);
-  } catch (cause) {
-    throw new PatchscopeError(
-      'bad_input',
-      `The page ${file} could not be written: ${(cause as Error).message}.`,
-      { cause },
-    );
-  }
+  fs.writeFileSync(file, html);
 }
 
 /** Questions to the results file about the newest run of each method. */
@@ -253,11 +280,11 @@ function questions(experiment: string): readonly (readonly [string, string])[] {
   return [
     [
       "From which layer on does each method say the model's own next token?",
-      `WITH own AS (SELECT sample, top_token FROM reading WHERE run_id = ${newest('logit-lens')} AND source_layer = target_layer) SELECT sample, own.top_token, run_name, min(source_layer) AS first_layer FROM reading JOIN own USING (sample) WHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')}) AND reading.top_token = own.top_token GROUP BY sample, run_name ORDER BY sample, first_layer`,
+      `WITH own AS (\n  SELECT sample, top_token FROM reading\n  WHERE run_id = ${newest('logit-lens')} AND source_layer = target_layer\n)\nSELECT sample, own.top_token, run_name, min(source_layer) AS first_layer\nFROM reading JOIN own USING (sample)\nWHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')}) \n  AND reading.top_token = own.top_token\nGROUP BY sample, run_name\nORDER BY sample, first_layer`,
     ],
     [
-      'How sure are the readings, by method and tenth layer?',
-      `SELECT run_name, source_layer / 10 * 10 AS from_layer, count(*) AS readings, round(avg(top_probability), 3) AS mean_probability FROM reading WHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')}) GROUP BY run_name, from_layer ORDER BY run_name, from_layer`,
+      'How sure are the readings, by method, in tens of layers?',
+      `SELECT run_name, source_layer / 10 * 10 AS from_layer,\n  count(*) AS readings, round(avg(top_probability), 3) AS mean_probability\nFROM reading\nWHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')})\nGROUP BY run_name, from_layer\nORDER BY run_name, from_layer`,
     ],
   ];
 }

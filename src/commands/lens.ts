@@ -5,8 +5,8 @@ import { commandLine, EXIT, interruptSignal, print, stored, withEngine } from '.
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
 import { lensRunHeader, type Observation, planLens, runLens } from '../index.js';
 
-const build = (yargs: Argv) =>
-  outputArguments(promptArguments(engineArguments(yargs)))
+const own = (yargs: Argv) =>
+  yargs
     .option('prompt', { type: 'string', describe: 'prompt' })
     .option('prompt-ids', { type: 'string', describe: 'prompt as raw token ids' })
     .option('layer', {
@@ -16,6 +16,8 @@ const build = (yargs: Argv) =>
     })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(`$0 lens --prompt 'The capital of France is'`, 'the logit lens at each layer and position');
+
+const build = (yargs: Argv) => engineArguments(outputArguments(promptArguments(own(yargs))));
 
 export const addLens = (yargs: Argv) =>
   yargs.command(
@@ -27,7 +29,7 @@ export const addLens = (yargs: Argv) =>
       const topK = wholeNumber(args.top, '--top', 1)!;
       const seed = wholeNumber(args.seed, '-s', 0)!;
       const signal = interruptSignal();
-      process.exitCode = await withEngine(args, async (engine) => {
+      process.exitCode = await withEngine(args, signal, async (engine) => {
         const name = args.prompt ?? args.promptIds ?? '';
         const plan = planLens({ prompts: [{ name, prompt }], layers: args.layer, topK, seed }, engine);
         const header = lensRunHeader(plan, commandLine());

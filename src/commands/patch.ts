@@ -13,8 +13,8 @@ import {
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
 import { type Experiment, makePlan, type Observation, parsePosition, run, runHeader } from '../index.js';
 
-const build = (yargs: Argv) =>
-  outputArguments(promptArguments(engineArguments(yargs)))
+const own = (yargs: Argv) =>
+  yargs
     .option('target-model', {
       type: 'string',
       describe: "the target's model, if it is another (default: --model)",
@@ -41,6 +41,8 @@ const build = (yargs: Argv) =>
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
       'describe an entity from its hidden state, layer by layer',
     );
+
+const build = (yargs: Argv) => engineArguments(outputArguments(promptArguments(own(yargs))));
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -73,9 +75,9 @@ export const addPatch = (yargs: Argv) =>
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
-      await checkSameModel(args.model, args.targetModel);
       const signal = interruptSignal();
-      process.exitCode = await withEngine(args, async (engine) => {
+      await checkSameModel(args.model, args.targetModel, signal);
+      process.exitCode = await withEngine(args, signal, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
         const cells: Observation[] = [];

@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { EXIT, fetchModel, print } from '../cli/session.js';
+import { EXIT, fetchModel, interruptSignal, print } from '../cli/session.js';
 import { catalogue, formatTable } from '../index.js';
 
 export const addPull = (yargs: Argv) =>
@@ -26,7 +26,7 @@ export const addPull = (yargs: Argv) =>
           }),
         );
       } else {
-        print((await fetchModel(name)).path);
+        print((await fetchModel(name, interruptSignal())).path);
       }
       process.exitCode = EXIT.ok;
     },

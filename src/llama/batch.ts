@@ -199,3 +199,8 @@ export function splitReadings(
     };
   });
 }
+
+export function halves<T>(list: readonly T[]): T[][] {
+  const middle = list.length >> 1;
+  return [list.slice(0, middle), list.slice(middle)].filter((half) => half.length > 0);
+}

@@ -1,6 +1,6 @@
 /** Many prompts in one decode, any layers and positions of each in one pass. */
 import type { CaptureRequest, CaptureResult } from '../engine.js';
-import { Batch } from './batch.js';
+import { Batch, type BatchResults, halves } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import { type Limits, localFailure } from './limits.js';
 
@@ -20,43 +20,60 @@ export async function captureStates(
     status: 'ok',
     states: [],
   }));
-  for (const pack of packs(requests, limits)) {
-    const batch = new Batch();
-    pack.forEach(({ request, length }, sequence) => {
-      const rows = request.tokenIds.slice(0, length).map((tokenId, i) => batch.add(tokenId, i, sequence));
-      for (const point of request.points) {
-        batch.capture(rows[point.tokenIndex]!, point, limits.isLastBlock(point));
-      }
-    });
+  const open = packs(requests, limits).reverse();
+  for (let pack = open.pop(); pack !== undefined; pack = open.pop()) {
+    const broken: Prompt[] = [];
     try {
-      const context = await pool.take({
-        cells: batch.size,
-        batchTokens: Math.min(limits.batchTokens, batch.size),
-        sequences: pack.length,
-        outputs: Math.min(limits.outputs, batch.size),
-      });
-      const { states } = await batch.decode(context, NO_READINGS, {
-        tokens: limits.batchTokens,
-        outputs: limits.outputs,
-      });
+      const states = await decodePack(pack, pool, limits);
       let at = 0;
-      for (const { request, index } of pack) {
-        const own = states.slice(at, at + request.points.length);
-        at += request.points.length;
-        results[index] = own.every((state) => state !== null)
-          ? { status: 'ok', states: own }
-          : {
-              status: 'failed',
-              code: 'not_finite',
-              error: 'A captured state holds NaN or infinity.',
-            };
+      for (const prompt of pack) {
+        const own = states.slice(at, at + prompt.request.points.length);
+        at += own.length;
+        if (own.every((state) => state !== null)) results[prompt.index] = { status: 'ok', states: own };
+        else broken.push(prompt);
       }
     } catch (error) {
       const failed = localFailure(error);
       for (const { index } of pack) results[index] = failed;
     }
+    if (broken.length === 0) continue;
+    pool.discard();
+    if (pack.length > 1) {
+      open.push(...halves(broken)); // NaN spreads to the prompts beside it: whose it is shows when each is alone
+    } else {
+      results[pack[0]!.index] = {
+        status: 'failed',
+        code: 'not_finite',
+        error: 'A captured state holds NaN or infinity.',
+      };
+    }
   }
   return results;
+}
+
+async function decodePack(
+  pack: readonly Prompt[],
+  pool: ContextPool,
+  limits: Limits,
+): Promise<BatchResults['states']> {
+  const batch = new Batch();
+  pack.forEach(({ request, length }, sequence) => {
+    const rows = request.tokenIds.slice(0, length).map((tokenId, i) => batch.add(tokenId, i, sequence));
+    for (const point of request.points) {
+      batch.capture(rows[point.tokenIndex]!, point, limits.isLastBlock(point));
+    }
+  });
+  const context = await pool.take({
+    cells: batch.size,
+    batchTokens: Math.min(limits.batchTokens, batch.size),
+    sequences: pack.length,
+    outputs: Math.min(limits.outputs, batch.size),
+  });
+  const { states } = await batch.decode(context, NO_READINGS, {
+    tokens: limits.batchTokens,
+    outputs: limits.outputs,
+  });
+  return states;
 }
 
 const NO_READINGS = { topK: 0, tracked: new Int32Array(), logits: false };

@@ -6,6 +6,12 @@ import type { NativeContext, NativeContextOptions, NativeModel } from '../native
 export type ContextSize = Pick<NativeContextOptions, 'cells' | 'batchTokens' | 'sequences' | 'outputs'>;
 export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize>;
 
+/** A process that ends waits for a decode under way: these are told to stop. */
+const live = new Set<ContextPool>();
+process.on('exit', () => {
+  for (const pool of live) pool.end();
+});
+
 export class ContextPool {
   readonly #model: NativeModel;
   readonly #settings: ContextSettings;
@@ -14,6 +20,7 @@ export class ContextPool {
   readonly #vocabularySize: number;
   #size: ContextSize = { cells: 0, batchTokens: 0, sequences: 0, outputs: 0 };
   #context: NativeContext | undefined;
+  #ended = false;
 
   private constructor(
     model: NativeModel,
@@ -27,6 +34,7 @@ export class ContextPool {
     this.#bytesPerCell = bytesPerCell;
     this.#onHost = onHost;
     this.#vocabularySize = vocabularySize;
+    live.add(this);
   }
 
   /**
@@ -36,13 +44,17 @@ export class ContextPool {
    */
   static async open(model: NativeModel, settings: ContextSettings, onHost: boolean): Promise<ContextPool> {
     const cells = 256;
-    const probe = await model.createContext({
-      ...settings,
-      cells,
-      batchTokens: 8,
-      sequences: 1,
-      outputs: 2,
-    });
+    const probe = await model
+      .createContext({ ...settings, cells, batchTokens: 8, sequences: 1, outputs: 2 })
+      .catch((error: Error & { code?: string }) => {
+        const isPlain = settings.typeK === 'f16' && settings.typeV === 'f16';
+        if (error.code !== 'out_of_memory' || isPlain) throw error;
+        throw new PatchscopeError(
+          'bad_input',
+          `This model can't have a K/V cache of types ${settings.typeK} and ${settings.typeV} (${error.message.replace(/\.$/, '')}): use f16.`,
+          { cause: error },
+        );
+      });
     const bytesPerCell = probe.describe().memoryBytes / cells;
     probe.close();
     return new ContextPool(model, settings, bytesPerCell, onHost, model.describe().vocabularySize);
@@ -55,22 +67,35 @@ export class ContextPool {
   /** An empty context of at least this size; the last one is closed if it is too small. */
   async take(needed: ContextSize): Promise<NativeContext> {
     if (this.#context === undefined || exceeds(needed, this.#size)) {
-      this.close();
+      this.discard();
       const size = largest(needed, this.#size);
       this.#checkMemory(size);
-      this.#context = await this.#model.createContext({
+      const context = await this.#model.createContext({
         ...this.#settings,
         ...size,
       });
+      if (this.#ended) {
+        context.close();
+        throw new PatchscopeError('closed', 'The engine was closed.');
+      }
+      this.#context = context;
       this.#size = size;
     }
     this.#context.clear();
     return this.#context;
   }
 
-  close(): void {
+  /** Closes the context. NaN in its cells would spoil what is computed beside them, masked or not. */
+  discard(): void {
     this.#context?.close();
     this.#context = undefined;
+  }
+
+  /** A decode under way ends with code `closed`, and no other context is made. */
+  end(): void {
+    this.#ended = true;
+    live.delete(this);
+    this.discard();
   }
 
   #checkMemory({ cells, outputs }: ContextSize): void {

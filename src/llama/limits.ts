@@ -50,7 +50,9 @@ export class Limits {
       MAX_SEQUENCES - (this.prefixOwnsSequence ? 1 : 0),
       this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
     );
-    this.promptTokens = options.contextSize ?? model.trainedContext;
+    this.promptTokens = model.hasPositionTable
+      ? Math.min(options.contextSize ?? model.trainedContext, model.trainedContext)
+      : (options.contextSize ?? model.trainedContext);
     this.cells = options.contextSize ?? Math.max(1, Math.floor(CACHE_BYTES / bytesPerCell));
     this.promptsPerPack = model.isRecurrent || this.exact ? 1 : MAX_SEQUENCES;
     this.#lastBlock = model.layerCount - 1;

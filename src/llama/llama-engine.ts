@@ -152,7 +152,7 @@ class LlamaEngine implements Engine {
       for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
     }
     this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, reading));
+    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading)));
   }
 
   async lens(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
@@ -166,15 +166,14 @@ class LlamaEngine implements Engine {
     }
     checkReading({ ...reading, maxTokens: 0 });
     this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#lens.read(states, reading));
+    return this.#alone(() => this.#lens.read(states, this.#bounded(reading)));
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#pool.close(); // a decode under way ends with code `closed`
+    this.#pool.end(); // a decode under way ends with code `closed`
     await this.#last.catch(() => undefined);
-    this.#pool.close();
     this.#model.close();
   }
 
@@ -192,6 +191,11 @@ class LlamaEngine implements Engine {
       });
     this.#last = turn;
     return turn;
+  }
+
+  /** More tokens than there are can't be the most probable ones. */
+  #bounded<T extends { readonly topK: number }>(reading: T): T {
+    return { ...reading, topK: Math.min(reading.topK, this.record.vocabularySize) };
   }
 
   #checkPrompt(tokenIds: readonly number[], maxTokens: number): void {

@@ -1,7 +1,7 @@
 /** Patched runs: the prefix that rows share is computed once, then all rows of a batch go on together. */
 import type { PatchRow, RowReading, RowResult, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
-import { Batch, type RawReading } from './batch.js';
+import { Batch, halves, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import { type Limits, localFailure } from './limits.js';
 import { type Continuation, TextStop } from './text-stop.js';
@@ -37,21 +37,36 @@ export class Patcher {
     const results = new Array<RowResult>(rows.length);
     for (const group of groupRows(rows, reading)) {
       const size = this.#rowsPerBatch(group, reading);
+      const open = chunks(group.rows, size).reverse();
       let context: NativeContext | undefined;
-      for (let begin = 0; begin < group.rows.length; begin += size) {
-        const part = group.rows.slice(begin, begin + size);
+      for (let part = open.pop(); part !== undefined; part = open.pop()) {
+        const broken: Group['rows'] = [];
         try {
           // where rows must not depend on their company, every batch has the same shape
           const slots = this.#limits.exact ? size : part.length;
           context ??= await this.#prefill(group, Math.max(slots, Math.min(size, group.rows.length)), reading);
-          for (const run of await this.#run(context, group, part, slots, reading)) {
-            results[run.index] = this.#result(run);
-          }
+          const runs = await this.#run(context, group, part, slots, reading);
+          part.forEach((row, k) => {
+            if (runs[k]!.continuation.failed) broken.push(row);
+            else results[row.index] = this.#result(runs[k]!);
+          });
           this.#rewind(context, group, slots);
         } catch (error) {
           const failed = localFailure(error);
           context = undefined; // what it holds is unknown: begin anew
           for (const { index } of part) results[index] = failed;
+        }
+        if (broken.length === 0) continue;
+        this.#pool.discard();
+        context = undefined;
+        if (part.length > 1) {
+          open.push(...halves(broken)); // NaN spreads to the rows beside it: whose it is shows when each is alone
+        } else {
+          results[part[0]!.index] = {
+            status: 'failed',
+            code: 'not_finite',
+            error: 'The logits after the patch hold NaN or infinity.',
+          };
         }
       }
     }
@@ -155,13 +170,6 @@ export class Patcher {
   }
 
   #result({ continuation, steps, positions }: Run): RowResult {
-    if (continuation.failed) {
-      return {
-        status: 'failed',
-        code: 'not_finite',
-        error: 'The logits after the patch hold NaN or infinity.',
-      };
-    }
     return {
       status: 'ok',
       tokenIds: continuation.tokenIds,
@@ -237,4 +245,10 @@ export function tokenReading(
       : [],
     ...(raw.logits && { logits: raw.logits }),
   };
+}
+
+function chunks<T>(list: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(list.length / size) }, (_, i) =>
+    list.slice(i * size, (i + 1) * size),
+  );
 }

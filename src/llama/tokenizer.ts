@@ -1,6 +1,6 @@
 import { Template } from '@huggingface/jinja';
 import type { Tokenizer } from '../engine.js';
-import { PatchscopeError } from '../errors.js';
+import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import type { NativeModel, NativeModelInfo } from '../native.js';
 
 /** The model's own vocabulary and chat template. */
@@ -16,15 +16,15 @@ export class LlamaTokenizer implements Tokenizer {
   }
 
   tokenize(text: string, { bos, special }: { bos: boolean; special: boolean }): number[] {
-    return [...this.#model.tokenize(text, bos, special)];
+    return [...coded(() => this.#model.tokenize(text, bos, special))];
   }
 
   tokenBytes(tokenId: number): Uint8Array {
-    return this.#model.tokenBytes(tokenId);
+    return coded(() => this.#model.tokenBytes(tokenId));
   }
 
   isEndOfText(tokenId: number): boolean {
-    return this.#model.isEndOfText(tokenId);
+    return coded(() => this.#model.isEndOfText(tokenId));
   }
 
   get bosToken(): number | undefined {
@@ -52,5 +52,13 @@ export class LlamaTokenizer implements Tokenizer {
         { cause },
       );
     }
+  }
+}
+
+function coded<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw asPatchscopeError(error);
   }
 }

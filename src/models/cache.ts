@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, posix, resolve, win32 } from 'node:path';
 import { PatchscopeError } from '../errors.js';
+import { makeFolder } from '../folders.js';
 import { reason } from './watch.js';
 
 /** Where and for whom the cache folder is looked up. */
@@ -55,9 +55,9 @@ export function shortKey(text: string): string {
 }
 
 /** Makes a folder of the cache, with those above it. */
-export async function makeFolder(folder: string): Promise<void> {
+export function makeCacheFolder(folder: string): void {
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
   } catch (cause) {
     throw new PatchscopeError(
       'download',

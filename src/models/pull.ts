@@ -1,7 +1,7 @@
 import { rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PatchscopeError } from '../errors.js';
-import { cachedModelPath, hashRecordPath, makeFolder } from './cache.js';
+import { cachedModelPath, hashRecordPath, makeCacheFolder } from './cache.js';
 import {
   type Catalogue,
   type CatalogueModel,
@@ -27,7 +27,7 @@ export async function pull(name: string, options: PullOptions = {}): Promise<str
   const model = modelNamed(name, options.catalogue);
   const path = cachedModelPath(name);
   if (await isComplete(path, model, options)) return path;
-  await makeFolder(dirname(path));
+  makeCacheFolder(dirname(path));
   await withLock(
     path,
     async (signal) => {
@@ -76,7 +76,7 @@ async function fetchChecked(
   options: PullOptions,
 ): Promise<string> {
   const folder = join(partsFolder(path), source.kind);
-  await makeFolder(folder);
+  makeCacheFolder(folder);
   const fetched = await fetchFrom(
     source,
     { folder, bytes: model.bytes, watch: options },

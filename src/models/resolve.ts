@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PatchscopeError } from '../errors.js';
-import { hashRecordPath, makeFolder, modelsFolder, shortKey } from './cache.js';
+import { hashRecordPath, makeCacheFolder, modelsFolder, shortKey } from './cache.js';
 import { catalogue } from './catalogue.js';
 import { hashOnce } from './hash-record.js';
 import { downloadFromHub } from './hub-source.js';
@@ -46,7 +46,7 @@ async function resolveHubUri(uri: string, options: ResolveOptions): Promise<Reso
       `"${uri}" is not a model URI; write hf:user/model:quantization or hf:user/model/file.gguf.`,
     );
   const folder = modelsFolder();
-  await makeFolder(folder);
+  makeCacheFolder(folder);
   const download = options.downloadFromHub ?? downloadFromHub;
   return withLock(
     join(folder, `hf-${shortKey(uri)}`),

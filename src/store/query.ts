@@ -78,9 +78,13 @@ function queryError(error: unknown, path: string, sql: string, database: Databas
   const fromSql =
     database !== undefined && (code === undefined || /^SQLITE_(ERROR|TOOBIG|MISMATCH)/.test(`${code}`));
   return fromSql
-    ? new PatchscopeError('bad_input', `${error.message}${advice(error.message, sql, database)}`, {
-        cause: error,
-      })
+    ? new PatchscopeError(
+        'bad_input',
+        `SQLite refuses the query: ${error.message}${advice(error.message, sql, database)}`,
+        {
+          cause: error,
+        },
+      )
     : storeError(error, path);
 }
 

@@ -2,10 +2,11 @@
  * Results in one SQLite file, which needs nothing but `sqlite3` to be read.
  * The store knows no llama and no prompts' meaning.
  */
-import { mkdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import Sqlite, { type Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
+import { makeFolder } from '../folders.js';
 import type { Observation } from '../observation.js';
 import type { Layer } from '../patchscope.js';
 import { storeError } from './failure.js';
@@ -47,7 +48,7 @@ export function openStore(path: string, { lockWaitMs = 5000 }: StoreOptions = {}
 
 /** `path` is the file as the user named it, for messages. */
 function openDatabase(file: string, path: string, lockWaitMs: number): Database {
-  mkdirSync(dirname(file), { recursive: true });
+  makeFolder(dirname(file));
   if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
     throw new PatchscopeError('store', `${path} is a folder; name a file in it`);
   }
