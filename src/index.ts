@@ -18,7 +18,7 @@ export type {
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { builtInExperiment, builtInNames } from './experiments.js';
-export { makeFolder } from './folders.js';
+export { makeFolder, probeFile, removeEmpty } from './folders.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export { catalogue, defaultModel } from './models/catalogue.js';

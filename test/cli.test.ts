@@ -382,7 +382,7 @@ test('only data on stdout: a table, or with --json an object a line; echo and lo
   assert.match(rows[1]!, /^ *0 +0 +" bergen \." +" bergen" 100\.0%/);
   assert.match(
     table.stderr,
-    /^model +patchscopes test world F16, 6 layers, on CPU \(llama\.cpp .*1 threads?\)$/m,
+    /^model +\S+world\.gguf: patchscopes test world F16, 6 layers, on CPU \(llama\.cpp .*-t 1\)$/m,
   );
   assert.match(table.stderr, /^source +position 4 of 5: " quill"$/m);
   assert.match(table.stderr, /^target +position 4 of 6: " x"$/m);
@@ -859,7 +859,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   [
     'an output in a folder that is not there',
     ['convert', world, '--to', 'f32', '-o', 'no/x.gguf'],
-    /folder of no/,
+    /no\/x\.gguf can't be written/,
   ],
   ['an output without a name', ['convert', world, '--to', 'f32', '-o', ''], /./],
   ['a results file that is a folder', patchWords({ '--db': folder() }), /is a folder/],

@@ -50,7 +50,7 @@ test('it says in one sentence what could not be had, and on which model it goes 
   assert.match(said, /^smollm2-135m-instruct could not be downloaded; tried .*the hub could not be reached/);
   assert.ok(said.includes(world));
   assertSentence(said);
-  assert.match(demo.stderr, /^model +patchscopes test world F16, 6 layers/m);
+  assert.match(demo.stderr, /^model +\S+world\.gguf: patchscopes test world F16, 6 layers/m);
   assert.doesNotMatch(demo.stderr, /^ +at /m);
 });
 
@@ -122,7 +122,7 @@ test('each person is read to live where the file says, from layer 0 on and not y
 
 test('it prints both experiments as tables', () => {
   assert.ok(demo.stdout.includes(about));
-  assert.match(demo.stdout, /^layer +the city of paul quill is +logit lens/m);
+  assert.match(demo.stdout, /^layer +the city of paul quill is +\(logit lens\)/m);
   assert.match(demo.stdout, /^layer +i saw paul quill/m);
   for (const layer of ['embed', 0, 1, 2, 3, 4, 5]) {
     assert.match(demo.stdout, new RegExp(`^ *${layer} +"`, 'm'));

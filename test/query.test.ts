@@ -129,20 +129,23 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT * FROM readings'),
     failure(
       'bad_input',
-      /^no such table: readings; there are: mapping, migration, model, observation, reading, run, run_summary, sample, scored_token, token, token_score$/,
+      /^SQLite refuses the query: no such table: readings; there are: latest_reading, mapping, migration, model, observation, reading, run, run_summary, sample, scored_token, token, token_score\.$/,
     ),
   );
   assert.throws(
     () => query(path, 'SELECT m.nmae FROM mapping AS m'),
-    failure('bad_input', /^no such column: m\.nmae; there are: mapping \(id, name, kind\)$/),
+    failure(
+      'bad_input',
+      /^SQLite refuses the query: no such column: m\.nmae; there are: mapping \(id, name, kind\)\.$/,
+    ),
   );
   assert.throws(
     () => query(path, 'SELECT layer FROM Reading'),
-    failure('bad_input', /^no such column: layer; .*reading \(.*source_layer/),
+    failure('bad_input', /^SQLite refuses the query: no such column: layer; .*reading \(.*source_layer/),
   );
   assert.throws(
     () => query(path, 'SELECT nowhere'),
-    failure('bad_input', /^no such column: nowhere; .*token \(model_id/),
+    failure('bad_input', /^SQLite refuses the query: no such column: nowhere; .*token \(model_id/),
   );
   assert.throws(() => query(path, 'SELEC 1'), failure('bad_input', /^near "SELEC": syntax error$/));
   assert.throws(
@@ -173,7 +176,7 @@ test('a blank file is said to have no tables', (t) => {
   writeFileSync(path, '');
   assert.throws(
     () => query(path, 'SELECT * FROM run'),
-    failure('bad_input', /^no such table: run; the file has no tables$/),
+    failure('bad_input', /^SQLite refuses the query: no such table: run; the file has no tables\.$/),
   );
 });
 

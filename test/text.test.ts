@@ -127,7 +127,7 @@ test('tokens without text of their own are passed over', () => {
 const badPositions: [typed: string, says: RegExp][] = [
   ['6', /Position 6 is outside the source prompt, whose 6 tokens are 0 to 5 \(-1 is the last\)/],
   ['-7', /Position -7 is outside/],
-  ['cat', /The text 'cat' does not occur in the source prompt 'to be or not to be'/],
+  ['cat', /The text 'cat' does not occur in the source prompt "to be or not to be"/],
   ['be', /'be' occurs 2 times in the source prompt: choose one by 'be#1' to 'be#2'/],
   ['be#3', /'be' occurs 2 times in the source prompt: there is no 'be#3'/],
   ['or#2', /'or' occurs 1 time in the source prompt: there is no 'or#2'/],
@@ -364,7 +364,7 @@ const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
     {
       samples: [{ ...experiment().samples[0]!, source: { prompt: text('a'), position: parsePosition('c') } }],
     },
-    /'c' does not occur in the source prompt 'a'/,
+    /'c' does not occur in the source prompt "a"/,
   ],
 ];
 

@@ -59,7 +59,7 @@ export function usageSentence(
   const [, option, given, choices] =
     /Argument: ([\w-]+), Given: "?(.*?)"?, Choices: (.*)/s.exec(message) ?? [];
   if (option !== undefined) {
-    return `--${option} is '${given}' where one of ${choices!.replaceAll('"', '').trim()} is needed.`;
+    return `${shortOf(`--${option}`)} is '${given}' where one of ${choices!.replaceAll('"', '').trim()} is needed.`;
   }
   const missing = /^Missing required arguments?: (.+)$/.exec(message)?.[1];
   if (missing !== undefined) {
@@ -98,6 +98,12 @@ export function unknownWords(
   return unknown === undefined
     ? undefined
     : `There is no option ${unknown}${meaning(unknown.replace(/^-+/, ''), options, '--')}: patchscopes ${command ?? ''} --help lists them.`;
+}
+
+/** The spelling people know best, if there is one. */
+function shortOf(option: string): string {
+  const all = Object.entries({ ...letters, ...llamaSpellings });
+  return all.find(([short, long]) => long === option && !short.startsWith('--'))?.[0] ?? option;
 }
 
 function meaning(word: string, known: readonly string[], prefix = ''): string {

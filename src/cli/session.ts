@@ -1,15 +1,18 @@
 /** What every command that runs a model does around its own work. */
 import fs from 'node:fs';
+import path from 'node:path';
 import {
   defaultThreads,
   type Engine,
   type EngineOptions,
+  makeFolder,
   type Observation,
   openEngine,
   openStore,
   PatchscopeError,
   type RunHeader,
   recordRun,
+  removeEmpty,
   resolveModel,
 } from '../index.js';
 import { cellProgress, downloadProgress } from './progress.js';
@@ -60,7 +63,7 @@ export async function withEngine<T>(
   try {
     const { record } = engine;
     note(
-      `model   ${args.model}: ${record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
+      `model   ${args.model}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
     );
     return await work(engine);
   } finally {
@@ -102,6 +105,7 @@ export async function* stored(
 ): AsyncGenerator<Observation[]> {
   const progress = cellProgress(header.cellsPlanned);
   const isNew = db !== false && !fs.existsSync(db);
+  const made = db === false ? [] : makeResultsFolder(db);
   const store = db === false ? undefined : openStore(db);
   let done = 0;
   try {
@@ -114,9 +118,19 @@ export async function* stored(
     progress.stop();
     store?.close();
     // work that was refused leaves nothing behind
-    if (isNew && done === 0)
+    if (isNew && done === 0) {
       for (const end of ['', '-wal', '-shm']) fs.rmSync(`${db}${end}`, { force: true });
+      removeEmpty(made);
+    }
     if (store && done > 0) note(`stored  ${done} cells in ${db}`);
+  }
+}
+
+function makeResultsFolder(db: string): string[] {
+  try {
+    return makeFolder(path.dirname(path.resolve(db)));
+  } catch {
+    return []; // the store says what is wrong with it
   }
 }
 

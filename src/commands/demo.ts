@@ -30,6 +30,7 @@ import {
   PatchscopeError,
   type Plan,
   planLens,
+  probeFile,
   query,
   renderPage,
   run,
@@ -242,11 +243,10 @@ function pageTable(part: Shown): PageTable {
   };
 }
 
-/** Opens the page before the work, which would be for nothing if it could not be written. */
+/** Looks at the page's place before the work, which would be for nothing if it could not be written. */
 function checkPage(file: string): void {
   try {
-    makeFolder(path.dirname(path.resolve(file)));
-    fs.closeSync(fs.openSync(file, 'a'));
+    probeFile(file);
   } catch (cause) {
     throw new PatchscopeError(
       'bad_input',
@@ -271,20 +271,31 @@ function writePage(file: string, shown: readonly Shown[], { record }: Engine): v
       ['made', new Date().toISOString()],
     ],
   });
+  makeFolder(path.dirname(path.resolve(file)));
   fs.writeFileSync(file, html);
 }
 
 /** Questions to the results file about the newest run of each method. */
 function questions(experiment: string): readonly (readonly [string, string])[] {
-  const newest = (name: string) => `(SELECT max(id) FROM run WHERE name = '${name}')`;
+  const methods = `run_name IN ('${experiment}', 'logit-lens')`;
   return [
     [
       "From which layer on does each method say the model's own next token?",
-      `WITH own AS (\n  SELECT sample, top_token FROM reading\n  WHERE run_id = ${newest('logit-lens')} AND source_layer = target_layer\n)\nSELECT sample, own.top_token, run_name, min(source_layer) AS first_layer\nFROM reading JOIN own USING (sample)\nWHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')}) \n  AND reading.top_token = own.top_token\nGROUP BY sample, run_name\nORDER BY sample, first_layer`,
+      `WITH own AS (
+  SELECT sample, top_token FROM latest_reading
+  WHERE run_name = 'logit-lens' AND source_layer = target_layer
+)
+SELECT sample, own.top_token, run_name, min(source_layer) AS first_layer
+FROM latest_reading AS r JOIN own USING (sample)
+WHERE ${methods} AND r.top_token = own.top_token
+GROUP BY sample, run_name ORDER BY sample, first_layer`,
     ],
     [
       'How sure are the readings, by method, in tens of layers?',
-      `SELECT run_name, source_layer / 10 * 10 AS from_layer,\n  count(*) AS readings, round(avg(top_probability), 3) AS mean_probability\nFROM reading\nWHERE run_id IN (${newest(experiment)}, ${newest('logit-lens')})\nGROUP BY run_name, from_layer\nORDER BY run_name, from_layer`,
+      `SELECT run_name, source_layer / 10 * 10 AS from_layer, count(*) AS readings,
+  round(avg(top_probability), 3) AS mean_probability
+FROM latest_reading WHERE ${methods}
+GROUP BY run_name, from_layer ORDER BY run_name, from_layer`,
     ],
   ];
 }

@@ -153,6 +153,10 @@ CREATE VIEW reading AS
     ON token_score.observation_id = observation.id AND token_score.step = 0 AND token_score.rank = 0
   LEFT JOIN token ON token.model_id = run.target_model_id AND token.token_id = token_score.token_id;
 
+CREATE VIEW latest_reading AS
+  -- reading, for the newest run of each name.
+  SELECT * FROM reading WHERE run_id IN (SELECT max(id) FROM run GROUP BY name);
+
 CREATE VIEW scored_token AS
   -- Every token that was scored, readable; blocks count from 0, layer -1 is embed.
   SELECT
