@@ -28,7 +28,9 @@ function main() {
   ]) {
     if (!runs(tool, ['--version'])) throw new InstallError(`${tool} is missing: install ${advice}.`);
   }
-  if (![process.env.CXX, 'c++', 'g++', 'clang++'].some((compiler) => compiler && runs(compiler, ['--version']))) {
+  if (
+    ![process.env.CXX, 'c++', 'g++', 'clang++'].some((compiler) => compiler && runs(compiler, ['--version']))
+  ) {
     throw new InstallError(
       'a C++ compiler is missing: install one (Debian: apt install g++; macOS: xcode-select --install).',
     );
@@ -102,7 +104,17 @@ function checkOutHeaders(bundle, release) {
   const work = fs.mkdtempSync(path.join(build, 'checkout-'));
   try {
     run('git', ['clone', '--quiet', '--no-checkout', bundle, work]);
-    run('git', ['-C', work, 'checkout', '--quiet', 'HEAD', '--', 'include', 'ggml/include', 'src/llama-ext.h']);
+    run('git', [
+      '-C',
+      work,
+      'checkout',
+      '--quiet',
+      'HEAD',
+      '--',
+      'include',
+      'ggml/include',
+      'src/llama-ext.h',
+    ]);
     fs.rmSync(path.join(work, '.git'), { recursive: true });
     fs.renameSync(work, headers);
   } finally {
@@ -140,7 +152,9 @@ function run(command, args) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' });
   if (status === 0) return;
   process.stderr.write(`${stdout ?? ''}${stderr ?? ''}`);
-  throw new InstallError(`${path.basename(command)} ${args[0]} failed${error ? `: ${error.message}` : ' (see above)'}.`);
+  throw new InstallError(
+    `${path.basename(command)} ${args[0]} failed${error ? `: ${error.message}` : ' (see above)'}.`,
+  );
 }
 
 function readJson(file) {

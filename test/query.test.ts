@@ -147,7 +147,10 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT nowhere'),
     failure('bad_input', /^SQLite refuses the query: no such column: nowhere; .*token \(model_id/),
   );
-  assert.throws(() => query(path, 'SELEC 1'), failure('bad_input', /^near "SELEC": syntax error$/));
+  assert.throws(
+    () => query(path, 'SELEC 1'),
+    failure('bad_input', /^SQLite refuses the query: near "SELEC": syntax error\.$/),
+  );
   assert.throws(
     () => query(path, 'SELECT abs(-9223372036854775808)'),
     failure('bad_input', /integer overflow/),
