@@ -64,14 +64,13 @@ Napi::Value check(const Napi::CallbackInfo & info) {
     for (uint32_t i = 0; i < list.Length(); ++i) {
         paths.push_back(list.Get(i).As<Napi::String>());
     }
-    return PromiseWorker<GgufSummary>::start(
-        info.Env(), [paths] { return check_gguf(paths); },
-        [](Napi::Env env, GgufSummary & summary) -> Napi::Value {
-            Napi::Object out = Napi::Object::New(env);
-            out.Set("architecture", summary.architecture);
-            out.Set("layerCount", (double)summary.n_layer);
-            return out;
-        });
+    return PromiseWorker<Nothing>::start(
+        info.Env(),
+        [paths] {
+            check_gguf(paths);
+            return Nothing{};
+        },
+        settle_nothing);
 }
 
 Napi::Value convert(const Napi::CallbackInfo & info) {

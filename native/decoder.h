@@ -60,7 +60,6 @@ public:
     Decoder(const Decoder &) = delete;
     Decoder & operator=(const Decoder &) = delete;
 
-    const DecoderOptions & options() const { return options_; }
     size_t n_embd() const { return (size_t)n_embd_; }
     const SiteTable & sites() const { return *sites_; }
     // Bytes of the K/V cache (or recurrent state) of this context.
@@ -82,7 +81,6 @@ public:
 
     // From any thread: a decode under way ends early and throws Error("closed"), as does each later call.
     void abort() { aborted_ = true; }
-    bool aborted() const { return aborted_; }
 
 private:
     void check(const Step & step) const;

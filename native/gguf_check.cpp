@@ -191,7 +191,7 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
 
 } // namespace
 
-GgufSummary check_gguf(const std::vector<std::string> & paths) {
+void check_gguf(const std::vector<std::string> & paths) {
     const File first(paths.at(0));
     const auto architecture = first.text("general.architecture");
     if (!architecture || architecture->empty()) {
@@ -205,10 +205,10 @@ GgufSummary check_gguf(const std::vector<std::string> & paths) {
         }
         return *value;
     };
-    GgufSummary summary{*architecture, need("block_count")};
+    const int64_t n_layer = need("block_count");
     const int64_t n_embd = need("embedding_length");
     need("context_length");
-    check_shape(first, *architecture, summary.n_layer, n_embd);
+    check_shape(first, *architecture, n_layer, n_embd);
     if (first.integer(*architecture + ".attention.causal").value_or(1) == 0 ||
         first.integer(*architecture + ".pooling_type").value_or(0) > 0) {
         first.refuse("is an embedding model (" + *architecture +
@@ -235,7 +235,6 @@ GgufSummary check_gguf(const std::vector<std::string> & paths) {
     if (!has_blocks || !has_embedding) {
         first.refuse("holds a vocabulary but no weights; take the whole model");
     }
-    return summary;
 }
 
 } // namespace ps

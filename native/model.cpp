@@ -31,7 +31,6 @@ void Model::define(Napi::Env env) {
         Napi::Persistent(DefineClass(env, "Model",
                                      {
                                          InstanceMethod<&Model::describe>("describe"),
-                                         InstanceMethod<&Model::metadata>("metadata"),
                                          InstanceMethod<&Model::tokenize>("tokenize"),
                                          InstanceMethod<&Model::token_bytes>("tokenBytes"),
                                          InstanceMethod<&Model::is_end_of_text>("isEndOfText"),
@@ -77,7 +76,6 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("vocabularySize", llama_vocab_n_tokens(handle.vocab()));
     out.Set("trainedContext", llama_model_n_ctx_train(model));
     out.Set("hasPositionTable", llama_model_rope_type(model) == LLAMA_ROPE_TYPE_NONE);
-    out.Set("tensorBytes", (double)llama_model_size(model));
     out.Set("addsBos", llama_vocab_get_add_bos(handle.vocab()));
     out.Set("bosToken", llama_vocab_bos(handle.vocab()));
     out.Set("eosToken", llama_vocab_eos(handle.vocab()));
@@ -88,10 +86,6 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     const char * chat_template = llama_model_chat_template(model, nullptr);
     out.Set("chatTemplate", chat_template == nullptr ? env.Null() : Napi::String::New(env, chat_template));
     return out;
-}
-
-Napi::Value Model::metadata(const Napi::CallbackInfo & info) {
-    return Napi::String::New(info.Env(), open(info.Env()).metadata(info[0].As<Napi::String>()));
 }
 
 Napi::Value Model::tokenize(const Napi::CallbackInfo & info) {

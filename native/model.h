@@ -17,7 +17,6 @@ public:
 
 private:
     Napi::Value describe(const Napi::CallbackInfo & info);
-    Napi::Value metadata(const Napi::CallbackInfo & info);
     Napi::Value tokenize(const Napi::CallbackInfo & info);
     Napi::Value token_bytes(const Napi::CallbackInfo & info);
     Napi::Value is_end_of_text(const Napi::CallbackInfo & info);

@@ -17,17 +17,10 @@ interface ExperimentFile extends Omit<Experiment, 'samples' | 'mapping'> {
   readonly target: PromptAt;
 }
 
-export const builtInNames = [
-  'token-identity',
-  'entity-description',
-  'world-token-identity',
-  'known-answers',
-] as const;
+export type BuiltInName = 'token-identity' | 'entity-description' | 'world-token-identity' | 'known-answers';
 
 /** Reads a built-in experiment, and the question it asks. */
-export function builtInExperiment(
-  name: (typeof builtInNames)[number],
-): Experiment & { readonly about: string } {
+export function builtInExperiment(name: BuiltInName): Experiment & { readonly about: string } {
   const file = new URL(`../src/experiments/${name}.json`, import.meta.url);
   const { sources, target, ...rest } = JSON.parse(fs.readFileSync(file, 'utf8')) as ExperimentFile;
   return {

@@ -17,7 +17,7 @@ export type {
   TokenReading,
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
-export { builtInExperiment, builtInNames } from './experiments.js';
+export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile, removeEmpty } from './folders.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';

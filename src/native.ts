@@ -27,7 +27,6 @@ export interface NativeModelInfo {
   readonly trainedContext: number;
   /** Positions beyond the trained context do not exist. */
   readonly hasPositionTable: boolean;
-  readonly tensorBytes: number;
   readonly addsBos: boolean;
   readonly bosToken: number;
   readonly eosToken: number;
@@ -116,7 +115,6 @@ export interface NativeContext {
 
 export interface NativeModel {
   describe(): NativeModelInfo;
-  metadata(key: string): string;
   tokenize(text: string, bos: boolean, special: boolean): Int32Array;
   tokenBytes(tokenId: number): Uint8Array;
   isEndOfText(tokenId: number): boolean;
@@ -127,7 +125,7 @@ export interface NativeModel {
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   devices(): NativeDevice[];
-  check(paths: readonly string[]): Promise<{ readonly architecture: string; readonly layerCount: number }>;
+  check(paths: readonly string[]): Promise<void>;
   load(path: string, gpuLayers: number): Promise<NativeModel>;
   convert(from: string, to: string, threads: number): Promise<void>;
 }

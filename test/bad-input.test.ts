@@ -254,7 +254,7 @@ const calls: [what: string, call: (engine: Engine) => unknown, says: RegExp, cod
       const prompt = { kind: 'text', text: 'the cat' } as const;
       return resolvePrompt(prompt, parsePosition('dog'), tokenizer, 'source');
     },
-    /'dog' does not occur in the source prompt 'the cat'|'dog' does not occur in the source prompt ' the cat'/,
+    /'dog' does not occur in the source prompt " ?the cat"/,
   ],
   ['a layer selector beyond the model', () => parseLayers('0..9', 4), /Layer 9 .* 4 layers are 0 to 3/],
 ];

@@ -16,6 +16,7 @@ import {
 } from '../cli/session.js';
 import { dbOf } from '../cli/values.js';
 import {
+  type BuiltInName,
   builtInExperiment,
   defaultModel,
   type Engine,
@@ -120,7 +121,7 @@ async function fallbackFor(
   }
 }
 
-function planPart(name: Parameters<typeof builtInExperiment>[0], engine: Engine, besideLens: boolean): Part {
+function planPart(name: BuiltInName, engine: Engine, besideLens: boolean): Part {
   const experiment = builtInExperiment(name);
   const { samples, sourceLayers: layers, reading, seed } = experiment;
   const prompts = samples.map((sample) => ({ name: sample.name, prompt: sample.source.prompt }));
