@@ -32,7 +32,8 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.n_batch = options_.n_batch;
     params.n_ubatch = options_.n_batch;
     params.n_seq_max = options_.n_sequences;
-    params.n_outputs_max = options_.n_outputs;
+    // llama.cpp reserves an output for each sequence, and ends the process where there are fewer
+    params.n_outputs_max = std::max(options_.n_outputs, options_.n_sequences);
     params.n_threads = options_.n_threads;
     params.n_threads_batch = options_.n_threads;
     params.flash_attn_type =

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import yargs from 'yargs';
 import { bindValues, usageSentence } from './cli/arguments.js';
-import { EXIT, note } from './cli/session.js';
+import { BrokenRunError, EXIT, note } from './cli/session.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
 import { addLens } from './commands/lens.js';
@@ -46,6 +46,9 @@ function report(error: unknown): void {
   if (error instanceof PatchscopeError || error instanceof UsageError) {
     note(`patchscopes: ${error.message}`);
     process.exitCode = EXIT.badInput;
+  } else if (error instanceof BrokenRunError) {
+    note(`patchscopes: ${error.message}`);
+    process.exitCode = EXIT.someFailed;
   } else if ((error as Error).name === 'AbortError') {
     process.exitCode = EXIT.interrupted;
   } else {

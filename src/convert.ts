@@ -35,6 +35,8 @@ export async function convertModel(
   const { addon } = openDevices('off');
   const part = `${output}.${process.pid}.part`;
   checkWritable(part, output);
+  const removePart = () => fs.rmSync(part, { force: true });
+  process.once('exit', removePart);
   try {
     await addon.check(file.parts);
     await addon.convert(file.path, part, options.threads ?? defaultThreads());
@@ -42,7 +44,8 @@ export async function convertModel(
   } catch (error) {
     throw asPatchscopeError(error);
   } finally {
-    fs.rmSync(part, { force: true });
+    process.off('exit', removePart);
+    removePart();
   }
 }
 

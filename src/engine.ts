@@ -14,8 +14,11 @@ export interface Tokenizer {
   isEndOfText(tokenId: number): boolean;
   /** The beginning-of-sequence token, where `tokenize` puts one first. */
   readonly bosToken: number | undefined;
-  /** The prompt of one user turn in the model's own chat template. Throws where the model has none. */
-  chat(userText: string): string;
+  /**
+   * The prompt of one user turn in the model's own chat template, with the beginning-of-sequence token
+   * where the template writes one and `bos` is true. Throws where the model has no template.
+   */
+  chat(userText: string, options: { readonly bos: boolean }): string;
 }
 
 /** What an engine says of its model and of itself, kept with each run. */

@@ -37,7 +37,7 @@ export function probeFile(file: string): void {
 }
 
 /** Removes those folders that hold nothing, in their order. */
-export function removeEmpty(folders: readonly string[]): void {
+function removeEmpty(folders: readonly string[]): void {
   for (const folder of folders) {
     if (fs.readdirSync(folder).length === 0) fs.rmdirSync(folder);
   }

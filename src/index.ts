@@ -18,7 +18,7 @@ export type {
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
-export { makeFolder, probeFile, removeEmpty } from './folders.js';
+export { makeFolder, probeFile } from './folders.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
@@ -35,5 +35,5 @@ export { type Page, type PageCell, type PageTable, renderPage } from './report/p
 export { run } from './run.js';
 export { formatCsv, formatJsonLines, formatTable } from './store/format.js';
 export { type QueryOptions, type QueryResult, query } from './store/query.js';
-export { openStore, type Store } from './store/store.js';
+export { checkStore, openStore, type Store } from './store/store.js';
 export { defaultThreads } from './threads.js';

@@ -43,15 +43,29 @@ export function planLens(experiment: LensExperiment, { tokenizer, record }: Engi
   return { experiment, samples, layers, tokenIndexes, cellCount: layers.length * tokenIndexes.flat().length };
 }
 
+/** Bytes of states in memory at once, where one layer does not need more. */
+const CHUNK_BYTES = 64 * 2 ** 20;
+
+/** Some layers of one prompt at a time. */
+function* chunksOf({ samples, layers, tokenIndexes }: LensPlan, width: number): Generator<[number, Layer[]]> {
+  for (const sample of samples.keys()) {
+    const layerBytes = tokenIndexes[sample]!.length * width * 4;
+    const size = Math.max(1, Math.floor(CHUNK_BYTES / layerBytes));
+    for (let begin = 0; begin < layers.length; begin += size)
+      yield [sample, layers.slice(begin, begin + size)];
+  }
+}
+
 /** Yields the observations of one prompt after the other: layer by layer, positions in order. */
 export async function* runLens(
   plan: LensPlan,
   engine: Engine,
   options: RunOptions = {},
 ): AsyncGenerator<Observation[]> {
-  for (const [sample, { prompt }] of plan.samples.entries()) {
+  for (const [sample, layers] of chunksOf(plan, engine.record.embeddingSize)) {
     if (options.signal?.aborted) return;
-    const places = plan.layers.flatMap((layer) =>
+    const { prompt } = plan.samples[sample]!;
+    const places = layers.flatMap((layer) =>
       plan.tokenIndexes[sample]!.map((tokenIndex) => ({ layer, tokenIndex })),
     );
     const [states] = await captureLayers(engine, [{ tokenIds: prompt.tokenIds, places }]);

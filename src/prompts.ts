@@ -73,7 +73,7 @@ function tokenIdsOf(prompt: Prompt, tokenizer: Tokenizer, which: string): readon
       `The ${which} prompt holds special tokens, which can't be kept as plain text inside a chat template: leave them out, or mean them with --special.`,
     );
   }
-  const turn = tokenizer.chat(text);
+  const turn = tokenizer.chat(text, { bos });
   const withoutBos = tokenizer.tokenize(turn, { bos: false, special: true });
   return bos && withoutBos[0] !== tokenizer.bosToken
     ? tokenizer.tokenize(turn, { bos: true, special: true })

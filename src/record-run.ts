@@ -41,22 +41,24 @@ export function lensRunHeader({ experiment, samples, cellCount }: LensPlan, comm
 }
 
 /**
- * Passes the observations on after each chunk of them is stored. The run is begun with its first chunk, so
- * that a run that can't begin leaves nothing behind. Where it ends before all planned cells, it is marked
+ * Passes the observations on after each chunk of them is stored. The store is opened and the run begun with
+ * the first chunk, so that a run that can't begin leaves nothing behind; the store is closed at the end. Where it ends before all planned cells, it is marked
  * `interrupted`; where it throws, `failed`.
  */
 export async function* recordRun(
   observations: AsyncIterable<Observation[]>,
   header: RunHeader,
   engine: Engine,
-  store: Store,
+  openResults: () => Store,
 ): AsyncGenerator<Observation[]> {
   const startedAt = new Date();
+  let store: Store | undefined;
   let runId: number | undefined;
   let stored = 0;
   let thrown = false;
   try {
     for await (const chunk of observations) {
+      store ??= openResults();
       runId ??= beginRun(header, startedAt, engine, store);
       store.addObservations(runId, chunk);
       stored += chunk.length;
@@ -66,9 +68,10 @@ export async function* recordRun(
     thrown = true;
     throw error;
   } finally {
-    if (runId !== undefined) {
+    if (store !== undefined && runId !== undefined) {
       store.finishRun(runId, thrown ? 'failed' : stored < header.cellsPlanned ? 'interrupted' : 'done');
     }
+    store?.close();
   }
 }
 

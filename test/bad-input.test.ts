@@ -247,7 +247,7 @@ const calls: [what: string, call: (engine: Engine) => unknown, says: RegExp, cod
     'not_finite',
   ],
   ['a token that does not exist', (e) => e.tokenizer.tokenBytes(317), /Token id 317 is outside/],
-  ['a chat without a template', (e) => e.tokenizer.chat('hello'), /no chat template/],
+  ['a chat without a template', (e) => e.tokenizer.chat('hello', { bos: true }), /no chat template/],
   [
     'text that is not in the prompt',
     ({ tokenizer }) => {

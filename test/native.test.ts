@@ -136,3 +136,21 @@ test('a context does one thing at a time and says so', async () => {
     context.clear();
   });
 });
+
+test('a context may have more sequences than outputs', async () => {
+  const model = await loadAddon('cpu').load(world, 0);
+  const context = await model.createContext({
+    cells: 256,
+    batchTokens: 32,
+    sequences: 16,
+    outputs: 1,
+    threads: 1,
+    flashAttention: true,
+    typeK: 'f16',
+    typeV: 'f16',
+  });
+  const { readings } = await context.decode(step());
+  assert.equal(readings.finite[0], 1);
+  context.close();
+  model.close();
+});

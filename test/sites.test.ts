@@ -106,3 +106,15 @@ test('mamba: it has the sites of a plain residual stream, and a prefix is kept a
   for (const [i, logits] of together.entries()) assertSameBits(logits, again[i]!, `row ${i} again`);
   assert.equal(sameBits(together[0]!, together[1]!), false);
 });
+
+test('mamba: one-token prompts and both ways of the lens work, though sequences outnumber outputs', async (t) => {
+  const engine = await open(tinyPath('mamba'));
+  t.after(() => engine.close());
+  const state = await captured(engine, [6, 91, 73], [1]);
+  const [logits] = await nextLogits(engine, [{ tokenIds: [5], edits: [edit(1, 0, state(1, 2))] }]);
+  assert.ok(logits!.every(Number.isFinite), 'a one-token prompt gives numbers');
+  const [fast] = await engine.lens(state(1, 2), { topK: 1, way: 'fast' });
+  const [slow] = await engine.lens(state(1, 2), { topK: 1, way: 'slow' });
+  const [usual] = await engine.lens(state(1, 2), { topK: 1 });
+  for (const result of [fast, slow, usual]) assert.equal(result!.status, 'ok');
+});

@@ -134,7 +134,7 @@ export function engineArguments<T>(yargs: Argv<T>) {
     .option('flash-attn', {
       choices: ['auto', 'on', 'off'] as const,
       default: 'auto' as const,
-      describe: '-fa',
+      describe: '-fa: auto is on',
     })
     .option('cache-type-k', { type: 'string', default: 'f16', describe: '-ctk: type of the K cache' })
     .option('cache-type-v', { type: 'string', default: 'f16', describe: '-ctv: type of the V cache' })

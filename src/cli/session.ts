@@ -1,18 +1,16 @@
 /** What every command that runs a model does around its own work. */
 import fs from 'node:fs';
-import path from 'node:path';
 import {
+  checkStore,
   defaultThreads,
   type Engine,
   type EngineOptions,
-  makeFolder,
   type Observation,
   openEngine,
   openStore,
   PatchscopeError,
   type RunHeader,
   recordRun,
-  removeEmpty,
   resolveModel,
 } from '../index.js';
 import { cellProgress, downloadProgress } from './progress.js';
@@ -71,7 +69,7 @@ export async function withEngine<T>(
   }
 }
 
-export async function fetchModel(spec: string, signal: AbortSignal) {
+export async function fetchModel(spec: string, signal?: AbortSignal) {
   const progress = downloadProgress();
   try {
     return await resolveModel(spec, { signal, onNote: note, onProgress: progress.update });
@@ -103,36 +101,26 @@ export async function* stored(
   engine: Engine,
   db: string | false,
 ): AsyncGenerator<Observation[]> {
+  if (db !== false) checkStore(db);
   const progress = cellProgress(header.cellsPlanned);
-  const isNew = db !== false && !fs.existsSync(db);
-  const made = db === false ? [] : makeResultsFolder(db);
-  const store = db === false ? undefined : openStore(db);
+  const kept = db === false ? observations : recordRun(observations, header, engine, () => openStore(db));
   let done = 0;
   try {
-    for await (const chunk of store ? recordRun(observations, header, engine, store) : observations) {
+    for await (const chunk of kept) {
       done += chunk.length;
       progress.update(done);
       yield chunk;
     }
+  } catch (error) {
+    throw done > 0 ? new BrokenRunError((error as Error).message, { cause: error }) : error;
   } finally {
     progress.stop();
-    store?.close();
-    // work that was refused leaves nothing behind
-    if (isNew && done === 0) {
-      for (const end of ['', '-wal', '-shm']) fs.rmSync(`${db}${end}`, { force: true });
-      removeEmpty(made);
-    }
-    if (store && done > 0) note(`stored  ${done} cells in ${db}`);
+    if (db !== false && done > 0) note(`stored  ${done} cells in ${db}`);
   }
 }
 
-function makeResultsFolder(db: string): string[] {
-  try {
-    return makeFolder(path.dirname(path.resolve(db)));
-  } catch {
-    return []; // the store says what is wrong with it
-  }
-}
+/** A run that failed after some of its cells were stored. */
+export class BrokenRunError extends Error {}
 
 /** As it was typed, fit to be typed again. */
 export function commandLine(): string {

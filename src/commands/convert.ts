@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { EXIT, fetchModel, interruptSignal, print } from '../cli/session.js';
+import { EXIT, fetchModel, print } from '../cli/session.js';
 import { wholeNumber } from '../cli/values.js';
 import { conversionTypes, convertModel } from '../index.js';
 
@@ -18,8 +18,9 @@ export const addConvert = (yargs: Argv) =>
           'weights in full precision',
         ),
     async ({ model, to, output, threads: typed }) => {
+      process.once('SIGINT', () => process.exit(EXIT.interrupted));
       const threads = wholeNumber(typed, '-t', 1);
-      await convertModel(await fetchModel(model, interruptSignal()), output, {
+      await convertModel(await fetchModel(model), output, {
         to,
         ...(threads !== undefined && { threads }),
       });

@@ -21,6 +21,7 @@ export async function captureStates(
     states: [],
   }));
   const open = packs(requests, limits).reverse();
+  const retried = new Set<number>();
   for (let pack = open.pop(); pack !== undefined; pack = open.pop()) {
     const broken: Prompt[] = [];
     try {
@@ -38,10 +39,14 @@ export async function captureStates(
     }
     if (broken.length === 0) continue;
     pool.discard();
+    const { index } = pack[0]!;
     if (pack.length > 1) {
       open.push(...halves(broken)); // NaN spreads to the prompts beside it: whose it is shows when each is alone
+    } else if (!retried.has(index)) {
+      retried.add(index); // and in a context in which nothing was before
+      open.push(pack);
     } else {
-      results[pack[0]!.index] = {
+      results[index] = {
         status: 'failed',
         code: 'not_finite',
         error: 'A captured state holds NaN or infinity.',

@@ -27,7 +27,10 @@ export class LensReader {
   async read(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
     if (reading.way === 'fast') return this.#fast(states, reading);
     if (reading.way === 'slow') return this.#slow(states, reading);
-    this.#fastIsRight ??= this.#compare();
+    this.#fastIsRight ??= this.#compare().catch((error: unknown) => {
+      this.#fastIsRight = undefined;
+      throw error;
+    });
     return (await this.#fastIsRight) ? this.#fast(states, reading) : this.#slow(states, reading);
   }
 

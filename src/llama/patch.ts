@@ -39,6 +39,7 @@ export class Patcher {
       const size = this.#rowsPerBatch(group, reading);
       const open = chunks(group.rows, size).reverse();
       let context: NativeContext | undefined;
+      const retried = new Set<number>();
       for (let part = open.pop(); part !== undefined; part = open.pop()) {
         const broken: Group['rows'] = [];
         try {
@@ -59,10 +60,14 @@ export class Patcher {
         if (broken.length === 0) continue;
         this.#pool.discard();
         context = undefined;
+        const { index } = part[0]!;
         if (part.length > 1) {
           open.push(...halves(broken)); // NaN spreads to the rows beside it: whose it is shows when each is alone
+        } else if (!retried.has(index)) {
+          retried.add(index); // and in a context in which nothing was before
+          open.push(part);
         } else {
-          results[part[0]!.index] = {
+          results[index] = {
             status: 'failed',
             code: 'not_finite',
             error: 'The logits after the patch hold NaN or infinity.',
@@ -83,6 +88,8 @@ export class Patcher {
         this.#limits.batchRows,
         Math.floor(this.#limits.batchTokens / rest),
         Math.floor((this.#limits.cells - group.prefixLength) / cellsPerRow),
+        // a recurrent state takes in a sequence whole: its tokens may not be cut apart by what is read
+        this.#limits.prefixOwnsSequence ? Math.floor(this.#limits.outputs / rest) : this.#limits.batchRows,
       ),
     );
   }

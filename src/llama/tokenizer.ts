@@ -31,7 +31,7 @@ export class LlamaTokenizer implements Tokenizer {
     return this.#info.addsBos && this.#info.bosToken >= 0 ? this.#info.bosToken : undefined;
   }
 
-  chat(userText: string): string {
+  chat(userText: string, { bos }: { readonly bos: boolean }): string {
     const { chatTemplate, bosToken, eosToken } = this.#info;
     if (chatTemplate === null) {
       throw new PatchscopeError('bad_input', 'This model has no chat template: leave --chat out.');
@@ -42,7 +42,7 @@ export class LlamaTokenizer implements Tokenizer {
       return new Template(chatTemplate).render({
         messages: [{ role: 'user', content: userText }],
         add_generation_prompt: true,
-        bos_token: written(bosToken),
+        bos_token: bos ? written(bosToken) : '',
         eos_token: written(eosToken),
       });
     } catch (cause) {

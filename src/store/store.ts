@@ -2,11 +2,11 @@
  * Results in one SQLite file, which needs nothing but `sqlite3` to be read.
  * The store knows no llama and no prompts' meaning.
  */
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import Sqlite, { type Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
-import { makeFolder } from '../folders.js';
+import { makeFolder, probeFile } from '../folders.js';
 import type { Observation } from '../observation.js';
 import type { Layer } from '../patchscope.js';
 import { storeError } from './failure.js';
@@ -41,6 +41,23 @@ export function openStore(path: string, { lockWaitMs = 5000 }: StoreOptions = {}
     throw new PatchscopeError('bad_input', 'The path of the results file is empty; name a file');
   try {
     return new SqliteStore(openDatabase(resolve(path), path, lockWaitMs), path);
+  } catch (error) {
+    throw storeError(error, path);
+  }
+}
+
+/**
+ * Says what would keep `openStore` from working, and leaves nothing behind.
+ *
+ * @throws PatchscopeError `store`.
+ */
+export function checkStore(path: string): void {
+  if (existsSync(path)) {
+    openStore(path).close();
+    return;
+  }
+  try {
+    probeFile(path);
   } catch (error) {
     throw storeError(error, path);
   }
