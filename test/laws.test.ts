@@ -774,6 +774,12 @@ for (const flashAttention of [true, false]) {
       const difference = largestDifference(result.states[0]!, expected.states[0]!);
       assert.ok(difference < 1e-3, `prompt ${i}: ${difference}`);
     }
+    // its embedding is finite, so nothing is seen to fail, but what it left in the cache is not
+    const embed = [{ site: 'embed' as const, layer: 'embed' as const, tokenIndex: 2 }];
+    const [unseen] = await engine.capture([{ tokenIds: [1, dead, 8], points: embed }]);
+    assert.equal(unseen!.status, 'ok');
+    const [next] = await engine.patch([{ tokenIds: [1, 7, 8], edits: [] }], { topK: 1, maxTokens: 1 });
+    assert.equal(next!.status, 'ok', 'a good row after it');
   });
 }
 
