@@ -3,12 +3,13 @@
  * say next if a state were the last block's output.
  */
 import type { Engine } from './engine.js';
+import { concatenate } from './floats.js';
 import { parseLayers } from './layers.js';
 import type { Observation } from './observation.js';
 import type { Layer, Prompt } from './patchscope.js';
 import { checkLength } from './plan.js';
 import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import { captureLayers, type RunOptions, withText } from './run.js';
+import { captureLayers, failedReading, type RunOptions, withText } from './run.js';
 
 export interface LensExperiment {
   readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];
@@ -93,16 +94,7 @@ export async function* runLens(
         targetTokenId: tokenId,
         targetToken: token,
       };
-      if (result.status === 'failed') {
-        return {
-          ...place,
-          status: 'failed',
-          error: `${result.code}: ${result.error}`,
-          text: null,
-          tokenIds: [],
-          steps: [],
-        };
-      }
+      if (result.status === 'failed') return { ...place, ...failedReading(result) };
       const reading = result as Extract<typeof result, { readonly top: unknown }>;
       const top = reading.top[0];
       return {
@@ -115,13 +107,4 @@ export async function* runLens(
       };
     });
   }
-}
-
-function concatenate(states: readonly Float32Array[]): Float32Array {
-  const width = states[0]!.length;
-  const all = new Float32Array(states.length * width);
-  states.forEach((state, i) => {
-    all.set(state, i * width);
-  });
-  return all;
 }

@@ -41,7 +41,7 @@ async function patchTargets(
     const sample = plan.samples[cell.sample]!;
     const state = sources.get(sourceKey(sample))!.get(cell.sourceLayer)!;
     if (!(state instanceof Float32Array)) {
-      observations[i] = failed(cell, sample, state);
+      observations[i] = { ...identify(cell, sample), ...failedReading(state) };
       return;
     }
     const { tokenIds, tokenIndex } = sample.target;
@@ -57,7 +57,7 @@ async function patchTargets(
     const sample = plan.samples[cell.sample]!;
     observations[rowCells[k]!] =
       result.status === 'failed'
-        ? failed(cell, sample, result)
+        ? { ...identify(cell, sample), ...failedReading(result) }
         : {
             ...identify(cell, sample),
             status: 'ok',
@@ -158,15 +158,9 @@ export function withText({ top }: TokenReading, { tokenizer }: Engine): Observat
   return top.map(({ tokenId, logprob }) => ({ tokenId, token: tokenText(tokenId, tokenizer), logprob }));
 }
 
-function failed(cell: Cell, sample: PlannedSample, { code, error }: Failure): Observation {
-  return {
-    ...identify(cell, sample),
-    status: 'failed',
-    error: `${code}: ${error}`,
-    text: null,
-    tokenIds: [],
-    steps: [],
-  };
+/** What a cell without a reading holds. */
+export function failedReading({ code, error }: Failure) {
+  return { status: 'failed', error: `${code}: ${error}`, text: null, tokenIds: [], steps: [] } as const;
 }
 
 function identify(cell: Cell, { source, target }: PlannedSample) {

@@ -119,6 +119,29 @@ export async function* stored(
   }
 }
 
+export interface CellOutput {
+  readonly json: boolean;
+  readonly toJson: (cell: Observation) => string;
+  readonly toTable: (cells: readonly Observation[]) => string;
+  /** Cells planned; fewer mean that the run was interrupted. */
+  readonly planned: number;
+}
+
+/** Prints cells as they come (JSON) or as a table at the end. @returns the exit code. */
+export async function printCells(
+  chunks: AsyncIterable<Observation[]>,
+  { json, toJson, toTable, planned }: CellOutput,
+): Promise<number> {
+  const cells: Observation[] = [];
+  for await (const chunk of chunks) {
+    if (json) for (const cell of chunk) print(toJson(cell));
+    cells.push(...chunk);
+  }
+  if (!json) print(toTable(cells));
+  if (cells.length < planned) return EXIT.interrupted;
+  return cells.some(({ status }) => status === 'failed') ? EXIT.someFailed : EXIT.ok;
+}
+
 /** A run that failed after some of its cells were stored. */
 export class BrokenRunError extends Error {}
 

@@ -1,9 +1,9 @@
 import type { Argv } from 'yargs';
 import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
 import { lensJson, lensTable } from '../cli/cells.js';
-import { commandLine, EXIT, interruptSignal, print, stored, withEngine } from '../cli/session.js';
+import { commandLine, interruptSignal, printCells, stored, withEngine } from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { lensRunHeader, type Observation, planLens, runLens } from '../index.js';
+import { lensRunHeader, planLens, runLens } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -33,14 +33,13 @@ export const addLens = (yargs: Argv) =>
         const name = args.prompt ?? args.promptIds ?? '';
         const plan = planLens({ prompts: [{ name, prompt }], layers: args.layer, topK, seed }, engine);
         const header = lensRunHeader(plan, commandLine());
-        const cells: Observation[] = [];
-        for await (const chunk of stored(runLens(plan, engine, { signal }), header, engine, dbOf(args))) {
-          if (args.json) for (const cell of chunk) print(lensJson(cell));
-          cells.push(...chunk);
-        }
-        if (!args.json) print(lensTable(cells));
-        if (cells.length < plan.cellCount) return EXIT.interrupted;
-        return cells.some(({ status }) => status === 'failed') ? EXIT.someFailed : EXIT.ok;
+        const cells = stored(runLens(plan, engine, { signal }), header, engine, dbOf(args));
+        return printCells(cells, {
+          json: args.json,
+          toJson: lensJson,
+          toTable: lensTable,
+          planned: plan.cellCount,
+        });
       });
     },
   );

@@ -4,14 +4,13 @@ import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
 import {
   checkSameModel,
   commandLine,
-  EXIT,
   interruptSignal,
-  print,
+  printCells,
   stored,
   withEngine,
 } from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, makePlan, type Observation, parsePosition, run, runHeader } from '../index.js';
+import { type Experiment, makePlan, parsePosition, run, runHeader } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -80,19 +79,18 @@ export const addPatch = (yargs: Argv) =>
       process.exitCode = await withEngine(args, signal, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
-        const cells: Observation[] = [];
-        for await (const chunk of stored(
+        const cells = stored(
           run(plan, engine, { signal }),
           runHeader(plan, commandLine()),
           engine,
           dbOf(args),
-        )) {
-          if (args.json) for (const cell of chunk) print(patchJson(cell));
-          cells.push(...chunk);
-        }
-        if (!args.json) print(patchTable(cells));
-        if (cells.length < plan.cells.length) return EXIT.interrupted;
-        return cells.some(({ status }) => status === 'failed') ? EXIT.someFailed : EXIT.ok;
+        );
+        return printCells(cells, {
+          json: args.json,
+          toJson: patchJson,
+          toTable: patchTable,
+          planned: plan.cells.length,
+        });
       });
     },
   );

@@ -1,4 +1,5 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
+import { concatenate } from '../floats.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
 import type { Layer, Site } from '../patchscope.js';
 
@@ -99,7 +100,7 @@ export class Batch {
         captures: captures.map((group) => siteRows(group, begin)),
         edits: edits.map((group) => ({
           ...siteRows(group, begin),
-          vectors: concatenate(group),
+          vectors: concatenate(group.map(({ vector }) => vector)),
         })),
         readings: {
           ...readings,
@@ -162,15 +163,6 @@ function siteRows(group: readonly Capture[], begin: number) {
   };
 }
 
-function concatenate(group: readonly BatchEdit[]): Float32Array {
-  const width = group[0]!.vector.length;
-  const all = new Float32Array(group.length * width);
-  group.forEach(({ vector }, i) => {
-    all.set(vector, i * width);
-  });
-  return all;
-}
-
 /** The flat lists of the addon, cut into one reading for each row. */
 export function splitReadings(
   results: NativeReadingResults,
@@ -198,9 +190,4 @@ export function splitReadings(
       }),
     };
   });
-}
-
-export function halves<T>(list: readonly T[]): T[][] {
-  const middle = list.length >> 1;
-  return [list.slice(0, middle), list.slice(middle)].filter((half) => half.length > 0);
 }

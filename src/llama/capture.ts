@@ -1,7 +1,8 @@
 /** Many prompts in one decode, any layers and positions of each in one pass. */
 import type { CaptureRequest, CaptureResult } from '../engine.js';
-import { Batch, type BatchResults, halves } from './batch.js';
+import { Batch, type BatchResults } from './batch.js';
 import type { ContextPool } from './context-pool.js';
+import { isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
 
 /** A prompt up to its last captured token: what comes after can't be seen from there. */
@@ -20,39 +21,30 @@ export async function captureStates(
     status: 'ok',
     states: [],
   }));
-  const open = packs(requests, limits).reverse();
-  const retried = new Set<number>();
-  for (let pack = open.pop(); pack !== undefined; pack = open.pop()) {
-    const broken: Prompt[] = [];
+  const attempt = async (pack: readonly Prompt[]): Promise<Prompt[]> => {
     try {
       const states = await decodePack(pack, pool, limits);
       let at = 0;
-      for (const prompt of pack) {
+      return pack.filter((prompt) => {
         const own = states.slice(at, at + prompt.request.points.length);
         at += own.length;
-        if (own.every((state) => state !== null)) results[prompt.index] = { status: 'ok', states: own };
-        else broken.push(prompt);
-      }
+        if (!own.every((state) => state !== null)) return true;
+        results[prompt.index] = { status: 'ok', states: own };
+        return false;
+      });
     } catch (error) {
       const failed = localFailure(error);
       for (const { index } of pack) results[index] = failed;
+      return [];
     }
-    if (broken.length === 0) continue;
-    pool.discard();
-    const { index } = pack[0]!;
-    if (pack.length > 1) {
-      open.push(...halves(broken)); // NaN spreads to the prompts beside it: whose it is shows when each is alone
-    } else if (!retried.has(index)) {
-      retried.add(index); // and in a context in which nothing was before
-      open.push(pack);
-    } else {
-      results[index] = {
-        status: 'failed',
-        code: 'not_finite',
-        error: 'A captured state holds NaN or infinity.',
-      };
-    }
-  }
+  };
+  await isolateBroken(packs(requests, limits), pool, attempt, ({ index }) => {
+    results[index] = {
+      status: 'failed',
+      code: 'not_finite',
+      error: 'A captured state holds NaN or infinity.',
+    };
+  });
   return results;
 }
 

@@ -1,10 +1,11 @@
 /** What the model makes of a state after the last block: by the end of its graph alone, or by a whole run. */
 import type { EngineRecord, LensReading, LensResult } from '../engine.js';
+import { concatenate } from '../floats.js';
 import { splitReadings } from './batch.js';
 import { captureStates } from './capture.js';
 import type { ContextPool } from './context-pool.js';
 import type { Limits } from './limits.js';
-import { type Patcher, tokenReading } from './patch.js';
+import { nativeReadings, type Patcher, tokenReading } from './patch.js';
 
 /** Normalized mean squared error of logits up to which two ways of computing them count as one. */
 const SAME_LOGITS = 1e-4;
@@ -43,7 +44,7 @@ export class LensReader {
     }));
     const [captured] = await captureStates([{ tokenIds: [1, 2], points }], this.#pool, this.#limits);
     if (captured?.status !== 'ok') return false;
-    const states = Float32Array.from(captured.states.flatMap((state) => [...state]));
+    const states = concatenate(captured.states);
     const reading = { topK: 0, logits: true };
     try {
       const fast = await this.#fast(states, reading);
@@ -67,11 +68,7 @@ export class LensReader {
     const count = states.length / width;
     const batch = Math.min(this.#limits.exact ? this.#limits.batchRows : count, this.#limits.outputs);
     const context = await this.#pool.take({ cells: batch, batchTokens: batch, sequences: 1, outputs: batch });
-    const asked = {
-      topK: reading.topK,
-      tracked: Int32Array.from(reading.trackedTokens ?? []),
-      logits: reading.logits ?? false,
-    };
+    const asked = nativeReadings(reading);
     const results: LensResult[] = [];
     for (let begin = 0; begin < states.length; begin += batch * width) {
       let part = states.subarray(begin, begin + batch * width);

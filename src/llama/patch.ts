@@ -1,8 +1,9 @@
 /** Patched runs: the prefix that rows share is computed once, then all rows of a batch go on together. */
 import type { PatchRow, RowReading, RowResult, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
-import { Batch, halves, type RawReading } from './batch.js';
+import { Batch, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
+import { isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
 import { type Continuation, TextStop } from './text-stop.js';
 import type { LlamaTokenizer } from './tokenizer.js';
@@ -11,7 +12,12 @@ import type { LlamaTokenizer } from './tokenizer.js';
 interface Group {
   readonly tokenIds: readonly number[];
   readonly prefixLength: number;
-  readonly rows: { readonly row: PatchRow; readonly index: number }[];
+  readonly rows: GroupRow[];
+}
+
+interface GroupRow {
+  readonly row: PatchRow;
+  readonly index: number;
 }
 
 /** A row under way. */
@@ -37,43 +43,34 @@ export class Patcher {
     const results = new Array<RowResult>(rows.length);
     for (const group of groupRows(rows, reading)) {
       const size = this.#rowsPerBatch(group, reading);
-      const open = chunks(group.rows, size).reverse();
       let context: NativeContext | undefined;
-      const retried = new Set<number>();
-      for (let part = open.pop(); part !== undefined; part = open.pop()) {
-        const broken: Group['rows'] = [];
+      const attempt = async (part: readonly GroupRow[]): Promise<GroupRow[]> => {
         try {
           // where rows must not depend on their company, every batch has the same shape
           const slots = this.#limits.exact ? size : part.length;
           context ??= await this.#prefill(group, Math.max(slots, Math.min(size, group.rows.length)), reading);
           const runs = await this.#run(context, group, part, slots, reading);
-          part.forEach((row, k) => {
-            if (runs[k]!.continuation.failed) broken.push(row);
-            else results[row.index] = this.#result(runs[k]!);
-          });
           this.#rewind(context, group, slots);
+          const broken = part.filter((_, k) => runs[k]!.continuation.failed);
+          if (broken.length > 0) context = undefined;
+          part.forEach(({ index }, k) => {
+            results[index] = this.#result(runs[k]!);
+          });
+          return broken;
         } catch (error) {
           const failed = localFailure(error);
           context = undefined; // what it holds is unknown: begin anew
           for (const { index } of part) results[index] = failed;
+          return [];
         }
-        if (broken.length === 0) continue;
-        this.#pool.discard();
-        context = undefined;
-        const { index } = part[0]!;
-        if (part.length > 1) {
-          open.push(...halves(broken)); // NaN spreads to the rows beside it: whose it is shows when each is alone
-        } else if (!retried.has(index)) {
-          retried.add(index); // and in a context in which nothing was before
-          open.push(part);
-        } else {
-          results[index] = {
-            status: 'failed',
-            code: 'not_finite',
-            error: 'The logits after the patch hold NaN or infinity.',
-          };
-        }
-      }
+      };
+      await isolateBroken(chunks(group.rows, size), this.#pool, attempt, ({ index }) => {
+        results[index] = {
+          status: 'failed',
+          code: 'not_finite',
+          error: 'The logits after the patch hold NaN or infinity.',
+        };
+      });
     }
     return results;
   }
@@ -108,7 +105,7 @@ export class Patcher {
     if (group.prefixLength > 0) {
       const batch = new Batch();
       for (let i = 0; i < group.prefixLength; i++) batch.add(group.tokenIds[i]!, i, 0);
-      await batch.decode(context, readings({ topK: 0, maxTokens: 0 }), this.#batchLimits);
+      await batch.decode(context, nativeReadings({ topK: 0 }), this.#batchLimits);
     }
     return context;
   }
@@ -117,7 +114,7 @@ export class Patcher {
   async #run(
     context: NativeContext,
     group: Group,
-    rows: Group['rows'],
+    rows: readonly GroupRow[],
     slots: number,
     reading: RowReading,
   ): Promise<Run[]> {
@@ -135,7 +132,7 @@ export class Patcher {
       for (const tokenIndex of reading.tokenIndexes ?? []) batch.read(batchRows[tokenIndex - first]!);
       batch.read(batchRows.at(-1)!);
     }
-    const { readings: read } = await batch.decode(context, readings(reading), this.#batchLimits);
+    const { readings: read } = await batch.decode(context, nativeReadings(reading), this.#batchLimits);
     const perRow = 1 + (reading.tokenIndexes?.length ?? 0);
     const stop = new TextStop(this.#tokenizer, reading);
     const runs = rows.map(({ index }, k): Run => {
@@ -160,7 +157,7 @@ export class Patcher {
         const row = next.add(tokenId, position, this.#firstSequence + slot);
         if (active.has(slot)) next.read(row);
       }
-      const { readings: step } = await next.decode(context, readings(reading), this.#batchLimits);
+      const { readings: step } = await next.decode(context, nativeReadings(reading), this.#batchLimits);
       going.forEach((slot, k) => {
         if (!this.#advance(runs[slot]!, step[k]!, reading, stop)) active.delete(slot);
       });
@@ -225,13 +222,13 @@ function groupRows(rows: readonly PatchRow[], reading: RowReading): Group[] {
   return [...groups.values()];
 }
 
-/** Greedy generation needs the most probable token whatever is kept. */
-function readings({ topK, trackedTokens, logits }: RowReading): NativeReadings {
-  return {
-    topK: Math.max(1, topK),
-    tracked: Int32Array.from(trackedTokens ?? []),
-    logits: logits ?? false,
-  };
+/** What is asked of the addon. Greedy generation needs the most probable token, whatever is kept. */
+export function nativeReadings({
+  topK,
+  trackedTokens,
+  logits,
+}: Pick<RowReading, 'topK' | 'trackedTokens' | 'logits'>): NativeReadings {
+  return { topK: Math.max(1, topK), tracked: Int32Array.from(trackedTokens ?? []), logits: logits ?? false };
 }
 
 export function tokenReading(
