@@ -114,15 +114,8 @@ template <class Result> Napi::Promise Context::run(Napi::Env env, std::function<
     std::shared_ptr<Decoder> decoder = idle(env);
     *busy_ = true;
     return PromiseWorker<Result>::start(
-        env,
-        [decoder, busy = busy_, work] {
-            struct Rest {
-                std::atomic<bool> & busy;
-                ~Rest() { busy = false; }
-            } rest{*busy};
-            return work(*decoder);
-        },
-        std::move(settle));
+        env, [decoder, work] { return work(*decoder); }, std::move(settle),
+        [busy = busy_] { *busy = false; });
 }
 
 Napi::Value Context::describe(const Napi::CallbackInfo & info) {

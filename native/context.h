@@ -29,7 +29,8 @@ private:
                                               std::function<Napi::Value(Napi::Env, Result &)> settle);
 
     std::shared_ptr<Decoder> decoder_; // a decode under way shares it
-    std::shared_ptr<std::atomic<bool>> busy_ = std::make_shared<std::atomic<bool>>(false);
+    // until the last call settles; touched on the JavaScript thread only
+    std::shared_ptr<bool> busy_ = std::make_shared<bool>(false);
 };
 
 } // namespace ps

@@ -22,8 +22,11 @@ public:
     using Work = std::function<Result()>;
     using Settle = std::function<Napi::Value(Napi::Env, Result &)>;
 
-    static Napi::Promise start(Napi::Env env, Work work, Settle settle) {
-        auto * worker = new PromiseWorker(env, std::move(work), std::move(settle)); // deletes itself
+    // `done` runs on the JavaScript thread just before the promise settles, whichever way.
+    static Napi::Promise start(
+        Napi::Env env, Work work, Settle settle, std::function<void()> done = [] {}) {
+        auto * worker =
+            new PromiseWorker(env, std::move(work), std::move(settle), std::move(done)); // deletes itself
         Napi::Promise promise = worker->deferred_.Promise();
         worker->Queue();
         return promise;
@@ -46,6 +49,7 @@ protected:
     }
 
     void OnOK() override {
+        done_();
         try {
             deferred_.Resolve(settle_(Env(), *result_));
         } catch (const Napi::Error & error) {
@@ -54,13 +58,14 @@ protected:
     }
 
     void OnError(const Napi::Error & error) override {
+        done_();
         reject([&] { return coded_error(Env(), code_, error.Message()).Value(); });
     }
 
 private:
-    PromiseWorker(Napi::Env env, Work work, Settle settle)
+    PromiseWorker(Napi::Env env, Work work, Settle settle, std::function<void()> done)
         : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
-          settle_(std::move(settle)) {}
+          settle_(std::move(settle)), done_(std::move(done)) {}
 
     // Where the environment is being torn down nothing can be settled any more, and nobody waits for it.
     template <class Value> void reject(Value value) {
@@ -73,6 +78,7 @@ private:
     Napi::Promise::Deferred deferred_;
     Work work_;
     Settle settle_;
+    std::function<void()> done_;
     std::optional<Result> result_;
     std::string code_ = "engine";
 };
