@@ -10,13 +10,14 @@ const LAST = 5;
 
 async function withContext(
   work: (context: NativeContext, model: NativeModel) => Promise<void>,
+  { sequences, outputs } = { sequences: 4, outputs: 8 },
 ): Promise<void> {
   const model = await loadAddon('cpu').load(world, 0);
   const context = await model.createContext({
     cells: 256,
     batchTokens: 32,
-    sequences: 4,
-    outputs: 8,
+    sequences,
+    outputs,
     threads: 1,
     flashAttention: true,
     typeK: 'f16',
@@ -138,19 +139,11 @@ test('a context does one thing at a time and says so', async () => {
 });
 
 test('a context may have more sequences than outputs', async () => {
-  const model = await loadAddon('cpu').load(world, 0);
-  const context = await model.createContext({
-    cells: 256,
-    batchTokens: 32,
-    sequences: 16,
-    outputs: 1,
-    threads: 1,
-    flashAttention: true,
-    typeK: 'f16',
-    typeV: 'f16',
-  });
-  const { readings } = await context.decode(step());
-  assert.equal(readings.finite[0], 1);
-  context.close();
-  model.close();
+  await withContext(
+    async (context) => {
+      const { readings } = await context.decode(step());
+      assert.equal(readings.finite[0], 1);
+    },
+    { sequences: 16, outputs: 1 },
+  );
 });
