@@ -2,6 +2,10 @@
 
 #include "signature.h"
 
+#include <algorithm>
+#include <iterator>
+#include <unordered_set>
+
 namespace ps {
 
 namespace {
@@ -16,10 +20,29 @@ template <class Map, class Key> const std::vector<const ggml_tensor *> & get(con
 } // namespace
 
 GraphMap::GraphMap(ggml_cgraph * graph) {
+    std::unordered_set<const ggml_tensor *> used;
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         ggml_tensor * node = ggml_graph_node(graph, i);
         nodes_.push_back(node);
         by_name_[node->name].push_back(node);
+        used.insert(std::begin(node->src), std::end(node->src));
+    }
+    for (const ggml_tensor * node : nodes_) {
+        for (const ggml_tensor * source : node->src) {
+            if (source == nullptr || own_name(source).size() == std::string_view(source->name).size()) {
+                continue;
+            }
+            // of two nodes of one name the copied one is that which nothing else leads on from
+            std::vector<const ggml_tensor *> originals = named(own_name(source));
+            if (originals.size() > 1) {
+                originals.erase(std::remove_if(originals.begin(), originals.end(),
+                                               [&](const ggml_tensor * t) { return used.count(t) > 0; }),
+                                originals.end());
+            }
+            if (originals.size() == 1) {
+                original_[source] = originals.front();
+            }
+        }
     }
     for (const ggml_tensor * node : nodes_) {
         for (const ggml_tensor * source : sources(node)) {
@@ -33,18 +56,14 @@ const std::vector<const ggml_tensor *> & GraphMap::named(std::string_view name) 
 }
 
 const ggml_tensor * GraphMap::original(const ggml_tensor * node) const {
-    const std::string_view name = own_name(node);
-    if (name.size() == std::string_view(node->name).size()) {
-        return node;
-    }
-    const auto & originals = named(name);
-    return originals.size() == 1 ? originals.front() : node;
+    const auto it = original_.find(node);
+    return it == original_.end() ? node : it->second;
 }
 
 std::vector<const ggml_tensor *> GraphMap::sources(const ggml_tensor * node) const {
     std::vector<const ggml_tensor *> found;
     for (const ggml_tensor * source : node->src) {
-        if (source != nullptr) {
+        if (source != nullptr && source != node) { // a cast is its own second source
             found.push_back(original(source));
         }
     }

@@ -16,15 +16,17 @@ public:
     const std::vector<ggml_tensor *> & nodes() const { return nodes_; }
     // All nodes of a name.
     const std::vector<const ggml_tensor *> & named(std::string_view name) const;
-    // The node itself, or what it is a copy of.
-    const ggml_tensor * original(const ggml_tensor * node) const;
     std::vector<const ggml_tensor *> sources(const ggml_tensor * node) const;
-    // Once for each use.
+    // One entry for each use.
     const std::vector<const ggml_tensor *> & consumers(const ggml_tensor * node) const;
 
 private:
+    // The node itself, or what it is a copy of.
+    const ggml_tensor * original(const ggml_tensor * node) const;
+
     std::vector<ggml_tensor *> nodes_;
     std::unordered_map<std::string_view, std::vector<const ggml_tensor *>> by_name_;
+    std::unordered_map<const ggml_tensor *, const ggml_tensor *> original_;
     std::unordered_map<const ggml_tensor *, std::vector<const ggml_tensor *>> consumers_;
 };
 

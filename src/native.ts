@@ -94,13 +94,7 @@ export interface NativeStates {
   readonly finite: Uint8Array;
 }
 
-export type NativeSiteName =
-  | 'embed'
-  | 'resid_mid'
-  | 'attn_out'
-  | 'mlp_out'
-  | 'resid_out'
-  | 'final_norm';
+export type NativeSiteName = 'embed' | 'resid_mid' | 'attn_out' | 'mlp_out' | 'resid_out' | 'final_norm';
 
 export interface NativeSite {
   /** Its node in each block's graph, or null; one entry for `embed` and `final_norm`. */
