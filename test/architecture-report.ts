@@ -1,8 +1,10 @@
 /** What can be read and written in one tiny model: the rows of `npm run architectures`, which tests assert. */
+
+import { openEngine } from '../src/llama/llama-engine.js';
 import type { NativeSiteName } from '../src/native.js';
+import { asFile, tinyPath } from './fixtures/disk.js';
 import { type ModelKind, tinyModel } from './fixtures/models.js';
 import { type Place, type Shape, SiteProbe } from './site-probe.js';
-import { largestDifference, tinyPath } from './support.js';
 
 export interface SiteReport {
   readonly site: NativeSiteName;
@@ -43,19 +45,22 @@ const shapes: readonly Shape[] = [
   },
 ];
 
+const largestDifference = (a: Float32Array, b: Float32Array): number =>
+  a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i]!)), 0);
+
 export async function examine(kind: ModelKind): Promise<ArchitectureReport | Refusal> {
   const { value } = tinyModel(kind).metadata.get('general.architecture') as { value: string };
   const head = { kind, architecture: value };
   let ownState = 0;
   let sites: SiteReport[] = [];
   const deaf: Place[] = [];
+  try {
+    await (await openEngine(asFile(tinyPath(kind)), { threads: 1 })).close();
+  } catch (error) {
+    return { ...head, refused: (error as Error).message };
+  }
   for (const flashAttention of [true, false]) {
-    let probe: SiteProbe;
-    try {
-      probe = await SiteProbe.open(tinyPath(kind), flashAttention);
-    } catch (error) {
-      return { ...head, refused: (error as Error).message };
-    }
+    const probe = await SiteProbe.open(tinyPath(kind), flashAttention);
     try {
       sites = Object.entries(probe.sites).map(([site, { nodes, reason }]) => ({
         site: site as NativeSiteName,

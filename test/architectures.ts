@@ -11,8 +11,8 @@ const cell = ({ found, of, reason }: SiteReport): string => {
 
 const line = (cells: readonly string[]): void => console.log(`| ${cells.join(' | ')} |`);
 
-line(['model', ...shown, 'own state written back']);
-line([...shown, '', ''].map(() => '---'));
+line(['model (architecture)', ...shown, 'own state written back']);
+line(['', ...shown, ''].map(() => '---'));
 for (const kind of [...decoderKinds, ...badKinds]) {
   const report = await examine(kind);
   const name = report.architecture === kind ? kind : `${kind} (${report.architecture})`;

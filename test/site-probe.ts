@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { openDevices } from '../src/devices.js';
 import type { NativeContext, NativeModelInfo, NativeSite, NativeSiteName } from '../src/native.js';
-import { everyIndex } from './support.js';
 
 export interface Place {
   readonly site: NativeSiteName;
@@ -31,6 +30,8 @@ export interface Probed {
   /** Of the tokens whose output was computed, one after the other. */
   readonly logits: Float32Array;
 }
+
+const everyIndex = (tokens: readonly number[]): number[] => [...tokens.keys()];
 
 export const nameOf = ({ site, layer }: Place): string => `${site} of layer ${layer}`;
 

@@ -1,8 +1,8 @@
 /** What several tests need: models on disk, engines that are closed in the end, bits compared, child processes. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -11,27 +11,11 @@ import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
 import type { Layer } from '../src/patchscope.js';
 import { siteOf } from '../src/run.js';
+import { asFile, folder, tinyPath } from './fixtures/disk.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
-import { goodKinds, type ModelKind, tinyModel, writeTinyModel } from './fixtures/models.js';
+import { goodKinds, type ModelKind, tinyModel } from './fixtures/models.js';
 
-let temporary: string | undefined;
-
-/** This process's own folder, gone when it ends. */
-export function folder(): string {
-  if (temporary === undefined) {
-    const made = mkdtempSync(join(tmpdir(), 'patchscopes-test-'));
-    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
-    temporary = made;
-  }
-  return temporary;
-}
-
-/** A tiny model's file, written once. */
-export function tinyPath(kind: ModelKind): string {
-  const path = join(folder(), `${kind}.gguf`);
-  if (!existsSync(path)) writeTinyModel(kind, path);
-  return path;
-}
+export { asFile, folder, tinyPath };
 
 export function writeFile(name: string, bytes: Uint8Array | string): string {
   const path = join(folder(), name);
@@ -77,8 +61,6 @@ export const realModel: TestModel = {
 };
 
 export const allModels: readonly TestModel[] = [...tinyModels, realModel];
-
-export const asFile = (path: string) => ({ path, parts: [path], sha256: 'test', bytes: 1 });
 
 /** One thread: more of them wait for each other where the machine is busy. */
 export function open(path: string, options: EngineOptions = {}): Promise<Engine> {
