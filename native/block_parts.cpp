@@ -1,5 +1,7 @@
 #include "block_parts.h"
 
+#include "signature.h"
+
 #include <algorithm>
 #include <climits>
 #include <string_view>
@@ -56,7 +58,7 @@ bool is_scan(const ggml_tensor * t) {
 
 bool is_activation(const ggml_tensor * t) { return t->op == GGML_OP_UNARY || t->op == GGML_OP_GLU; }
 
-bool is_memory(const ggml_tensor * t) { return std::string_view(t->name).rfind("cache_", 0) == 0; }
+bool is_memory(const ggml_tensor * t) { return own_name(t).rfind("cache_", 0) == 0; }
 
 bool is_input_or_weight(const ggml_tensor * t) {
     return t->op == GGML_OP_NONE ||

@@ -55,7 +55,17 @@ for (const kind of badKinds) {
   });
 }
 
-const recurrent: readonly ModelKind[] = ['mamba', 'mamba2', 'rwkv6', 'rwkv7', 'jamba', 'falcon-h1', 'lfm2'];
+const recurrent: readonly ModelKind[] = [
+  'mamba',
+  'mamba2',
+  'rwkv6',
+  'rwkv7',
+  'jamba',
+  'falcon-h1',
+  'lfm2',
+  'granitehybrid',
+  'qwen3next',
+];
 
 for (const kind of recurrent) {
   test(`${kind}: a patch lives on in the state, in what comes later and in nothing before`, async (t) => {

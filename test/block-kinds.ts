@@ -28,6 +28,8 @@ const others: { readonly [K in ModelKind]?: BlockKind | readonly BlockKind[] } =
   rwkv7: 'time mix, then channel mix',
   jamba: ['a scan, then MLP', 'attention, then MLP', 'a scan, then MLP'],
   lfm2: ['a scan, then MLP', 'attention, then MLP', 'a scan, then MLP'],
+  granitehybrid: ['a scan, then MLP', 'attention, then MLP', 'a scan, then MLP'],
+  qwen3next: ['a scan, then MLP', 'attention, then MLP', 'a scan, then MLP', 'attention, then MLP'],
   'falcon-h1': 'attention beside a scan, then MLP',
 };
 
