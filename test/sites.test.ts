@@ -144,6 +144,30 @@ for (const kind of decoderKinds) {
     }
   });
 
+  test(`${kind}: what attention adds depends on the tokens before, what the MLP adds on the token alone`, async (t) => {
+    const probe = await SiteProbe.open(tinyPath(kind));
+    t.after(() => probe.close());
+    const shape: Shape = { name: 'five tokens', prompts: prompts.slice(0, 1), outputs: 'all' };
+    const before = await probe.run(shape);
+    const later = [1, 2, 3, 4];
+    for (const layer of layersOf(probe)) {
+      const input = probe.inputOf(layer);
+      const middle = { site: 'resid_mid', layer } as const;
+      const width = probe.info.embeddingSize;
+      const edits = [{ ...input, rows: [0], vectors: before.state(input, 0).map((value) => 0.5 - value) }];
+      if (probe.has(middle)) {
+        edits.push({ ...middle, rows: later, vectors: before.states(middle).slice(width) });
+      }
+      const after = await probe.run(shape, edits);
+      const same = (site: NativeSiteName) =>
+        later.map((row) => sameBits(after.state({ site, layer }, row), before.state({ site, layer }, row)));
+      if (probe.has({ site: 'attn_out', layer }))
+        assert.ok(!same('attn_out').includes(true), `attention of ${layer}`);
+      if (probe.has({ site: 'mlp_out', layer }))
+        assert.ok(!same('mlp_out').includes(false), `MLP of ${layer}`);
+    }
+  });
+
   test(`${kind}: final_norm is the normed output of the last block, and is only read`, async (t) => {
     const probe = await SiteProbe.open(tinyPath(kind));
     t.after(() => probe.close());
