@@ -40,6 +40,7 @@ const shapes: readonly Shape[] = [
   { name: 'five tokens, one output', prompts: prompts.slice(0, 1), outputs: 'last of each' },
   { name: 'five tokens, all outputs', prompts: prompts.slice(0, 1), outputs: 'all' },
   { name: 'three sequences, all outputs', prompts, outputs: 'all' },
+  { name: 'three sequences, three outputs', prompts, outputs: 'last of each' },
   { name: '48 tokens, one output', prompts: [long], outputs: 'last of each' },
 ];
 
