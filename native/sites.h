@@ -12,7 +12,7 @@
 
 namespace ps {
 
-enum class Site { embed, resid_out };
+enum class Site { embed, resid_mid, attn_out, mlp_out, resid_out, final_norm };
 
 struct SiteKey {
     Site site;
@@ -32,6 +32,8 @@ public:
 
     int n_layer() const { return (int)resid_out_.size(); }
     const std::string & name(const SiteKey & key) const;
+    bool has(const SiteKey & key) const { return key.site == Site::embed || key.site == Site::resid_out; }
+    std::string reason(const SiteKey &) const { return "not yet"; }
     // Null if no site lies at the node.
     const SiteKey * find(std::string_view node_name) const;
 

@@ -61,6 +61,17 @@ export interface NativeReadings {
   readonly topK: number;
   readonly tracked: Int32Array;
   readonly logits: boolean;
+  /** 0: the most probable token is chosen, and the two below have no effect. */
+  readonly temperature: number;
+  readonly sampledTopK: number;
+  readonly sampledTopP: number;
+}
+
+/** `given`: the token chosen, or -1; `seeds`: below 2^31, what it is drawn with. One of each for a row. */
+export interface NativeReadRows {
+  readonly rows: Int32Array;
+  readonly given: Int32Array;
+  readonly seeds: Int32Array;
 }
 
 export interface NativeStep {
@@ -69,11 +80,13 @@ export interface NativeStep {
   readonly sequences: Int32Array;
   readonly outputs: Uint8Array;
   readonly captures: readonly NativeSiteRows[];
-  /** `vectors`: (rows, width) row-major. */
+  /** `alphas`: (rows); `vectors`: (rows, width) row-major, empty where the op has none. */
   readonly edits: readonly (NativeSiteRows & {
+    readonly op: string;
+    readonly alphas: Float32Array;
     readonly vectors: Float32Array;
   })[];
-  readonly readings: NativeReadings & { readonly rows: Int32Array };
+  readonly readings: NativeReadings & NativeReadRows;
 }
 
 /** Flat lists over the rows read; a row that is not finite has no entries in the others. */
@@ -83,6 +96,9 @@ export interface NativeReadingResults {
   readonly topLogprobs: Float32Array;
   readonly trackedRanks: Int32Array;
   readonly trackedLogprobs: Float32Array;
+  readonly chosenIds: Int32Array;
+  readonly chosenRanks: Int32Array;
+  readonly chosenLogprobs: Float32Array;
   /** (rows, vocabulary) */
   readonly logits?: Float32Array;
 }

@@ -32,7 +32,12 @@ export class Limits {
   readonly promptsPerPack: number;
   readonly #lastBlock: number;
   /** A recurrent state can't be cut back to the prefix, so the prefix keeps a sequence of its own. */
-  readonly prefixOwnsSequence: boolean;
+  readonly isRecurrent: boolean;
+  /**
+   * Rows begin together, so that each adds the same number of tokens to a decode: in exact mode for the
+   * batch's shape, with a recurrent state because llama.cpp cuts a batch where lengths differ.
+   */
+  readonly oneLength: boolean;
 
   constructor(model: NativeModelInfo, bytesPerCell: number, options: LimitOptions) {
     this.exact = options.exact ?? false;
@@ -44,10 +49,11 @@ export class Limits {
       1,
       Math.min(this.batchTokens, Math.floor(LOGIT_BYTES / (4 * model.vocabularySize))),
     );
-    this.prefixOwnsSequence = model.isRecurrent;
+    this.isRecurrent = model.isRecurrent;
+    this.oneLength = this.exact || this.isRecurrent;
     this.batchRows = Math.min(
       options.batchRows ?? 128,
-      MAX_SEQUENCES - (this.prefixOwnsSequence ? 1 : 0),
+      MAX_SEQUENCES - (this.isRecurrent ? 1 : 0),
       this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
     );
     this.promptTokens = model.hasPositionTable
@@ -63,8 +69,9 @@ export class Limits {
     return Math.min(this.batchTokens, this.cells);
   }
 
-  isLastBlock({ site, layer }: SitePoint): boolean {
-    return site === 'resid_out' && layer === this.#lastBlock;
+  /** The last block and the final norm keep a row only where its output is computed. */
+  needsOutput({ layer }: SitePoint): boolean {
+    return layer === this.#lastBlock;
   }
 }
 
