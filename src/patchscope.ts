@@ -80,20 +80,37 @@ export interface Sample {
 export interface Reading {
   /** How many of the most probable tokens are kept for each token read. */
   readonly topK: number;
-  /** How many tokens are generated (greedy); the first is the one read after the prompt. */
+  /** How many tokens are generated; the first is the one read after the prompt. */
   readonly maxTokens: number;
+  /** Default: the most probable token follows. Each cell draws with a seed of its own. */
+  readonly sampling?: Sampling;
   /** Generation ends once the text contains one of these; it is cut there. */
   readonly stop: readonly string[];
 }
 
-/** Frozen data: which states go where and what is read. Layers are selectors, see `parseLayers`. */
+/** How a state is written into the target. */
+export interface Patch {
+  /** Default: `replace`. */
+  readonly op?: EditOp;
+  /** Default: 1. */
+  readonly alpha?: number;
+  /** Also at each generated token. Default: in the prompt alone, as in the paper. */
+  readonly atGenerated?: boolean;
+}
+
+/** Frozen data: which states go where and what is read. Layers are selectors, see `parsePlaces`. */
 export interface Experiment {
   readonly name: string;
   readonly samples: readonly Sample[];
   readonly sourceLayers: string;
+  /** Where in its block a source state lies. Default: `resid_out`. */
+  readonly sourceSite?: Site;
   /** As `sourceLayers`, or `same`: the layer the state came from. */
   readonly targetLayers: string;
+  /** Default: `resid_out`. */
+  readonly targetSite?: Site;
   readonly mapping: Mapping;
+  readonly patch?: Patch;
   readonly reading: Reading;
   readonly seed: number;
 }
