@@ -65,8 +65,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         if (graph == nullptr) {
             throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
         }
-        SiteNames names = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
-        sites_ = std::make_unique<SiteTable>(std::move(names.embed), std::move(names.resid_out));
+        sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
     } catch (...) {
         llama_free(ctx_);

@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PatchscopeError } from './errors.js';
+import type { Site } from './patchscope.js';
 
 export interface NativeDevice {
   readonly name: string;
@@ -122,13 +123,19 @@ export interface NativeStates {
   readonly finite: Uint8Array;
 }
 
+export interface NativeSite {
+  /** Its node in each block's graph, or null; one entry for `embed` and `final_norm`. */
+  readonly nodes: readonly (string | null)[];
+  /** Why the first one that is missing is missing, as a clause. */
+  readonly reason: string | null;
+}
+
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
-    readonly sites: {
-      readonly embed: string;
-      readonly resid_out: readonly string[];
-    };
+    readonly sites: Readonly<Record<Site, NativeSite>>;
+    /** What it took to find the sites. */
+    readonly labelMilliseconds: number;
   };
   decode(step: NativeStep): Promise<{
     readonly captures: readonly NativeStates[];
