@@ -185,6 +185,11 @@ export interface Engine {
   patch(rows: readonly PatchRow[], reading: RowReading, options?: WorkOptions): Promise<RowResult[]>;
   /** Final norm and unembedding of states: (n, width) row-major -> one result each. */
   lens(states: Float32Array, reading: LensReading, options?: WorkOptions): Promise<LensResult[]>;
+  /**
+   * Largest difference of a log-probability (natural) that the company of a row made, as measured on this
+   * model, backend and settings with up to `rows` rows at once; 0 in exact mode.
+   */
+  tolerance(rows: number): Promise<number>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }

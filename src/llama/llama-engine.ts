@@ -9,10 +9,8 @@ import {
   splitModes,
 } from '../devices.js';
 import type {
-  CapturePoint,
   CaptureRequest,
   CaptureResult,
-  Edit,
   Engine,
   EngineRecord,
   LensReading,
@@ -20,6 +18,7 @@ import type {
   PatchRow,
   RowReading,
   RowResult,
+  WorkOptions,
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import type { ResolvedModel } from '../models/resolve.js';
@@ -27,7 +26,10 @@ import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../n
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
 import { captureStates } from './capture.js';
+import { Checks, checkReading } from './checks.js';
+import { provePermutable, tolerance } from './company.js';
 import { ContextPool } from './context-pool.js';
+import { keptTolerance } from './kept-tolerance.js';
 import { LensReader } from './lens.js';
 import { type LimitOptions, Limits } from './limits.js';
 import { Patcher } from './patch.js';
@@ -72,12 +74,6 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
     );
   }
-  if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
-    throw new PatchscopeError(
-      'bad_input',
-      'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
-    );
-  }
   let model: NativeModel | undefined;
   try {
     await devices.addon.check(file.parts);
@@ -115,7 +111,14 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
-    return new LlamaEngine(model, pool, limits, record);
+    const engine = new LlamaEngine(model, pool, limits, record);
+    if (limits.exact) {
+      await provePermutable(engine).catch(async (error: unknown) => {
+        await engine.close();
+        throw error;
+      });
+    }
+    return engine;
   } catch (error) {
     model?.close();
     throw asPatchscopeError(error);
@@ -130,6 +133,7 @@ class LlamaEngine implements Engine {
   readonly #limits: Limits;
   readonly #patcher: Patcher;
   readonly #lens: LensReader;
+  readonly #checks: Checks;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -141,37 +145,33 @@ class LlamaEngine implements Engine {
     this.#limits = limits;
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
+    this.#checks = new Checks(record, pool.sites);
   }
 
-  async capture(requests: readonly CaptureRequest[]): Promise<CaptureResult[]> {
+  async capture(requests: readonly CaptureRequest[], { signal }: WorkOptions = {}): Promise<CaptureResult[]> {
     for (const { tokenIds, points } of requests) {
-      this.#checkPrompt(tokenIds, 0);
-      for (const point of points) this.#checkPoint(point, tokenIds.length);
+      this.#checks.prompt(tokenIds, 0);
+      for (const point of points) this.#checks.point(point, tokenIds.length);
     }
-    return this.#alone(() => captureStates(requests, this.#pool, this.#limits));
+    return this.#alone(() => captureStates(requests, this.#pool, this.#limits, signal));
   }
 
-  async patch(rows: readonly PatchRow[], reading: RowReading): Promise<RowResult[]> {
+  async patch(
+    rows: readonly PatchRow[],
+    reading: RowReading,
+    { signal }: WorkOptions = {},
+  ): Promise<RowResult[]> {
     checkReading(reading);
-    for (const { tokenIds, edits } of rows) {
-      this.#checkPrompt(tokenIds, reading.maxTokens);
-      const places = new Set<string>();
-      for (const edit of edits) {
-        this.#checkPoint(edit, tokenIds.length);
-        this.#checkVector(edit);
-        const place = `${edit.site} ${edit.layer} ${edit.tokenIndex}`;
-        if (places.has(place)) {
-          throw new PatchscopeError('bad_input', `Two edits of one row write the same state (${place}).`);
-        }
-        places.add(place);
-      }
-      for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
-    }
-    this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading)));
+    for (const row of rows) this.#checks.row(row, reading);
+    this.#checks.tokens(reading.trackedTokens ?? []);
+    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), signal));
   }
 
-  async lens(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+  async lens(
+    states: Float32Array,
+    reading: LensReading,
+    { signal }: WorkOptions = {},
+  ): Promise<LensResult[]> {
     if (!(states instanceof Float32Array)) throw new TypeError('Expected states to be a Float32Array.');
     const width = this.record.embeddingSize;
     if (states.length === 0 || states.length % width !== 0) {
@@ -181,8 +181,12 @@ class LlamaEngine implements Engine {
       );
     }
     checkReading({ ...reading, maxTokens: 0 });
-    this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#lens.read(states, this.#bounded(reading)));
+    this.#checks.tokens(reading.trackedTokens ?? []);
+    return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));
+  }
+
+  tolerance(rows: number): Promise<number> {
+    return tolerance(this, Math.min(rows, this.record.batchRows), keptTolerance);
   }
 
   async close(): Promise<void> {
@@ -212,66 +216,6 @@ class LlamaEngine implements Engine {
   /** More tokens than there are can't be the most probable ones. */
   #bounded<T extends { readonly topK: number }>(reading: T): T {
     return { ...reading, topK: Math.min(reading.topK, this.record.vocabularySize) };
-  }
-
-  #checkPrompt(tokenIds: readonly number[], maxTokens: number): void {
-    if (!Array.isArray(tokenIds)) throw new TypeError('Expected tokenIds to be an array of numbers.');
-    if (tokenIds.length === 0) {
-      throw new PatchscopeError('bad_input', 'The prompt is empty: it needs at least one token.');
-    }
-    this.#checkTokens(tokenIds);
-    const { promptTokens } = this.#limits;
-    if (tokenIds.length + Math.max(0, maxTokens - 1) > promptTokens) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The prompt of ${tokenIds.length} tokens${maxTokens > 1 ? ` with ${maxTokens} more` : ''} is longer than the context of ${promptTokens}: shorten it${promptTokens < this.record.trainedContext ? ', or use a larger -c' : ''}.`,
-      );
-    }
-  }
-
-  #checkTokens(tokenIds: readonly number[]): void {
-    for (const tokenId of tokenIds) {
-      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId >= this.record.vocabularySize) {
-        throw new PatchscopeError(
-          'bad_input',
-          `Token id ${tokenId} is outside the vocabulary, whose ids are 0 to ${this.record.vocabularySize - 1}.`,
-        );
-      }
-    }
-  }
-
-  #checkPoint({ site, layer, tokenIndex }: CapturePoint, tokens: number): void {
-    if (site !== 'embed' && site !== 'resid_out') {
-      throw new PatchscopeError('bad_input', `There is no site '${site}': take embed or resid_out.`);
-    }
-    if ((site === 'embed') !== (layer === 'embed')) {
-      throw new PatchscopeError('bad_input', `The site ${site} has no layer '${layer}'.`);
-    }
-    const last = this.record.layerCount - 1;
-    if (layer !== 'embed' && (!Number.isInteger(layer) || layer < 0 || layer > last)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `Layer ${layer} is not in the model, whose layers are 0 to ${last}.`,
-      );
-    }
-    checkTokenIndex(tokenIndex, tokens);
-  }
-
-  #checkVector({ vector, site, layer }: Edit): void {
-    if (!(vector instanceof Float32Array)) throw new TypeError('Expected vector to be a Float32Array.');
-    const width = this.record.embeddingSize;
-    if (vector.length !== width) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} has ${vector.length} numbers where the model's states have ${width}.`,
-      );
-    }
-    if (!vector.every(Number.isFinite)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} holds NaN or infinity.`,
-      );
-    }
   }
 }
 
@@ -310,26 +254,6 @@ function checkModel(info: NativeModelInfo): void {
     throw new PatchscopeError(
       'bad_model',
       `The architecture ${info.architecture} is not a decoder that reads from left to right: take a causal language model.`,
-    );
-  }
-}
-
-function checkReading({ topK, maxTokens }: Pick<RowReading, 'topK' | 'maxTokens'>): void {
-  for (const [name, value] of Object.entries({ topK, maxTokens })) {
-    if (!Number.isInteger(value) || value < 0) {
-      throw new PatchscopeError(
-        'bad_input',
-        `${name} is ${value} where a whole number of at least 0 is needed.`,
-      );
-    }
-  }
-}
-
-function checkTokenIndex(tokenIndex: number, tokens: number): void {
-  if (!Number.isInteger(tokenIndex) || tokenIndex < 0 || tokenIndex >= tokens) {
-    throw new PatchscopeError(
-      'bad_input',
-      `Token index ${tokenIndex} is outside the prompt, whose ${tokens} tokens are 0 to ${tokens - 1}.`,
     );
   }
 }

@@ -3,8 +3,8 @@ import type { PatchRow, RowReading, RowResult } from '../engine.js';
 import type { ContextPool } from './context-pool.js';
 import { type Attempt, isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
-import { type GroupRow, groupRows, rowsAtOnce } from './row-group.js';
 import { RowFlow } from './row-flow.js';
+import { type GroupRow, groupRows, rowsAtOnce } from './row-group.js';
 import type { LlamaTokenizer } from './tokenizer.js';
 
 export class Patcher {

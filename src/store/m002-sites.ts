@@ -3,16 +3,18 @@ import type { Migration } from './migrations.js';
 /** What a patch does and where a state came from, how tokens were drawn, and how far a cell may depend on its company. */
 export const m002Sites: Migration = {
   name: 'm002_sites',
+  // comments inside a column's definition are kept in the schema, others are not
   sql: `
--- where the state was captured; observation.site is where it was patched
-ALTER TABLE observation ADD COLUMN source_site TEXT NOT NULL DEFAULT 'resid_out';
--- 1: the patch was made again at each generated token
-ALTER TABLE observation ADD COLUMN at_generated INTEGER NOT NULL DEFAULT 0 CHECK (at_generated IN (0, 1));
--- none: one device takes all blocks that are not on the CPU; layer: the devices share them
-ALTER TABLE run ADD COLUMN split_mode TEXT NOT NULL DEFAULT 'layer';
--- largest difference of a log-probability (natural) that the company of a cell in its batch was measured to make
--- on this backend; 0 in exact mode, null where nothing was measured
-ALTER TABLE run ADD COLUMN tolerance REAL;
+ALTER TABLE observation ADD COLUMN
+  source_site /* where the state was captured; site is where it was patched */ TEXT NOT NULL DEFAULT 'resid_out';
+ALTER TABLE observation ADD COLUMN
+  at_generated /* 1: patched again at each generated token */ INTEGER NOT NULL DEFAULT 0 CHECK (at_generated IN (0, 1));
+ALTER TABLE run ADD COLUMN
+  split_mode /* none: one device takes the blocks that are not on the CPU; layer: all devices share them */
+  TEXT NOT NULL DEFAULT 'layer';
+ALTER TABLE run ADD COLUMN
+  tolerance /* largest difference of a log-probability (natural) that the company of a cell in its batch was
+  measured to make on this backend; 0 in exact mode, null where nothing was measured */ REAL;
 
 UPDATE observation SET source_site = 'embed' WHERE source_layer = -1;
 UPDATE observation SET alpha = 1 WHERE alpha IS NULL;
