@@ -19,6 +19,7 @@ import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeModel, NativeModelInfo } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
+import { connectWorkers, type Workers } from '../workers.js';
 import { captureStates } from './capture.js';
 import { ContextPool } from './context-pool.js';
 import { LensReader } from './lens.js';
@@ -30,6 +31,8 @@ export interface EngineOptions extends LimitOptions {
   readonly gpu?: GpuChoice;
   /** Blocks on GPU devices; default: all where there is one. */
   readonly gpuLayers?: number;
+  /** Workers, HOST:PORT each, whose devices take blocks like GPUs. */
+  readonly rpc?: readonly string[];
   /** Default: the least of physical cores, CPU affinity and container quota. */
   readonly threads?: number;
   readonly flashAttention?: boolean;
