@@ -36,7 +36,7 @@ export function openDevices(choice: GpuChoice): Devices {
       `No ${choice} device was found on this machine: check its driver, or use --gpu off.`,
     );
   }
-  return { addon, gpus, cpu };
+  return { addon, gpus: choice === 'off' ? [] : gpus, cpu };
 }
 
 function detectVariant(): string {
@@ -54,7 +54,7 @@ function detectVariant(): string {
  * @throws PatchscopeError `no_device` where blocks are asked to go to a GPU that is not there.
  */
 export function resolveGpuLayers(asked: number | undefined, devices: Devices, choice: GpuChoice): number {
-  const available = choice !== 'off' && devices.gpus.length > 0;
+  const available = devices.gpus.length > 0;
   if (asked === undefined) return available ? ALL_LAYERS : 0;
   if (asked > 0 && !available) {
     throw new PatchscopeError(

@@ -50,7 +50,9 @@ export interface EngineOptions extends LimitOptions {
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
-  const devices = openDevices(gpu);
+  const own = openDevices(gpu);
+  const workers = await connectWorkers(own.addon, options.rpc ?? []);
+  const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
   const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
   const settings = {
     threads: options.threads ?? defaultThreads(),
@@ -102,9 +104,10 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
-    return new LlamaEngine(model, pool, limits, record);
+    return new LlamaEngine(model, pool, limits, record, workers);
   } catch (error) {
     model?.close();
+    workers.release();
     throw asPatchscopeError(error);
   }
 }
@@ -117,10 +120,11 @@ class LlamaEngine implements Engine {
   readonly #limits: Limits;
   readonly #patcher: Patcher;
   readonly #lens: LensReader;
+  readonly #workers: Workers;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  constructor(model: NativeModel, pool: ContextPool, limits: Limits, record: EngineRecord) {
+  constructor(model: NativeModel, pool: ContextPool, limits: Limits, record: EngineRecord, workers: Workers) {
     this.record = record;
     this.tokenizer = new LlamaTokenizer(model);
     this.#model = model;
@@ -128,6 +132,7 @@ class LlamaEngine implements Engine {
     this.#limits = limits;
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
+    this.#workers = workers;
   }
 
   async capture(requests: readonly CaptureRequest[]): Promise<CaptureResult[]> {
@@ -178,6 +183,7 @@ class LlamaEngine implements Engine {
     this.#pool.end(); // a decode under way ends with code `closed`
     await this.#last.catch(() => undefined);
     this.#model.close();
+    this.#workers.release();
   }
 
   /** One thing at a time: there is one context. */
