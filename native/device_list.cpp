@@ -7,8 +7,8 @@ namespace {
 const char * kind_of(ggml_backend_dev_t device) {
     switch (ggml_backend_dev_type(device)) {
     case GGML_BACKEND_DEVICE_TYPE_CPU: return "cpu";
-    case GGML_BACKEND_DEVICE_TYPE_GPU:
-    case GGML_BACKEND_DEVICE_TYPE_IGPU: return "gpu";
+    case GGML_BACKEND_DEVICE_TYPE_GPU: return "gpu";
+    case GGML_BACKEND_DEVICE_TYPE_IGPU: return "integrated";
     default: return "accelerator";
     }
 }

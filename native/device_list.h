@@ -13,7 +13,7 @@ namespace ps {
 struct DeviceInfo {
     std::string name;
     std::string description;
-    std::string kind; // cpu, gpu or accelerator
+    std::string kind; // cpu, gpu, integrated or accelerator
     std::string registry;
     size_t free_bytes = 0;
     size_t total_bytes = 0;

@@ -52,14 +52,23 @@ std::string ModelHandle::token_bytes(llama_token token) const {
     return bytes;
 }
 
-std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_layers) {
+std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placement & placement) {
     llama_model_params params = llama_model_default_params();
-    params.n_gpu_layers = n_gpu_layers;
-    // an empty list keeps llama.cpp off devices it would use even for no layers
-    ggml_backend_dev_t no_devices[] = {nullptr};
-    if (n_gpu_layers == 0) {
-        params.devices = no_devices;
+    params.n_gpu_layers = placement.n_gpu_layers;
+    // the other split modes end the process where states are read
+    params.split_mode = placement.split_by_layer ? LLAMA_SPLIT_MODE_LAYER : LLAMA_SPLIT_MODE_NONE;
+    std::vector<ggml_backend_dev_t> devices;
+    if (placement.n_gpu_layers > 0) {
+        for (const std::string & name : placement.devices) {
+            devices.push_back(ggml_backend_dev_by_name(name.c_str()));
+            if (devices.back() == nullptr) {
+                throw Error("no_device", "There is no device " + name + " in this process");
+            }
+        }
     }
+    // given even where it is empty: llama.cpp would use GPU devices for no layers too
+    devices.push_back(nullptr);
+    params.devices = devices.data();
     log_take();
     auto handle = std::make_shared<ModelHandle>();
     handle->model = llama_model_load_from_file(path.c_str(), params);

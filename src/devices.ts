@@ -1,10 +1,20 @@
 /** Which variant of the prebuilt libraries to load, and which devices it then has. */
 import fs from 'node:fs';
 import { PatchscopeError } from './errors.js';
-import { builtVariants, type LoadedAddon, loadAddon, loadedVariant, type NativeDevice } from './native.js';
+import {
+  builtVariants,
+  type LoadedAddon,
+  loadAddon,
+  loadedVariant,
+  type NativeDevice,
+  type SplitMode,
+} from './native.js';
 
 export const gpuChoices = ['auto', 'off', 'cuda', 'vulkan', 'metal'] as const;
 export type GpuChoice = (typeof gpuChoices)[number];
+
+/** llama.cpp has others, in which it ends the process where a state is read. */
+export const splitModes: readonly SplitMode[] = ['none', 'layer'];
 
 export interface Devices {
   readonly addon: LoadedAddon;
@@ -29,7 +39,9 @@ export function openDevices(choice: GpuChoice): Devices {
       `No CPU backend was found in ${addon.librariesFolder}: install again.`,
     );
   }
-  const gpus = devices.filter(({ kind }) => kind === 'gpu');
+  const own = devices.filter(({ kind }) => kind === 'gpu');
+  // one that shares the CPU's memory would only slow down those that have their own
+  const gpus = own.length > 0 ? own : devices.filter(({ kind }) => kind === 'integrated');
   if (choice !== 'auto' && choice !== 'off' && gpus.length === 0) {
     throw new PatchscopeError(
       'no_device',
@@ -63,6 +75,16 @@ export function resolveGpuLayers(asked: number | undefined, devices: Devices, ch
     );
   }
   return asked;
+}
+
+/** The GPU devices that take blocks. */
+export function blockDevices(
+  { gpus }: Devices,
+  gpuLayers: number,
+  splitMode: SplitMode,
+): readonly NativeDevice[] {
+  if (gpuLayers === 0) return [];
+  return splitMode === 'layer' ? gpus : gpus.slice(0, 1);
 }
 
 /** llama.cpp cuts it to the number of blocks. */

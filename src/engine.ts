@@ -45,6 +45,8 @@ export interface EngineRecord {
     readonly library: string;
   }[];
   readonly gpuLayers: number;
+  /** `none`: one GPU device takes all of these blocks; `layer`: each of the GPU devices takes some. */
+  readonly splitMode: 'none' | 'layer';
   readonly threads: number;
   readonly flashAttention: boolean;
   readonly typeK: string;

@@ -11,7 +11,8 @@ import { PatchscopeError } from './errors.js';
 export interface NativeDevice {
   readonly name: string;
   readonly description: string;
-  readonly kind: 'cpu' | 'gpu' | 'accelerator';
+  /** `integrated`: a GPU that shares the CPU's memory. */
+  readonly kind: 'cpu' | 'gpu' | 'integrated' | 'accelerator';
   readonly registry: string;
   readonly freeBytes: number;
   readonly totalBytes: number;
@@ -35,6 +36,17 @@ export interface NativeModelInfo {
   readonly isRecurrent: boolean;
   readonly isDiffusion: boolean;
   readonly chatTemplate: string | null;
+}
+
+/** `none`: one device takes all blocks; `layer`: each device takes some of them. */
+export type SplitMode = 'none' | 'layer';
+
+export interface NativePlacement {
+  /** Blocks that go to `devices`, the output counting as one. */
+  readonly gpuLayers: number;
+  /** Names as `devices()` lists them; without any, or without blocks, the CPU works alone. */
+  readonly devices: readonly string[];
+  readonly splitMode: SplitMode;
 }
 
 export interface NativeContextOptions {
@@ -127,7 +139,7 @@ interface Addon {
   /** This machine's. */
   devices(): NativeDevice[];
   check(paths: readonly string[]): Promise<void>;
-  load(path: string, gpuLayers: number): Promise<NativeModel>;
+  load(path: string, placement: NativePlacement): Promise<NativeModel>;
   convert(from: string, to: string, threads: number): Promise<void>;
   /** The process ends where a worker can't be reached or speaks another version: try them before. */
   addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;

@@ -142,7 +142,7 @@ law('a patch changes no bit at earlier positions, and changes its own and later 
 for (const model of tinyModels) {
   test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, async (t) => {
     const { addon } = openDevices('auto');
-    const native = await addon.load(model.path(), 0);
+    const native = await addon.load(model.path(), { gpuLayers: 0, devices: [], splitMode: 'none' });
     const { layerCount, embeddingSize } = native.describe();
     const tokenIds = native.tokenize(TARGET, true, false);
     const context = await native.createContext({

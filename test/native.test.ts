@@ -12,7 +12,7 @@ async function withContext(
   work: (context: NativeContext, model: NativeModel) => Promise<void>,
   { sequences, outputs } = { sequences: 4, outputs: 8 },
 ): Promise<void> {
-  const model = await loadAddon('cpu').load(world, 0);
+  const model = await loadAddon('cpu').load(world, { gpuLayers: 0, devices: [], splitMode: 'none' });
   const context = await model.createContext({
     cells: 256,
     batchTokens: 32,

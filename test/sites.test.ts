@@ -27,7 +27,11 @@ const embedName: { readonly [K in (typeof goodKinds)[number]]: string } = {
 
 for (const kind of goodKinds) {
   test(`${kind}: the sites are the first block's input and each block's output`, async (t) => {
-    const native = await openDevices('auto').addon.load(tinyPath(kind), 0);
+    const native = await openDevices('auto').addon.load(tinyPath(kind), {
+      gpuLayers: 0,
+      devices: [],
+      splitMode: 'none',
+    });
     t.after(() => native.close());
     const context = await native.createContext({
       cells: 256,

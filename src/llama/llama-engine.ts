@@ -1,6 +1,13 @@
 /** The engine over the addon: checks what it is given, then keeps one model and one context. */
 
-import { type Devices, type GpuChoice, loadedLibrary, openDevices, resolveGpuLayers } from '../devices.js';
+import {
+  blockDevices,
+  type GpuChoice,
+  loadedLibrary,
+  openDevices,
+  resolveGpuLayers,
+  splitModes,
+} from '../devices.js';
 import type {
   CapturePoint,
   CaptureRequest,
@@ -16,7 +23,7 @@ import type {
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import type { ResolvedModel } from '../models/resolve.js';
-import type { NativeModel, NativeModelInfo } from '../native.js';
+import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
 import { connectWorkers, type Workers } from '../workers.js';
@@ -33,6 +40,8 @@ export interface EngineOptions extends LimitOptions {
   readonly gpuLayers?: number;
   /** Workers, HOST:PORT each, whose devices take blocks like GPUs. */
   readonly rpc?: readonly string[];
+  /** How blocks are shared out where there are several GPU devices; default: `layer`. */
+  readonly splitMode?: SplitMode;
   /** Default: the least of physical cores, CPU affinity and container quota. */
   readonly threads?: number;
   readonly flashAttention?: boolean;
@@ -54,6 +63,8 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
   const workers = await connectWorkers(own.addon, options.rpc ?? []);
   const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
   const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
+  const splitMode = options.splitMode ?? 'layer';
+  const gpus = blockDevices(devices, gpuLayers, splitMode);
   const settings = {
     threads: options.threads ?? defaultThreads(),
     flashAttention: options.flashAttention ?? true,
@@ -75,7 +86,11 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
   let model: NativeModel | undefined;
   try {
     await devices.addon.check(file.parts);
-    model = await devices.addon.load(file.path, gpuLayers);
+    model = await devices.addon.load(file.path, {
+      gpuLayers,
+      devices: gpus.map(({ name }) => name),
+      splitMode,
+    });
     const info = model.describe();
     checkModel(info);
     const pool = await ContextPool.open(model, settings, gpuLayers === 0);
@@ -94,8 +109,9 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       llamaCpp: devices.addon.llamaCpp,
       packageVersion,
       backend: devices.addon.variant,
-      devices: usedDevices(devices, gpuLayers),
+      devices: [devices.cpu, ...gpus].map(describeDevice),
       gpuLayers: Math.min(gpuLayers, info.layerCount + 1),
+      splitMode,
       ...settings,
       exact: limits.exact,
       batchTokens: limits.batchTokens,
@@ -269,6 +285,7 @@ class LlamaEngine implements Engine {
 }
 
 function checkOptions(options: EngineOptions): void {
+  checkSplitMode(options.splitMode);
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
     if (value !== undefined && (!Number.isInteger(value) || value < 1 || value > 2 ** 31 - 1)) {
@@ -285,6 +302,16 @@ function checkOptions(options: EngineOptions): void {
       `gpuLayers is ${gpuLayers} where a whole number of at least 0 is needed.`,
     );
   }
+}
+
+function checkSplitMode(splitMode: unknown): void {
+  if (splitMode === undefined || splitModes.some((known) => known === splitMode)) return;
+  throw new PatchscopeError(
+    'bad_input',
+    splitMode === 'row' || splitMode === 'tensor'
+      ? `-sm ${splitMode} cuts hidden states into pieces that no device holds whole, and llama.cpp ends the process where one is read: use -sm layer or none.`
+      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
+  );
 }
 
 function checkModel(info: NativeModelInfo): void {
@@ -316,10 +343,6 @@ function checkTokenIndex(tokenIndex: number, tokens: number): void {
   }
 }
 
-function usedDevices({ cpu, gpus }: Devices, gpuLayers: number) {
-  return [cpu, ...(gpuLayers > 0 ? gpus : [])].map(({ name, description, registry }) => ({
-    name,
-    description,
-    library: loadedLibrary(registry),
-  }));
+function describeDevice({ name, description, registry }: NativeDevice) {
+  return { name, description, library: loadedLibrary(registry) };
 }
