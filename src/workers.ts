@@ -43,22 +43,24 @@ export function parseAddress(text: string, where: string): Address {
  * @throws PatchscopeError `bad_input` for what is no address, `no_device` for a worker that can't be used.
  */
 export async function connectWorkers(addon: LoadedAddon, addresses: readonly string[]): Promise<Workers> {
-  const parsed = addresses.map((text) => parseAddress(text, 'The list of workers'));
-  const twice = addresses.find((text, i) => addresses.indexOf(text) !== i);
-  if (twice !== undefined) {
-    throw new PatchscopeError('bad_input', `The worker ${twice} is named twice: name each one once.`);
-  }
   if (addresses.length === 0) return { devices: [], release: () => undefined };
   const plugin = rpcPlugin(addon);
-  for (const [i, address] of parsed.entries()) {
-    if (!held.has(addresses[i]!)) await greet(address, addon);
+  const resolved: string[] = [];
+  for (const text of addresses) {
+    const address = await resolveHost(parseAddress(text, 'The list of workers'));
+    const { host, port } = address;
+    if (resolved.includes(`${host}:${port}`)) {
+      throw new PatchscopeError('bad_input', `The worker ${text} is named twice: name each one once.`);
+    }
+    resolved.push(`${host}:${port}`);
+    if (!held.has(`${host}:${port}`)) await greet(address, addon);
   }
-  const devices = await addon.addWorkers(plugin, addresses);
-  for (const address of addresses) held.set(address, (held.get(address) ?? 0) + 1);
+  const devices = await addon.addWorkers(plugin, resolved);
+  for (const address of resolved) held.set(address, (held.get(address) ?? 0) + 1);
   return {
     devices,
     release() {
-      for (const address of addresses) {
+      for (const address of resolved) {
         const left = held.get(address)! - 1;
         if (left === 0) held.delete(address);
         else held.set(address, left);
@@ -129,7 +131,7 @@ function exchange({ host, port }: Address, message: Buffer, wanted: number): Pro
   });
 }
 
-/** The IPv4 address that ggml's server needs. */
+/** ggml's server needs IPv4, and a long name would be cut off in the names that ggml gives to tensors. */
 export async function resolveHost({ host, port }: Address): Promise<Address> {
   try {
     return { host: (await dns.lookup(host, { family: 4 })).address, port };

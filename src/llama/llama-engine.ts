@@ -61,30 +61,30 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
   const gpu = options.gpu ?? 'auto';
   const own = openDevices(gpu);
   const workers = await connectWorkers(own.addon, options.rpc ?? []);
-  const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
-  const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
-  const splitMode = options.splitMode ?? 'layer';
-  const gpus = blockDevices(devices, gpuLayers, splitMode);
-  const settings = {
-    threads: options.threads ?? defaultThreads(),
-    flashAttention: options.flashAttention ?? true,
-    typeK: options.typeK ?? 'f16',
-    typeV: options.typeV ?? 'f16',
-  };
-  if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
-    throw new PatchscopeError(
-      'bad_input',
-      `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
-    );
-  }
-  if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
-    throw new PatchscopeError(
-      'bad_input',
-      'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
-    );
-  }
   let model: NativeModel | undefined;
   try {
+    const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
+    const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
+    const splitMode = options.splitMode ?? 'layer';
+    const gpus = blockDevices(devices, gpuLayers, splitMode);
+    const settings = {
+      threads: options.threads ?? defaultThreads(),
+      flashAttention: options.flashAttention ?? true,
+      typeK: options.typeK ?? 'f16',
+      typeV: options.typeV ?? 'f16',
+    };
+    if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
+      throw new PatchscopeError(
+        'bad_input',
+        `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
+      );
+    }
+    if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
+      throw new PatchscopeError(
+        'bad_input',
+        'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
+      );
+    }
     await devices.addon.check(file.parts);
     model = await devices.addon.load(file.path, {
       gpuLayers,
