@@ -2,10 +2,12 @@
 // libraries; a process loads one of them.
 #include "addon_data.h"
 #include "context.h"
+#include "device_list.h"
 #include "gguf_check.h"
 #include "log.h"
 #include "model.h"
 #include "promise.h"
+#include "rpc.h"
 
 #include "ggml-backend.h"
 #include "llama.h"
@@ -30,32 +32,16 @@ Napi::Value start(const Napi::CallbackInfo & info) {
     return Napi::Boolean::New(info.Env(), loaded);
 }
 
-const char * kind_of(ggml_backend_dev_t device) {
-    switch (ggml_backend_dev_type(device)) {
-    case GGML_BACKEND_DEVICE_TYPE_CPU: return "cpu";
-    case GGML_BACKEND_DEVICE_TYPE_GPU: return "gpu";
-    case GGML_BACKEND_DEVICE_TYPE_IGPU: return "integrated";
-    default: return "accelerator";
-    }
-}
-
+// This machine's devices.
 Napi::Value devices(const Napi::CallbackInfo & info) {
-    const Napi::Env env = info.Env();
-    Napi::Array out = Napi::Array::New(env);
+    std::vector<DeviceInfo> own;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        size_t free = 0, total = 0;
-        ggml_backend_dev_memory(device, &free, &total);
-        Napi::Object entry = Napi::Object::New(env);
-        entry.Set("name", ggml_backend_dev_name(device));
-        entry.Set("description", ggml_backend_dev_description(device));
-        entry.Set("kind", kind_of(device));
-        entry.Set("registry", ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)));
-        entry.Set("freeBytes", (double)free);
-        entry.Set("totalBytes", (double)total);
-        out.Set((uint32_t)i, entry);
+        if (!is_of_worker(device)) {
+            own.push_back(describe_device(device));
+        }
     }
-    return out;
+    return to_value(info.Env(), own);
 }
 
 Napi::Value check(const Napi::CallbackInfo & info) {
@@ -96,6 +82,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("check", Napi::Function::New(env, check));
     exports.Set("load", Napi::Function::New(env, Model::load));
     exports.Set("convert", Napi::Function::New(env, convert));
+    define_rpc(env, exports);
     return exports;
 }
 

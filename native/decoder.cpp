@@ -5,6 +5,7 @@
 #include "log.h"
 #include "model_handle.h"
 #include "parallel.h"
+#include "whole_graph.h"
 
 #include "llama-ext.h"
 
@@ -61,10 +62,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         n_embd_ = llama_model_n_embd(model_->model);
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
-        ggml_cgraph * graph = llama_graph_reserve(ctx_, n_tokens, 1, std::min<uint32_t>(2, n_tokens));
-        if (graph == nullptr) {
-            throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
-        }
+        ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
         sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
     } catch (...) {

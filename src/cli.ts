@@ -8,13 +8,14 @@ import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
 import { addSql } from './commands/sql.js';
+import { addWorker } from './commands/worker.js';
 import { PatchscopeError, packageVersion } from './index.js';
 
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
+const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addWorker];
+const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'worker'];
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');

@@ -48,7 +48,7 @@ export function openDevices(choice: GpuChoice): Devices {
       `No ${choice} device was found on this machine: check its driver, or use --gpu off.`,
     );
   }
-  return { addon, gpus, cpu };
+  return { addon, gpus: choice === 'off' ? [] : gpus, cpu };
 }
 
 function detectVariant(): string {
@@ -66,7 +66,7 @@ function detectVariant(): string {
  * @throws PatchscopeError `no_device` where blocks are asked to go to a GPU that is not there.
  */
 export function resolveGpuLayers(asked: number | undefined, devices: Devices, choice: GpuChoice): number {
-  const available = choice !== 'off' && devices.gpus.length > 0;
+  const available = devices.gpus.length > 0;
   if (asked === undefined) return available ? ALL_LAYERS : 0;
   if (asked > 0 && !available) {
     throw new PatchscopeError(

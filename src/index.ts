@@ -33,6 +33,7 @@ export { parsePosition } from './positions.js';
 export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
+export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { formatCsv, formatJsonLines, formatTable } from './store/format.js';
 export { type QueryOptions, type QueryResult, query } from './store/query.js';
 export { checkStore, openStore, type Store } from './store/store.js';

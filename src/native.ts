@@ -159,10 +159,17 @@ export interface NativeModel {
 
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
+  /** This machine's. */
   devices(): NativeDevice[];
   check(paths: readonly string[]): Promise<void>;
   load(path: string, placement: NativePlacement): Promise<NativeModel>;
   convert(from: string, to: string, threads: number): Promise<void>;
+  /** The process ends where a worker can't be reached or speaks another version: try them before. */
+  addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;
+  /** Ends only where the address can't be listened on. */
+  serve(plugin: string, address: string, threads: number, devices: readonly string[]): Promise<never>;
+  /** Major and minor number of the protocol between machines. */
+  readonly rpcVersion: readonly [number, number];
 }
 
 /** What `native/install.mjs` wrote down; paths are relative to its folder. */
@@ -174,12 +181,16 @@ interface Built {
     readonly addon: string;
     readonly libraries: string;
   }[];
+  /** llama.cpp's RPC backend; null where it could not be compiled. */
+  readonly rpc: string | null;
 }
 
 export interface LoadedAddon extends Addon {
   readonly variant: string;
   readonly llamaCpp: string;
   readonly librariesFolder: string;
+  /** File of llama.cpp's RPC backend; null where it could not be compiled. */
+  readonly rpcPlugin: string | null;
 }
 
 const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
@@ -228,6 +239,7 @@ export function loadAddon(variant: string): LoadedAddon {
     variant,
     llamaCpp: built.llamaCpp,
     librariesFolder,
+    rpcPlugin: built.rpc === null ? null : path.resolve(buildFolder, built.rpc),
   });
   return loaded;
 }

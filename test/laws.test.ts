@@ -1,7 +1,6 @@
 /** What must hold of every engine and every model, whatever the model means. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDevices } from '../src/devices.js';
 import type { Edit, Engine, PatchRow } from '../src/engine.js';
 import type { ContextPool } from '../src/llama/context-pool.js';
 import { Limits } from '../src/llama/limits.js';
@@ -9,6 +8,7 @@ import { Patcher } from '../src/llama/patch.js';
 import type { LlamaTokenizer } from '../src/llama/tokenizer.js';
 import type { NativeContext, NativeModelInfo, NativeStep } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
+import { loadNative } from './device.js';
 import { scalar, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, tinyModel } from './fixtures/models.js';
 import {
@@ -143,8 +143,7 @@ law('a patch changes no bit at earlier positions, and changes its own and later 
 // the engine captures unpatched runs only, so this law asks the addon, which reads and writes in one decode
 for (const model of tinyModels) {
   test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, async (t) => {
-    const { addon } = openDevices('auto');
-    const native = await addon.load(model.path(), { gpuLayers: 0, devices: [], splitMode: 'none' });
+    const native = await loadNative(model.path());
     const { layerCount, embeddingSize } = native.describe();
     const tokenIds = native.tokenize(TARGET, true, false);
     const context = await native.createContext({

@@ -1,7 +1,7 @@
 /** Where states are found in a model's graph, and which models are refused because they have no such place. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDevices } from '../src/devices.js';
+import { loadNative } from './device.js';
 import { badKinds, goodKinds, type ModelKind } from './fixtures/models.js';
 import {
   assertRefused,
@@ -27,11 +27,7 @@ const embedName: { readonly [K in (typeof goodKinds)[number]]: string } = {
 
 for (const kind of goodKinds) {
   test(`${kind}: the sites are the first block's input and each block's output`, async (t) => {
-    const native = await openDevices('auto').addon.load(tinyPath(kind), {
-      gpuLayers: 0,
-      devices: [],
-      splitMode: 'none',
-    });
+    const native = await loadNative(tinyPath(kind));
     t.after(() => native.close());
     const context = await native.createContext({
       cells: 256,

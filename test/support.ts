@@ -11,6 +11,7 @@ import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
 import type { NativeReadings } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
+import { device } from './device.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, type ModelKind, tinyModel, writeTinyModel } from './fixtures/models.js';
 
@@ -73,16 +74,20 @@ export const realModel: TestModel = {
   name: 'smollm2-135m-instruct',
   isTiny: false,
   path: () => smollm2,
-  skip: existsSync(smollm2) ? false : 'not run: the model smollm2-135m-instruct is not there',
+  skip: !device.isCpu
+    ? `not run on ${device.name}, where only tiny models run: this device is too slow for real ones`
+    : existsSync(smollm2)
+      ? false
+      : 'not run: the model smollm2-135m-instruct is not there',
 };
 
 export const allModels: readonly TestModel[] = [...tinyModels, realModel];
 
 export const asFile = (path: string) => ({ path, parts: [path], sha256: 'test', bytes: 1 });
 
-/** One thread: more of them wait for each other where the machine is busy. */
+/** On the device that the tests run on. One thread: more of them wait for each other where the machine is busy. */
 export function open(path: string, options: EngineOptions = {}): Promise<Engine> {
-  return openEngine(asFile(path), { threads: 1, ...options });
+  return openEngine(asFile(path), { threads: 1, ...device.options, ...options });
 }
 
 const shared = new Map<string, Promise<Engine>>();
@@ -99,7 +104,7 @@ export function sharedEngine(model: TestModel, options: EngineOptions = {}): Pro
   return engine;
 }
 
-/** One test for each model. */
+/** One test for each model. Exact mode is the CPU's: elsewhere the law is that it is refused. */
 export function law(
   sentence: string,
   check: (engine: Engine, model: TestModel) => Promise<void>,
@@ -107,6 +112,12 @@ export function law(
 ): void {
   const { models = allModels, ...engineOptions } = options;
   for (const model of models) {
+    if (engineOptions.exact && !device.isCpu) {
+      test(`${model.name}: ${sentence}; refused on ${device.name}`, { skip: model.skip }, () =>
+        assertRefused(() => open(model.path(), engineOptions), 'bad_input', /^Exact mode .* on the CPU/),
+      );
+      continue;
+    }
     test(`${model.name}: ${sentence}`, { skip: model.skip }, async () => {
       await check(await sharedEngine(model, engineOptions), model);
     });

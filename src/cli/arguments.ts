@@ -123,6 +123,10 @@ export function engineArguments<T>(yargs: Argv<T>) {
       type: 'string',
       describe: '-ngl: layers on the GPU; default: all, if there is one',
     })
+    .option('rpc', {
+      type: 'string',
+      describe: 'HOST:PORT,...: workers (patchscopes worker) whose devices take layers like GPUs',
+    })
     .option('ctx-size', {
       type: 'string',
       describe: '-c: cells of the K/V cache; default: what the work needs',

@@ -20,6 +20,7 @@ export interface EngineArguments {
   readonly model: string;
   readonly gpu: NonNullable<EngineOptions['gpu']>;
   readonly gpuLayers?: string | undefined;
+  readonly rpc?: string | undefined;
   readonly ctxSize?: string | undefined;
   readonly threads?: string | undefined;
   readonly flashAttn: 'auto' | 'on' | 'off';
@@ -57,6 +58,7 @@ export async function withEngine<T>(
     ...(threads !== undefined && { threads }),
     ...(gpuLayers !== undefined && { gpuLayers }),
     ...(contextSize !== undefined && { contextSize }),
+    ...(args.rpc !== undefined && { rpc: args.rpc.split(',') }),
   });
   try {
     const { record } = engine;

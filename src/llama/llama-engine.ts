@@ -25,6 +25,7 @@ import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
+import { connectWorkers, type Workers } from '../workers.js';
 import { captureStates } from './capture.js';
 import { Checks, checkReading } from './checks.js';
 import { provePermutable, tolerance } from './company.js';
@@ -39,6 +40,8 @@ export interface EngineOptions extends LimitOptions {
   readonly gpu?: GpuChoice;
   /** Blocks on GPU devices; default: all where there is one. */
   readonly gpuLayers?: number;
+  /** Workers, HOST:PORT each, whose devices take blocks like GPUs. */
+  readonly rpc?: readonly string[];
   /** How blocks are shared out where there are several GPU devices; default: `layer`. */
   readonly splitMode?: SplitMode;
   /** Default: the least of physical cores, CPU affinity and container quota. */
@@ -58,24 +61,26 @@ export interface EngineOptions extends LimitOptions {
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
-  const devices = openDevices(gpu);
-  const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
-  const splitMode = options.splitMode ?? 'layer';
-  const gpus = blockDevices(devices, gpuLayers, splitMode);
-  const settings = {
-    threads: options.threads ?? defaultThreads(),
-    flashAttention: options.flashAttention ?? true,
-    typeK: options.typeK ?? 'f16',
-    typeV: options.typeV ?? 'f16',
-  };
-  if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
-    throw new PatchscopeError(
-      'bad_input',
-      `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
-    );
-  }
+  const own = openDevices(gpu);
+  const workers = await connectWorkers(own.addon, options.rpc ?? []);
   let model: NativeModel | undefined;
   try {
+    const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
+    const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
+    const splitMode = options.splitMode ?? 'layer';
+    const gpus = blockDevices(devices, gpuLayers, splitMode);
+    const settings = {
+      threads: options.threads ?? defaultThreads(),
+      flashAttention: options.flashAttention ?? true,
+      typeK: options.typeK ?? 'f16',
+      typeV: options.typeV ?? 'f16',
+    };
+    if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
+      throw new PatchscopeError(
+        'bad_input',
+        `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
+      );
+    }
     await devices.addon.check(file.parts);
     model = await devices.addon.load(file.path, {
       gpuLayers,
@@ -111,7 +116,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
-    const engine = new LlamaEngine(model, pool, limits, record);
+    const engine = new LlamaEngine(model, pool, limits, record, workers);
     if (limits.exact) {
       await provePermutable(engine).catch(async (error: unknown) => {
         await engine.close();
@@ -121,6 +126,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
     return engine;
   } catch (error) {
     model?.close();
+    workers.release();
     throw asPatchscopeError(error);
   }
 }
@@ -134,10 +140,11 @@ class LlamaEngine implements Engine {
   readonly #patcher: Patcher;
   readonly #lens: LensReader;
   readonly #checks: Checks;
+  readonly #workers: Workers;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  constructor(model: NativeModel, pool: ContextPool, limits: Limits, record: EngineRecord) {
+  constructor(model: NativeModel, pool: ContextPool, limits: Limits, record: EngineRecord, workers: Workers) {
     this.record = record;
     this.tokenizer = new LlamaTokenizer(model);
     this.#model = model;
@@ -146,6 +153,7 @@ class LlamaEngine implements Engine {
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
     this.#checks = new Checks(record, pool.sites);
+    this.#workers = workers;
   }
 
   async capture(requests: readonly CaptureRequest[], { signal }: WorkOptions = {}): Promise<CaptureResult[]> {
@@ -195,6 +203,7 @@ class LlamaEngine implements Engine {
     this.#pool.end(); // a decode under way ends with code `closed`
     await this.#last.catch(() => undefined);
     this.#model.close();
+    this.#workers.release();
   }
 
   /** One thing at a time: there is one context. */
