@@ -1,13 +1,6 @@
 /** The engine over the addon: checks what it is given, then keeps one model and one context. */
 
-import {
-  blockDevices,
-  type GpuChoice,
-  loadedLibrary,
-  openDevices,
-  resolveGpuLayers,
-  splitModes,
-} from '../devices.js';
+import { blockDevices, checkSplitMode, type GpuChoice, loadedLibrary, openDevices } from '../devices.js';
 import type {
   CapturePoint,
   CaptureRequest,
@@ -22,6 +15,7 @@ import type {
   RowResult,
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
+import { type GpuLayers, resolveGpuLayers } from '../gpu-layers/resolve.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
@@ -29,14 +23,14 @@ import { defaultThreads } from '../threads.js';
 import { captureStates } from './capture.js';
 import { ContextPool } from './context-pool.js';
 import { LensReader } from './lens.js';
-import { type LimitOptions, Limits } from './limits.js';
+import { cacheBounds, type LimitOptions, Limits } from './limits.js';
 import { Patcher } from './patch.js';
 import { LlamaTokenizer } from './tokenizer.js';
 
 export interface EngineOptions extends LimitOptions {
   readonly gpu?: GpuChoice;
-  /** Blocks on GPU devices; default: all where there is one. */
-  readonly gpuLayers?: number;
+  /** Blocks on GPU devices; default: `auto`, as many as fit. */
+  readonly gpuLayers?: GpuLayers;
   /** How blocks are shared out where there are several GPU devices; default: `layer`. */
   readonly splitMode?: SplitMode;
   /** Default: the least of physical cores, CPU affinity and container quota. */
@@ -45,6 +39,8 @@ export interface EngineOptions extends LimitOptions {
   /** K/V types as llama.cpp writes them: f16 (default), f32, bf16, q8_0, ... */
   readonly typeK?: string;
   readonly typeV?: string;
+  /** One line for a person, such as how many layers fit the GPU. */
+  readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -56,10 +52,7 @@ export interface EngineOptions extends LimitOptions {
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
-  const devices = openDevices(gpu);
-  const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
-  const splitMode = options.splitMode ?? 'layer';
-  const gpus = blockDevices(devices, gpuLayers, splitMode);
+  const splitMode = checkSplitMode(options.splitMode ?? 'layer');
   const settings = {
     threads: options.threads ?? defaultThreads(),
     flashAttention: options.flashAttention ?? true,
@@ -72,15 +65,25 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
     );
   }
-  if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
-    throw new PatchscopeError(
-      'bad_input',
-      'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
-    );
-  }
+  const devices = openDevices(gpu);
   let model: NativeModel | undefined;
   try {
     await devices.addon.check(file.parts);
+    const candidates = blockDevices(devices, splitMode);
+    const gpuLayers = await resolveGpuLayers({
+      asked: options.gpuLayers ?? 'auto',
+      freeBytes: candidates.map(({ freeBytes }) => freeBytes),
+      gpusAreOff: gpu === 'off',
+      task: { path: file.path, ...cacheBounds(options), ...settings },
+      onNote: options.onNote,
+    });
+    const gpus = gpuLayers > 0 ? candidates : [];
+    if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
+      throw new PatchscopeError(
+        'bad_input',
+        'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
+      );
+    }
     model = await devices.addon.load(file.path, {
       gpuLayers,
       devices: gpus.map(({ name }) => name),
@@ -276,7 +279,6 @@ class LlamaEngine implements Engine {
 }
 
 function checkOptions(options: EngineOptions): void {
-  checkSplitMode(options.splitMode);
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
     if (value !== undefined && (!Number.isInteger(value) || value < 1 || value > 2 ** 31 - 1)) {
@@ -286,23 +288,13 @@ function checkOptions(options: EngineOptions): void {
       );
     }
   }
-  const { gpuLayers } = options;
-  if (gpuLayers !== undefined && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
+  const { gpuLayers = 'auto' } = options;
+  if (gpuLayers !== 'auto' && gpuLayers !== 'all' && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
     throw new PatchscopeError(
       'bad_input',
-      `gpuLayers is ${gpuLayers} where a whole number of at least 0 is needed.`,
+      `gpuLayers is ${gpuLayers} where auto, all or a whole number of at least 0 is needed.`,
     );
   }
-}
-
-function checkSplitMode(splitMode: unknown): void {
-  if (splitMode === undefined || splitModes.some((known) => known === splitMode)) return;
-  throw new PatchscopeError(
-    'bad_input',
-    splitMode === 'row' || splitMode === 'tensor'
-      ? `-sm ${splitMode} cuts hidden states into pieces that no device holds whole, and llama.cpp ends the process where one is read: use -sm layer or none.`
-      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
-  );
 }
 
 function checkModel(info: NativeModelInfo): void {
