@@ -22,6 +22,13 @@ export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
+export {
+  type BuildChoice,
+  type BuildOptions,
+  buildChoices,
+  buildLibraries,
+  type LocalBuild,
+} from './local-build.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';

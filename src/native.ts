@@ -148,6 +148,8 @@ interface Built {
   readonly nodeLlamaCpp: string;
   readonly variants: readonly {
     readonly variant: string;
+    /** `local`: compiled on this machine. */
+    readonly origin: 'prebuilt' | 'local';
     readonly addon: string;
     readonly libraries: string;
   }[];
@@ -159,7 +161,7 @@ export interface LoadedAddon extends Addon {
   readonly librariesFolder: string;
 }
 
-const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
+export const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
 let loaded: LoadedAddon | undefined;
 
 /** The variant this process uses already, if any. */
