@@ -2,6 +2,7 @@
 import yargs from 'yargs';
 import { bindValues, usageSentence } from './cli/arguments.js';
 import { BrokenRunError, EXIT, note } from './cli/session.js';
+import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
 import { addLens } from './commands/lens.js';
@@ -14,8 +15,8 @@ import { PatchscopeError, packageVersion } from './index.js';
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addWorker];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'worker'];
+const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addWorker, addBuild];
+const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'worker', 'build'];
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');

@@ -1,6 +1,6 @@
 export { type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
-export { gpuChoices } from './devices.js';
+export { checkSplitMode, gpuChoices } from './devices.js';
 export type {
   CapturePoint,
   CaptureRequest,
@@ -19,8 +19,16 @@ export type {
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
+export type { GpuLayers } from './gpu-layers/resolve.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
+export {
+  type BuildChoice,
+  type BuildOptions,
+  buildChoices,
+  buildLibraries,
+  type LocalBuild,
+} from './local-build.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';

@@ -178,6 +178,8 @@ interface Built {
   readonly nodeLlamaCpp: string;
   readonly variants: readonly {
     readonly variant: string;
+    /** `local`: compiled on this machine. */
+    readonly origin: 'prebuilt' | 'local';
     readonly addon: string;
     readonly libraries: string;
   }[];
@@ -193,7 +195,7 @@ export interface LoadedAddon extends Addon {
   readonly rpcPlugin: string | null;
 }
 
-const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
+export const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
 let loaded: LoadedAddon | undefined;
 
 /** The variant this process uses already, if any. */

@@ -5,6 +5,7 @@ import { gpuChoices, nearest } from '../index.js';
 /** llama.cpp's spellings with one dash, which yargs would read as bundles of letters. */
 const llamaSpellings: Readonly<Record<string, string>> = {
   '-ngl': '--gpu-layers',
+  '-sm': '--split-mode',
   '-fa': '--flash-attn',
   '-ctk': '--cache-type-k',
   '-ctv': '--cache-type-v',
@@ -121,7 +122,13 @@ export function engineArguments<T>(yargs: Argv<T>) {
     .option('gpu', { choices: gpuChoices, default: 'auto' as const, describe: 'kind of GPU' })
     .option('gpu-layers', {
       type: 'string',
-      describe: '-ngl: layers on the GPU; default: all, if there is one',
+      default: 'auto',
+      describe: '-ngl: layers on the GPU: auto (what fits), all, or a number',
+    })
+    .option('split-mode', {
+      type: 'string',
+      default: 'layer',
+      describe: '-sm: layer (shared out over all GPUs) or none (one GPU)',
     })
     .option('rpc', {
       type: 'string',

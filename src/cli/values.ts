@@ -1,5 +1,5 @@
 /** Option values as typed -> what the API takes; each mistake is one sentence. */
-import { PatchscopeError, type Prompt } from '../index.js';
+import { type GpuLayers, PatchscopeError, type Prompt } from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
   if (value === undefined) return undefined;
@@ -10,6 +10,15 @@ export function wholeNumber(value: string | undefined, option: string, least: nu
     );
   }
   return Number(value);
+}
+
+export function gpuLayersOf(value: string): GpuLayers {
+  if (value === 'auto' || value === 'all') return value;
+  if (/^\d+$/.test(value) && Number.isSafeInteger(Number(value))) return Number(value);
+  throw new PatchscopeError(
+    'bad_input',
+    `-ngl is '${value}' where auto, all or a whole number of at least 0 is needed.`,
+  );
 }
 
 /** Raw token ids, separated by commas or blanks. */

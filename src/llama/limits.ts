@@ -9,12 +9,24 @@ export const MAX_SEQUENCES = 256;
 const EXACT_TOKENS = 32;
 const LOGIT_BYTES = 128 * 2 ** 20;
 const CACHE_BYTES = 2 * 2 ** 30;
+const BATCH_TOKENS = 512;
+const BATCH_ROWS = 128;
+const TYPICAL_ROW_TOKENS = 128;
 
 export interface LimitOptions {
   readonly batchTokens?: number;
   readonly batchRows?: number;
   readonly contextSize?: number;
   readonly exact?: boolean;
+}
+
+/** The largest K/V cache that work without long prompts asks for, known before the model is loaded. */
+export function cacheBounds({ contextSize, batchRows, batchTokens }: LimitOptions) {
+  return {
+    cells: contextSize ?? (batchRows ?? BATCH_ROWS) * TYPICAL_ROW_TOKENS,
+    cacheBytes: contextSize === undefined ? CACHE_BYTES : Number.MAX_SAFE_INTEGER,
+    batchTokens: batchTokens ?? BATCH_TOKENS,
+  };
 }
 
 export class Limits {
@@ -42,7 +54,7 @@ export class Limits {
   constructor(model: NativeModelInfo, bytesPerCell: number, options: LimitOptions) {
     this.exact = options.exact ?? false;
     this.batchTokens = Math.min(
-      options.batchTokens ?? 512,
+      options.batchTokens ?? BATCH_TOKENS,
       this.exact ? EXACT_TOKENS : Number.POSITIVE_INFINITY,
     );
     this.outputs = Math.max(
@@ -52,7 +64,7 @@ export class Limits {
     this.isRecurrent = model.isRecurrent;
     this.oneLength = this.exact || this.isRecurrent;
     this.batchRows = Math.min(
-      options.batchRows ?? 128,
+      options.batchRows ?? BATCH_ROWS,
       MAX_SEQUENCES - (this.isRecurrent ? 1 : 0),
       this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
     );

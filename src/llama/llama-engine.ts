@@ -1,13 +1,6 @@
 /** The engine over the addon: checks what it is given, then keeps one model and one context. */
 
-import {
-  blockDevices,
-  type GpuChoice,
-  loadedLibrary,
-  openDevices,
-  resolveGpuLayers,
-  splitModes,
-} from '../devices.js';
+import { blockDevices, checkSplitMode, type GpuChoice, loadedLibrary, openDevices } from '../devices.js';
 import type {
   CaptureRequest,
   CaptureResult,
@@ -21,6 +14,7 @@ import type {
   WorkOptions,
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
+import { type GpuLayers, resolveGpuLayers } from '../gpu-layers/resolve.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
@@ -32,14 +26,14 @@ import { provePermutable, tolerance } from './company.js';
 import { ContextPool } from './context-pool.js';
 import { keptTolerance } from './kept-tolerance.js';
 import { LensReader } from './lens.js';
-import { type LimitOptions, Limits } from './limits.js';
+import { cacheBounds, type LimitOptions, Limits } from './limits.js';
 import { Patcher } from './patch.js';
 import { LlamaTokenizer } from './tokenizer.js';
 
 export interface EngineOptions extends LimitOptions {
   readonly gpu?: GpuChoice;
-  /** Blocks on GPU devices; default: all where there is one. */
-  readonly gpuLayers?: number;
+  /** Blocks on GPU devices; default: `auto`, as many as fit. */
+  readonly gpuLayers?: GpuLayers;
   /** Workers, HOST:PORT each, whose devices take blocks like GPUs. */
   readonly rpc?: readonly string[];
   /** How blocks are shared out where there are several GPU devices; default: `layer`. */
@@ -50,6 +44,8 @@ export interface EngineOptions extends LimitOptions {
   /** K/V types as llama.cpp writes them: f16 (default), f32, bf16, q8_0, ... */
   readonly typeK?: string;
   readonly typeV?: string;
+  /** One line for a person, such as how many layers fit the GPU. */
+  readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -61,27 +57,34 @@ export interface EngineOptions extends LimitOptions {
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
+  const splitMode = checkSplitMode(options.splitMode ?? 'layer');
+  const settings = {
+    threads: options.threads ?? defaultThreads(),
+    flashAttention: options.flashAttention ?? true,
+    typeK: options.typeK ?? 'f16',
+    typeV: options.typeV ?? 'f16',
+  };
+  if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
+    );
+  }
   const own = openDevices(gpu);
   const workers = await connectWorkers(own.addon, options.rpc ?? []);
   let model: NativeModel | undefined;
   try {
     const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
-    const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
-    const splitMode = options.splitMode ?? 'layer';
-    const gpus = blockDevices(devices, gpuLayers, splitMode);
-    const settings = {
-      threads: options.threads ?? defaultThreads(),
-      flashAttention: options.flashAttention ?? true,
-      typeK: options.typeK ?? 'f16',
-      typeV: options.typeV ?? 'f16',
-    };
-    if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
-      );
-    }
     await devices.addon.check(file.parts);
+    const candidates = blockDevices(devices, splitMode);
+    const gpuLayers = await resolveGpuLayers({
+      asked: options.gpuLayers ?? 'auto',
+      freeBytes: candidates.map(({ freeBytes }) => freeBytes),
+      gpusAreOff: gpu === 'off' && workers.devices.length === 0,
+      task: { path: file.path, ...cacheBounds(options), ...settings },
+      onNote: options.onNote,
+    });
+    const gpus = gpuLayers > 0 ? candidates : [];
     model = await devices.addon.load(file.path, {
       gpuLayers,
       devices: gpus.map(({ name }) => name),
@@ -229,7 +232,6 @@ class LlamaEngine implements Engine {
 }
 
 function checkOptions(options: EngineOptions): void {
-  checkSplitMode(options.splitMode);
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
     if (value !== undefined && (!Number.isInteger(value) || value < 1 || value > 2 ** 31 - 1)) {
@@ -239,23 +241,13 @@ function checkOptions(options: EngineOptions): void {
       );
     }
   }
-  const { gpuLayers } = options;
-  if (gpuLayers !== undefined && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
+  const { gpuLayers = 'auto' } = options;
+  if (gpuLayers !== 'auto' && gpuLayers !== 'all' && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
     throw new PatchscopeError(
       'bad_input',
-      `gpuLayers is ${gpuLayers} where a whole number of at least 0 is needed.`,
+      `gpuLayers is ${gpuLayers} where auto, all or a whole number of at least 0 is needed.`,
     );
   }
-}
-
-function checkSplitMode(splitMode: unknown): void {
-  if (splitMode === undefined || splitModes.some((known) => known === splitMode)) return;
-  throw new PatchscopeError(
-    'bad_input',
-    splitMode === 'row' || splitMode === 'tensor'
-      ? `-sm ${splitMode} cuts hidden states into pieces that no device holds whole, and llama.cpp ends the process where one is read: use -sm layer or none.`
-      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
-  );
 }
 
 function checkModel(info: NativeModelInfo): void {
