@@ -1,4 +1,4 @@
-export { type ConversionType, conversionTypes, convertModel } from './convert.js';
+export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
 export { gpuChoices } from './devices.js';
 export type {
@@ -19,6 +19,7 @@ export type {
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
+export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
@@ -33,7 +34,7 @@ export { parsePosition } from './positions.js';
 export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
-export { formatCsv, formatJsonLines, formatTable } from './store/format.js';
+export { formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
 export { type QueryOptions, type QueryResult, query } from './store/query.js';
 export { checkStore, openStore, type Store } from './store/store.js';
 export { defaultThreads } from './threads.js';

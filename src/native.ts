@@ -122,12 +122,37 @@ export interface NativeModel {
   close(): void;
 }
 
+export type NativeValue = string | number | boolean;
+
+export interface NativeTensor {
+  readonly name: string;
+  /** As ggml writes it: q4_K, f32, ... */
+  readonly type: string;
+  readonly isQuantized: boolean;
+  /** Innermost dimension first: a matrix is [inputs, outputs]. */
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** A file as it stands, of all its parts. */
+export interface NativeHeader {
+  /** llama.cpp's name of the file's quantization; null where the file does not say it. */
+  readonly fileType: string | null;
+  readonly metadata: readonly (readonly [key: string, value: NativeValue | readonly NativeValue[]])[];
+  readonly tensors: readonly NativeTensor[];
+}
+
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   devices(): NativeDevice[];
   check(paths: readonly string[]): Promise<void>;
   load(path: string, gpuLayers: number): Promise<NativeModel>;
-  convert(from: string, to: string, threads: number): Promise<void>;
+  /** `type`: a file type such as q4_k_m. @returns how many matrices got another type because of their width. */
+  convert(from: string, to: string, type: string, threads: number): Promise<number>;
+  header(paths: readonly string[]): Promise<NativeHeader>;
+  /** Bytes of a matrix in this type if the CPU library would repack it for speed, else 0. */
+  repackedBytes(type: string, shape: readonly number[]): number;
+  cpuFeatures(): string[];
 }
 
 /** What `native/install.mjs` wrote down; paths are relative to its folder. */

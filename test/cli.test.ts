@@ -681,7 +681,7 @@ test('convert --to f32 writes a model that says the same, prints its path alone,
 
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
+const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect'];
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
@@ -872,7 +872,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
   ['a word too many', [...patchWords(), 'again'], /again/],
   ['no query', ['sql'], /query/],
-  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert/],
+  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert, inspect/],
 ];
 
 for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));

@@ -1,0 +1,60 @@
+/** What a model says once it is loaded: its vocabulary's special tokens, and where its states lie. */
+import { asPatchscopeError, PatchscopeError } from '../errors.js';
+import type { LoadedAddon, NativeContext, NativeModel, NativeModelInfo } from '../native.js';
+import { checkModel } from './llama-engine.js';
+
+/** Node of the compute graph for each block (one for `embed`); null where the site was not found. */
+export interface FoundSite {
+  readonly nodes: readonly (string | null)[];
+  readonly reason: string | null;
+}
+
+export interface Probe {
+  /** Null where the model could not be loaded. */
+  readonly info: NativeModelInfo | null;
+  readonly sites: Readonly<Record<string, FoundSite>>;
+  /** Why there are no sites, else null. */
+  readonly reason: string | null;
+  /** Of a K/V cache in f16; null without a context. */
+  readonly cacheBytesPerToken: number | null;
+}
+
+/** Loads a model on the CPU as an engine would, and closes it again; a refusal is an answer. */
+export async function probeModel(
+  file: { readonly path: string; readonly parts: readonly string[] },
+  addon: LoadedAddon,
+): Promise<Probe> {
+  let model: NativeModel | undefined;
+  let info: NativeModelInfo | null = null;
+  try {
+    await addon.check(file.parts);
+    model = await addon.load(file.path, 0);
+    info = model.describe();
+    checkModel(info);
+    const context = await model.createContext({
+      cells: CELLS,
+      batchTokens: 8,
+      sequences: 1,
+      outputs: 2,
+      threads: 1,
+      flashAttention: true,
+      typeK: 'f16',
+      typeV: 'f16',
+    });
+    const { sites, memoryBytes } = context.describe();
+    context.close();
+    return { info, sites: foundSites(sites), reason: null, cacheBytesPerToken: memoryBytes / CELLS };
+  } catch (error) {
+    const known = asPatchscopeError(error);
+    if (!(known instanceof PatchscopeError)) throw known;
+    return { info, sites: {}, reason: known.message, cacheBytesPerToken: null };
+  } finally {
+    model?.close();
+  }
+}
+
+const CELLS = 256;
+
+function foundSites({ embed, resid_out }: ReturnType<NativeContext['describe']>['sites']): Probe['sites'] {
+  return { embed: { nodes: [embed], reason: null }, resid_out: { nodes: resid_out, reason: null } };
+}
