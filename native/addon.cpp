@@ -86,13 +86,17 @@ Napi::Value convert_file(const Napi::CallbackInfo & info) {
         [](Napi::Env env, int32_t & fallbacks) -> Napi::Value { return Napi::Number::New(env, fallbacks); });
 }
 
-Napi::Value bytes_if_repacked(const Napi::CallbackInfo & info) {
+Napi::Value cost_of_matrix(const Napi::CallbackInfo & info) {
     std::vector<int64_t> shape;
     const auto list = info[1].As<Napi::Array>();
     for (uint32_t i = 0; i < list.Length(); ++i) {
         shape.push_back(list.Get(i).As<Napi::Number>().Int64Value());
     }
-    return Napi::Number::New(info.Env(), (double)repacked_bytes(info[0].As<Napi::String>(), shape));
+    const MatrixCost cost = matrix_cost(info[0].As<Napi::String>(), shape);
+    Napi::Object out = Napi::Object::New(info.Env());
+    out.Set("bytes", (double)cost.bytes);
+    out.Set("isRepacked", cost.is_repacked);
+    return out;
 }
 
 Napi::Value features(const Napi::CallbackInfo & info) {
@@ -114,7 +118,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("load", Napi::Function::New(env, Model::load));
     exports.Set("convert", Napi::Function::New(env, convert_file));
     exports.Set("header", Napi::Function::New(env, read_header));
-    exports.Set("repackedBytes", Napi::Function::New(env, bytes_if_repacked));
+    exports.Set("matrixCost", Napi::Function::New(env, cost_of_matrix));
     exports.Set("cpuFeatures", Napi::Function::New(env, features));
     return exports;
 }

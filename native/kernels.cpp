@@ -38,26 +38,25 @@ ggml_tensor * product(ggml_context * ctx, ggml_tensor * weight) {
 
 } // namespace
 
-size_t repacked_bytes(const std::string & type_name, const std::vector<int64_t> & shape) {
+MatrixCost matrix_cost(const std::string & type_name, const std::vector<int64_t> & shape) {
     const ggml_type type = type_of(type_name);
-    const auto buffer_types =
-        cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
-    if (type == GGML_TYPE_COUNT || buffer_types == nullptr || shape.size() < 2 || shape.size() > 3 ||
+    if (type == GGML_TYPE_COUNT || shape.size() < 2 || shape.size() > 3 ||
         shape[0] % ggml_blck_size(type) != 0) {
-        return 0;
+        return {};
     }
     ggml_context_ptr ctx{ggml_init({8 * ggml_tensor_overhead(), nullptr, true})};
     ggml_tensor * weight = ggml_new_tensor(ctx.get(), type, (int)shape.size(), shape.data());
     ggml_tensor * op = product(ctx.get(), weight);
+    MatrixCost cost{ggml_nbytes(weight), false};
+    const auto buffer_types =
+        cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
     // asked in the way llama.cpp asks when it places a model's weights
-    for (ggml_backend_buffer_type_t * each = buffer_types(cpu_device()); each && *each; ++each) {
+    for (auto * each = buffer_types ? buffer_types(cpu_device()) : nullptr; each && *each; ++each) {
         ggml_backend_buffer_ptr empty{ggml_backend_buft_alloc_buffer(*each, 0)};
         weight->buffer = empty.get();
-        if (ggml_backend_dev_supports_op(cpu_device(), op)) {
-            return ggml_nbytes(weight);
-        }
+        cost.is_repacked = cost.is_repacked || ggml_backend_dev_supports_op(cpu_device(), op);
     }
-    return 0;
+    return cost;
 }
 
 std::vector<std::string> cpu_features() {

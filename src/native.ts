@@ -142,6 +142,14 @@ export interface NativeHeader {
   readonly tensors: readonly NativeTensor[];
 }
 
+/** What a matrix is to the CPU library. */
+export interface NativeMatrixCost {
+  /** 0 where the type does not exist or can't hold rows of this length. */
+  readonly bytes: number;
+  /** Whether it gets another layout at load, in which products are fast. */
+  readonly isRepacked: boolean;
+}
+
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   devices(): NativeDevice[];
@@ -150,8 +158,7 @@ interface Addon {
   /** `type`: a file type such as q4_k_m. @returns how many matrices got another type because of their width. */
   convert(from: string, to: string, type: string, threads: number): Promise<number>;
   header(paths: readonly string[]): Promise<NativeHeader>;
-  /** Bytes of a matrix in this type if the CPU library would repack it for speed, else 0. */
-  repackedBytes(type: string, shape: readonly number[]): number;
+  matrixCost(type: string, shape: readonly number[]): NativeMatrixCost;
   cpuFeatures(): string[];
 }
 

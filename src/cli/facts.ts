@@ -97,15 +97,15 @@ function sitesText({ sites, noSites }: Inspection): string {
 }
 
 function cpuText({ kernels }: Inspection): string {
-  const { library, quantizedBytes, repackedBytes } = kernels;
+  const { library, quantizedBytes, fastBytes } = kernels;
   if (quantizedBytes === 0) return library;
-  return `${library}, which repacks ${Math.round((100 * repackedBytes) / quantizedBytes)} % of the blocks' quantized weights`;
+  return `${library}: fast kernels for ${Math.round((100 * fastBytes) / quantizedBytes)} % of the blocks' quantized weights`;
 }
 
 function warningText({ kernels: { advice } }: Inspection, spec: string): string | null {
   if (advice === null) return null;
   const [bits, toBits] = [advice.bitsPerWeight, advice.toBitsPerWeight].map((value) => value.toFixed(1));
-  return `${advice.type} (${bits} bits a weight) is not repacked on this CPU and slow; ${advice.to} (${toBits} bits) would be: patchscopes convert ${spec} --to ${advice.to} -o FILE`;
+  return `${advice.type} (${bits} bits a weight) has no fast kernel on this CPU; ${advice.to} (${toBits} bits) has: patchscopes convert ${spec} --to ${advice.to} -o FILE`;
 }
 
 function size(bytes: number): string {

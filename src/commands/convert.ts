@@ -29,7 +29,7 @@ export const addConvert = (yargs: Argv) =>
       }
       if (fallbacks > 0) {
         note(
-          `Note: ${fallbacks} matrices got another type, because the blocks of theirs do not divide the width.`,
+          `Note: matrices that got another type, because the blocks of theirs do not divide their width: ${fallbacks}.`,
         );
       }
       note(`types   ${types.map(({ type, tensors }) => `${tensors} ${type}`).join(', ')}`);

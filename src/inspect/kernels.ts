@@ -1,5 +1,5 @@
-/** Whether products with the weights are fast on this CPU, as its own library answers for each matrix. */
-import { type ConversionType, conversionTypes } from '../convert.js';
+/** Whether products with a model's weights are fast on this CPU. */
+import type { ConversionType } from '../convert.js';
 import { loadedLibrary } from '../devices.js';
 import { blockOf, type Header, sum } from '../gguf.js';
 import type { LoadedAddon, NativeDevice, NativeTensor } from '../native.js';
@@ -7,63 +7,87 @@ import type { LoadedAddon, NativeDevice, NativeTensor } from '../native.js';
 export interface Kernels {
   readonly library: string;
   readonly features: readonly string[];
-  /** Bytes of the blocks' quantized matrices, and how many of them are repacked at load. */
+  /** Bytes of the blocks' quantized matrices; of those that are repacked at load; of those that are fast, so or otherwise. */
   readonly quantizedBytes: number;
   readonly repackedBytes: number;
-  /** Null where the weights are fast, or no type of nearly the same size would be. */
+  readonly fastBytes: number;
+  /** Null where most of the weights are fast, or no type of about the same size would be. */
   readonly advice: Advice | null;
 }
 
 export interface Advice {
+  /** Type of most of the slow matrices. */
   readonly type: string;
-  /** Of the quantized matrices' bytes. */
-  readonly share: number;
   readonly bitsPerWeight: number;
   readonly to: ConversionType;
   readonly toBitsPerWeight: number;
 }
 
+type Matrix = Pick<NativeTensor, 'type' | 'shape'>;
+
+/** Quick types and what most of their matrices are; of two that are equally near in size, the first is advised. */
+const candidates: readonly (readonly [ConversionType, tensorType: string])[] = [
+  ['q4_0', 'q4_0'],
+  ['iq4_nl', 'iq4_nl'],
+  ['q4_k_m', 'q4_K'],
+  ['iq4_xs', 'iq4_xs'],
+  ['q5_0', 'q5_0'],
+  ['q5_k_m', 'q5_K'],
+  ['q6_k', 'q6_K'],
+  ['q8_0', 'q8_0'],
+];
+
 export function kernelsOf(header: Header, addon: LoadedAddon, cpu: NativeDevice): Kernels {
+  const features = addon.cpuFeatures();
+  const isRepacked = ({ type, shape }: Matrix) => addon.matrixCost(type, shape).isRepacked;
+  const isFast = (matrix: Matrix) => isRepacked(matrix) || hasBatchKernel(matrix.type, features);
   const matrices = header.tensors.filter(
     (tensor) => tensor.isQuantized && tensor.shape.length > 1 && blockOf(tensor) !== null,
   );
-  const slow = matrices.filter(({ type, shape }) => addon.repackedBytes(type, shape) === 0);
+  const slow = matrices.filter((matrix) => !isFast(matrix));
   const quantizedBytes = bytesOf(matrices);
   return {
     library: loadedLibrary(cpu.registry),
-    features: addon.cpuFeatures(),
+    features,
     quantizedBytes,
-    repackedBytes: quantizedBytes - bytesOf(slow),
-    advice: 2 * bytesOf(slow) > quantizedBytes ? adviceFor(slow, quantizedBytes, addon) : null,
+    repackedBytes: bytesOf(matrices.filter(isRepacked)),
+    fastBytes: quantizedBytes - bytesOf(slow),
+    advice: 2 * bytesOf(slow) > quantizedBytes ? adviceFor(slow, addon, isFast) : null,
   };
 }
 
-/** What the slow matrices could be converted to: the repacked type that is nearest in size. */
-function adviceFor(slow: readonly NativeTensor[], quantizedBytes: number, addon: LoadedAddon): Advice | null {
+/** Products of many rows that are fast without repacking. llama.cpp can't be asked for these: so it was in its source. */
+function hasBatchKernel(type: string, features: readonly string[]): boolean {
+  const has = (feature: string) => features.includes(feature);
+  if (/^iq/.test(type)) return has('AVX2');
+  if (type === 'q5_0') return has('LLAMAFILE') && has('AVX');
+  return /^(q4_0|q8_0)$/.test(type) && has('LLAMAFILE');
+}
+
+/** What the slow matrices could be converted to: the fast type nearest in size that loses next to no bits. */
+function adviceFor(
+  slow: readonly NativeTensor[],
+  addon: LoadedAddon,
+  isFast: (matrix: Matrix) => boolean,
+): Advice | null {
   const weights = sum(slow.map(({ shape }) => shape.reduce((product, n) => product * n, 1)));
-  const bits = (bytes: number) => (8 * bytes) / weights;
-  const bitsPerWeight = bits(bytesOf(slow));
-  let best: Pick<Advice, 'to' | 'toBitsPerWeight'> | null = null;
-  for (const to of conversionTypes) {
-    const bytes = slow.map(({ shape }) => addon.repackedBytes(tensorType(to), shape));
-    if (bytes.includes(0)) continue;
-    const toBitsPerWeight = bits(sum(bytes));
-    const isNearer =
-      Math.abs(toBitsPerWeight - bitsPerWeight) < Math.abs((best?.toBitsPerWeight ?? NEVER) - bitsPerWeight);
-    if (isNearer) best = { to, toBitsPerWeight };
-  }
-  if (best === null || Math.abs(best.toBitsPerWeight - bitsPerWeight) > NEAR_BITS) return null;
-  return { type: commonest(slow), share: bytesOf(slow) / quantizedBytes, bitsPerWeight, ...best };
+  const bitsPerWeight = (8 * bytesOf(slow)) / weights;
+  const fitting = candidates.flatMap(([to, type]) => {
+    if (!slow.every(({ shape }) => isFast({ type, shape }))) return [];
+    const bytes = slow.map(({ shape }) => addon.matrixCost(type, shape).bytes);
+    const toBitsPerWeight = (8 * sum(bytes)) / weights;
+    const change = toBitsPerWeight - bitsPerWeight;
+    const isNear = !bytes.includes(0) && change >= -BITS_LOST && change <= BITS_GAINED;
+    return isNear ? [{ to, toBitsPerWeight, distance: Math.abs(change) }] : [];
+  });
+  const [best] = fitting.sort((a, b) => a.distance - b.distance);
+  if (best === undefined) return null;
+  const { to, toBitsPerWeight } = best;
+  return { type: commonest(slow), bitsPerWeight, to, toBitsPerWeight };
 }
 
-/** From here on another type is another model rather than a faster one. */
-const NEAR_BITS = 1.5;
-const NEVER = Number.POSITIVE_INFINITY;
-
-/** The type of most tensors in a file of this type: q4_k_m -> q4_K. */
-function tensorType(type: ConversionType): string {
-  return type.replace(/_k(_[sml])?$/, '_K');
-}
+const BITS_LOST = 0.6;
+const BITS_GAINED = 2;
 
 function commonest(tensors: readonly NativeTensor[]): string {
   const byType = new Map<string, number>();
