@@ -40,12 +40,20 @@ export class Header {
     return typeof value === 'number' ? value : null;
   }
 
-  /** The same where it may differ from block to block; null where the file does not say it. */
-  sizes(key: string, blocks: number): number[] | null {
+  /** The same for each block, where it may differ from block to block; null where the file does not say it. */
+  sizes(key: string): number[] | null {
     const value = this.#metadata.get(`${this.architecture}.${key}`);
+    const blocks = this.blockCount;
+    if (blocks === null) return null;
     if (typeof value === 'number') return Array.from({ length: blocks }, () => value);
     if (!Array.isArray(value) || value.length < blocks) return null;
     return value.slice(0, blocks).map(Number);
+  }
+
+  /** Null also where the file says more than llama.cpp takes. */
+  get blockCount(): number | null {
+    const count = this.size('block_count');
+    return count !== null && Number.isInteger(count) && count > 0 && count <= MAX_BLOCKS ? count : null;
   }
 
   id(key: string): number | null {
@@ -72,6 +80,8 @@ export class Header {
     return [...shares.values()].sort((a, b) => b.bytes - a.bytes);
   }
 }
+
+const MAX_BLOCKS = 512;
 
 /** @throws PatchscopeError `bad_model` where a part is no readable GGUF file. */
 export async function readHeader(file: Pick<ResolvedModel, 'parts'>, addon: LoadedAddon): Promise<Header> {

@@ -710,7 +710,7 @@ test('inspect tells a model in aligned lines', () => {
   assert.match(facts.get('vocabulary')!, /^971 tokens \(llama\); BOS <s>, put before prompts; EOS <\/s>$/);
   assert.match(facts.get('file')!, /^F16, 2\.25 MB$/);
   assert.match(facts.get('K/V')!, /^3\.07 kB a token \(f16\), 512 bytes in each of 6 layers$/);
-  assert.match(facts.get('free')!, /^\S+ GB of memory: the weights and \d+ tokens of context/);
+  assert.match(facts.get('free')!, /^\S+ GB of memory: the weights and [\d,]+ tokens of context/);
   assert.match(facts.get('sites')!, /\bembed\b.*\bresid_out 6 of 6\b/);
   assert.match(facts.get('CPU')!, /cpu/i);
 });

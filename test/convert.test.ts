@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { type Conversion, type ConversionType, conversionTypes, convertModel } from '../src/convert.js';
 import { type Header, readHeader } from '../src/gguf.js';
 import { loadAddon } from '../src/native.js';
+import { writeSplit } from './fixtures/models.js';
 import { asFile, assertRefused, folder, open, patched, realModel, tinyPath, tokens } from './support.js';
 
 const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
@@ -129,6 +130,13 @@ test('rounding a second time is said, and only then', async () => {
     const conversion = await convertModel(asFile(once.path), again, { to, threads: 1 });
     assert.equal(conversion.requantized, requantized, to);
   }
+});
+
+test('a split model becomes one file, the same as from the whole', async () => {
+  const [first, second] = writeSplit(join(folder(), 'convert-split.gguf'));
+  const output = join(folder(), 'joined.gguf');
+  await convertModel({ ...asFile(first), parts: [first, second] }, output, { to: 'q8_0', threads: 1 });
+  assert.equal(sha(output), sha((await converted(tinyPath('llama'), 'q8_0')).path));
 });
 
 test('the number of threads changes no byte', async () => {

@@ -6,7 +6,7 @@ import { convertModel } from '../src/convert.js';
 import { type Inspection, inspectModel } from '../src/inspect/inspect.js';
 import { fitOf } from '../src/inspect/memory.js';
 import { loadAddon } from '../src/native.js';
-import { list, scalar } from './fixtures/gguf.js';
+import { list, scalar, writeGguf } from './fixtures/gguf.js';
 import { badKinds, goodKinds, tinyModel, writeSplit } from './fixtures/models.js';
 import {
   allModels,
@@ -149,6 +149,29 @@ test('what the file does not say is null; a chat template is given', async () =>
   assert.deepEqual([architecture, layerCount, heads, bos], [null, null, null, null]);
   assert.equal(memory.cacheBytesPerToken, null);
   assertSentence(nothing.noSites!);
+});
+
+test('sizes that no model has are told as unknown, and no tensor is lost', async () => {
+  const many = await inspect(
+    writeVariant('llama', 'inspect-many.gguf', { 'llama.block_count': scalar('u32', 4_000_000_000) }),
+  );
+  assert.deepEqual([many.layerCount, many.heads, many.memory.blockBytes], [null, null, []]);
+  const headless = await inspect(
+    writeVariant('llama', 'inspect-headless.gguf', { 'llama.attention.head_count': scalar('u32', 0) }),
+  );
+  assert.deepEqual([headless.headSize, headless.memory.cacheBytesPerToken], [null, null]);
+  const { metadata, tensors } = tinyModel('llama');
+  const far = await inspect(
+    writeFile(
+      'inspect-far.gguf',
+      writeGguf({ metadata, tensors: [...tensors, { ...tensors[0]!, name: 'blk.4000000000.far' }] }),
+    ),
+  );
+  for (const { noSites, memory } of [many, headless, far]) {
+    assertSentence(noSites!);
+    const { embeddingBytes, outputBytes, otherBytes, blockBytes } = memory;
+    assert.equal(embeddingBytes + outputBytes + otherBytes + sum(blockBytes), memory.bytes);
+  }
 });
 
 test('a file that is no GGUF is refused', async () => {

@@ -76,7 +76,10 @@ function cacheText({ memory, layerCount }: Inspection): string {
 }
 
 function freeText({ fit }: Inspection): string {
-  const tokens = fit.tokens === null ? '' : `: the weights and ${fit.tokens} tokens of context (f16 K/V)`;
+  const tokens =
+    fit.tokens === null
+      ? ''
+      : `: the weights and ${fit.tokens.toLocaleString('en')} tokens of context (f16 K/V)`;
   return `${size(fit.freeBytes)} of memory${tokens}`;
 }
 
@@ -90,8 +93,9 @@ function sitesText({ sites, noSites }: Inspection): string {
   return Object.entries(sites)
     .map(([site, { nodes, reason }]) => {
       const found = nodes.filter((node) => node !== null).length;
-      const count = nodes.length === 1 ? '' : ` ${found} of ${nodes.length}`;
-      return found === 0 ? `no ${site} (${reason})` : `${site}${count}`;
+      const count = nodes.length === 1 || found === 0 ? '' : ` ${found} of ${nodes.length}`;
+      const why = found < nodes.length ? ` (${reason})` : '';
+      return `${found === 0 ? 'no ' : ''}${site}${count}${why}`;
     })
     .join(', ');
 }

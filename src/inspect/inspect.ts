@@ -58,7 +58,6 @@ export async function inspectModel(
   const freeBytes = process.availableMemory?.() ?? os.freemem();
   const probe = header.bytes < freeBytes ? await probeModel(file, addon) : tooLarge(header.bytes, freeBytes);
   const { info } = probe;
-  const blocks = header.size('block_count');
   const trainedContext = header.size('context_length');
   const memory = memoryOf(header, info?.isRecurrent ? null : probe.cacheBytesPerToken);
   const heads = perBlock(header, 'attention.head_count');
@@ -69,7 +68,7 @@ export async function inspectModel(
     parts: file.parts.length,
     architecture: header.architecture,
     name: header.text('general.name'),
-    layerCount: info?.layerCount ?? blocks,
+    layerCount: info?.layerCount ?? header.blockCount,
     embeddingSize: header.size('embedding_length'),
     heads,
     kvHeads: perBlock(header, 'attention.head_count_kv') ?? heads,
@@ -99,8 +98,8 @@ function tooLarge(bytes: number, freeBytes: number): Probe {
 }
 
 function perBlock(header: Header, key: string): number | readonly number[] | null {
-  const sizes = header.sizes(key, header.size('block_count') ?? 0);
-  if (sizes === null || sizes.length === 0) return null;
+  const sizes = header.sizes(key);
+  if (sizes === null) return null;
   return sizes.every((size) => size === sizes[0]) ? sizes[0]! : sizes;
 }
 

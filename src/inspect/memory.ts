@@ -34,11 +34,11 @@ export interface GpuFit {
 
 /** @param measured bytes of K/V for each token, as a context of the loaded model takes them. */
 export function memoryOf(header: Header, measured: number | null): Memory {
-  const blockBytes: number[] = [];
+  const blockBytes: number[] = Array.from({ length: header.blockCount ?? 0 }, () => 0);
   let [embeddingBytes, outputBytes, otherBytes] = [0, 0, 0];
   for (const tensor of header.tensors) {
     const block = blockOf(tensor);
-    if (block !== null) blockBytes[block] = (blockBytes[block] ?? 0) + tensor.bytes;
+    if (block !== null && block < blockBytes.length) blockBytes[block]! += tensor.bytes;
     else if (/^(token_|position_)/.test(tensor.name)) embeddingBytes += tensor.bytes;
     else if (tensor.name.startsWith('output.')) outputBytes += tensor.bytes;
     else otherBytes += tensor.bytes;
@@ -50,7 +50,7 @@ export function memoryOf(header: Header, measured: number | null): Memory {
     embeddingBytes,
     outputBytes,
     otherBytes,
-    blockBytes: Array.from(blockBytes, (bytes) => bytes ?? 0),
+    blockBytes,
     cacheBytesPerToken: measured ?? stated,
     // some architectures keep other K/V than their heads say
     cacheBytesPerTokenByBlock: measured === null || measured === stated ? byBlock : null,
@@ -59,20 +59,17 @@ export function memoryOf(header: Header, measured: number | null): Memory {
 
 /** K and V of each block in f16, by the heads that the file states. */
 function cacheByBlock(header: Header): number[] | null {
-  const blocks = header.size('block_count') ?? 0;
-  const heads = header.sizes('attention.head_count', blocks);
-  if (blocks === 0 || heads === null) return null;
-  const kvHeads = header.sizes('attention.head_count_kv', blocks) ?? heads;
+  const heads = header.sizes('attention.head_count');
+  const keepsNone = header.flag(`${header.architecture}.attention.causal`) === false;
+  if (heads === null || keepsNone) return null;
+  const kvHeads = header.sizes('attention.head_count_kv') ?? heads;
   const width = header.size('embedding_length') ?? 0;
-  return kvHeads.map((count, block) => {
-    if (count === 0) return 0;
-    const size = width / heads[block]!;
-    return (
-      2 *
-      count *
-      ((header.size('attention.key_length') ?? size) + (header.size('attention.value_length') ?? size))
-    );
+  const bytes = kvHeads.map((count, block) => {
+    const size = count === 0 ? 0 : Math.floor(width / heads[block]!);
+    const [k, v] = ['key', 'value'].map((name) => header.size(`attention.${name}_length`) ?? size);
+    return 2 * count * (k! + v!);
   });
+  return bytes.every(Number.isFinite) ? bytes : null;
 }
 
 export function fitOf(
