@@ -25,9 +25,12 @@ template <class Array, class T> Array to_array(Napi::Env env, const std::vector<
 }
 
 SiteKey to_site_key(const Napi::Object & object) {
-    const std::string site = object.Get("site").As<Napi::String>();
-    return site == "embed" ? SiteKey{Site::embed, 0}
-                           : SiteKey{Site::resid_out, object.Get("layer").As<Napi::Number>().Int32Value()};
+    const std::string name = object.Get("site").As<Napi::String>();
+    const std::optional<Site> site = site_named(name);
+    if (!site.has_value()) {
+        throw coded_error(object.Env(), "engine", "There is no site named " + name + ".");
+    }
+    return {*site, is_of_block(*site) ? object.Get("layer").As<Napi::Number>().Int32Value() : 0};
 }
 
 // Calls visit(site, rows, object) for each entry of a list of rows by site.
@@ -59,6 +62,29 @@ Napi::Object to_object(Napi::Env env, const LogitResults & results) {
     out.Set("trackedLogprobs", to_array<Napi::Float32Array>(env, tracked_logprobs));
     if (!results.logits.empty()) {
         out.Set("logits", to_array<Napi::Float32Array>(env, results.logits));
+    }
+    return out;
+}
+
+// For each site its node in each block, or null; and the first reason why one is missing.
+Napi::Object to_object(Napi::Env env, const SiteTable & table) {
+    Napi::Object out = Napi::Object::New(env);
+    for (Site site : ALL_SITES) {
+        Napi::Array nodes = Napi::Array::New(env);
+        std::string reason;
+        for (int il = 0; il < (is_of_block(site) ? table.n_layer() : 1); ++il) {
+            const SiteKey key{site, il};
+            nodes.Set((uint32_t)il, table.has(key) ? Napi::Value(Napi::String::New(env, table.name(key)))
+                                                   : Napi::Value(env.Null()));
+            if (reason.empty()) {
+                reason = table.reason(key);
+            }
+        }
+        Napi::Object entry = Napi::Object::New(env);
+        entry.Set("nodes", nodes);
+        entry.Set("reason",
+                  reason.empty() ? Napi::Value(env.Null()) : Napi::Value(Napi::String::New(env, reason)));
+        out.Set(site_name(site), entry);
     }
     return out;
 }
@@ -121,16 +147,10 @@ template <class Result> Napi::Promise Context::run(Napi::Env env, std::function<
 Napi::Value Context::describe(const Napi::CallbackInfo & info) {
     const Napi::Env env = info.Env();
     const std::shared_ptr<Decoder> decoder = idle(env);
-    Napi::Object sites = Napi::Object::New(env);
-    sites.Set("embed", decoder->sites().name({Site::embed, 0}));
-    Napi::Array blocks = Napi::Array::New(env);
-    for (int il = 0; il < decoder->sites().n_layer(); ++il) {
-        blocks.Set((uint32_t)il, decoder->sites().name({Site::resid_out, il}));
-    }
-    sites.Set("resid_out", blocks);
     Napi::Object out = Napi::Object::New(env);
     out.Set("memoryBytes", (double)decoder->memory_bytes());
-    out.Set("sites", sites);
+    out.Set("sites", to_object(env, decoder->sites()));
+    out.Set("labelMilliseconds", decoder->sites().milliseconds);
     return out;
 }
 

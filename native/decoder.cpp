@@ -63,8 +63,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         if (graph == nullptr) {
             throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
         }
-        SiteNames names = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
-        sites_ = std::make_unique<SiteTable>(std::move(names.embed), std::move(names.resid_out));
+        sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
     } catch (...) {
         llama_free(ctx_);
@@ -129,6 +128,9 @@ void Decoder::check(const Step & step) const {
             refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
                    std::to_string(sites_->n_layer()) + ".");
         }
+        if (!sites_->has(key)) {
+            throw Error("no_site", "This model has no " + to_string(key) + ": " + sites_->reason(key) + ".");
+        }
         for (int32_t token : tokens) {
             if (token < 0 || token >= (int32_t)n) {
                 refuse("Row " + std::to_string(token) + " is outside the batch of " + std::to_string(n) +
@@ -141,6 +143,9 @@ void Decoder::check(const Step & step) const {
     }
     for (const SiteWrite & write : step.writes) {
         check_rows(write.key, write.tokens);
+        if (write.key.site == Site::final_norm) {
+            refuse("The output of the final norm can be read but not written.");
+        }
         if (write.states.size() != write.tokens.size() * n_embd_) {
             refuse("Vectors of width " + std::to_string(n_embd_) + " are needed at " + to_string(write.key) +
                    ".");

@@ -76,18 +76,17 @@ bool Tap::wants(const ggml_tensor * node) const {
     if (planned_ == 0 || reads_ == nullptr) {
         return false;
     }
-    const SiteKey * key = sites_.find(node->name);
+    const SiteKey * key = sites_.find(node);
     return key != nullptr &&
            (find_entry(*reads_, *key) != reads_->end() || find_entry(*writes_, *key) != writes_->end());
 }
 
 void Tap::visit(ggml_tensor * node) {
-    const SiteKey * key = sites_.find(node->name);
+    const SiteKey * key = sites_.find(node);
     if (key == nullptr || reads_ == nullptr || !failure_.empty()) {
         return;
     }
-    if (node->type != GGML_TYPE_F32 || node->ne[0] != n_embd_ || !ggml_is_matrix(node) ||
-        node->nb[1] != n_embd_ * sizeof(float)) {
+    if (node->type != GGML_TYPE_F32 || node->ne[0] != n_embd_ || !ggml_is_contiguous(node)) {
         return fail("The state at " + to_string(*key) + " has changed its shape: nothing was written there.");
     }
     const size_t row_bytes = n_embd_ * sizeof(float);
@@ -127,11 +126,13 @@ void Tap::visit(ggml_tensor * node) {
 // row count, never by its layer or the architecture's name.
 int32_t Tap::row_of(const ggml_tensor * node, int32_t token, const SiteKey & key) {
     const int64_t n_tokens = (int64_t)output_index_.size();
-    if (node->ne[1] == n_tokens) {
+    const int64_t n_rows =
+        ggml_nrows(node); // sequence after sequence where they have a dimension of their own
+    if (n_rows == n_tokens) {
         return token;
     }
-    if (node->ne[1] != n_outputs_) {
-        fail("The state at " + to_string(key) + " has " + std::to_string(node->ne[1]) + " rows where " +
+    if (n_rows != n_outputs_) {
+        fail("The state at " + to_string(key) + " has " + std::to_string(n_rows) + " rows where " +
              std::to_string(n_tokens) + " tokens with " + std::to_string(n_outputs_) +
              " outputs were decoded.");
         return 0;

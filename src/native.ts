@@ -94,13 +94,21 @@ export interface NativeStates {
   readonly finite: Uint8Array;
 }
 
+export type NativeSiteName = 'embed' | 'resid_mid' | 'attn_out' | 'mlp_out' | 'resid_out' | 'final_norm';
+
+export interface NativeSite {
+  /** Its node in each block's graph, or null; one entry for `embed` and `final_norm`. */
+  readonly nodes: readonly (string | null)[];
+  /** Why the first one that is missing is missing, as a clause. */
+  readonly reason: string | null;
+}
+
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
-    readonly sites: {
-      readonly embed: string;
-      readonly resid_out: readonly string[];
-    };
+    readonly sites: { readonly [Name in NativeSiteName]: NativeSite };
+    /** What it took to find the sites. */
+    readonly labelMilliseconds: number;
   };
   decode(step: NativeStep): Promise<{
     readonly captures: readonly NativeStates[];

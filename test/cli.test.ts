@@ -711,7 +711,7 @@ test('inspect tells a model in aligned lines', () => {
   assert.match(facts.get('file')!, /^F16, 2\.25 MB$/);
   assert.match(facts.get('K/V')!, /^3\.07 kB a token \(f16\), 512 bytes in each of 6 layers$/);
   assert.match(facts.get('free')!, /^\S+ GB of memory: the weights and [\d,]+ tokens of context/);
-  assert.match(facts.get('sites')!, /\bembed\b.*\bresid_out 6 of 6\b/);
+  assert.match(facts.get('sites')!, /^embed, (\w+, )*resid_out\b/);
   assert.match(facts.get('CPU')!, /cpu/i);
 });
 
@@ -745,6 +745,14 @@ test('a model that is refused is inspected all the same, with the reason', () =>
     assert.deepEqual([code, stderr], [0, '']);
     assert.match(stdout, says);
   }
+});
+
+test('inspect names each site that a model lacks, with the reason', () => {
+  const { stdout } = cli(['inspect', tinyPath('gptneox'), '--gpu', 'off']);
+  assert.match(
+    stdout,
+    /^sites {7}embed, no resid_mid \(attention and MLP read the same input.*\), attn_out, /m,
+  );
 });
 
 test('a name with control characters steers no terminal', () => {

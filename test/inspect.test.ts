@@ -49,10 +49,11 @@ for (const model of allModels) {
       assert.equal(Buffer.from(engine.tokenizer.tokenBytes(token.tokenId)).toString(), token.text);
     }
     assert.equal(inspection.noSites, null);
-    assert.deepEqual(
-      [inspection.sites.embed?.nodes.length, inspection.sites.resid_out?.nodes.length],
-      [1, layerCount],
-    );
+    for (const site of ['embed', 'resid_out']) assert.equal(inspection.sites[site]?.reason, null, site);
+    for (const [site, { nodes, reason }] of Object.entries(inspection.sites)) {
+      assert.equal(nodes.length, /^(embed|final_norm)$/.test(site) ? 1 : layerCount, site);
+      assert.equal(nodes.includes(null), reason !== null, site);
+    }
     await engine.close();
   });
 

@@ -93,9 +93,8 @@ function sitesText({ sites, noSites }: Inspection): string {
   return Object.entries(sites)
     .map(([site, { nodes, reason }]) => {
       const found = nodes.filter((node) => node !== null).length;
-      const count = nodes.length === 1 || found === 0 ? '' : ` ${found} of ${nodes.length}`;
-      const why = found < nodes.length ? ` (${reason})` : '';
-      return `${found === 0 ? 'no ' : ''}${site}${count}${why}`;
+      if (found === nodes.length) return site;
+      return `${found === 0 ? `no ${site}` : `${site} in ${found} of ${nodes.length} layers`} (${reason})`;
     })
     .join(', ');
 }

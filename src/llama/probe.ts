@@ -1,18 +1,12 @@
 /** What a model says once it is loaded: its vocabulary's special tokens, and where its states lie. */
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
-import type { LoadedAddon, NativeContext, NativeModel, NativeModelInfo } from '../native.js';
+import type { LoadedAddon, NativeModel, NativeModelInfo, NativeSite } from '../native.js';
 import { checkModel } from './llama-engine.js';
-
-/** Node of the compute graph for each block (one for `embed`); null where the site was not found. */
-export interface FoundSite {
-  readonly nodes: readonly (string | null)[];
-  readonly reason: string | null;
-}
 
 export interface Probe {
   /** Null where the model could not be loaded. */
   readonly info: NativeModelInfo | null;
-  readonly sites: Readonly<Record<string, FoundSite>>;
+  readonly sites: Readonly<Record<string, NativeSite>>;
   /** Why there are no sites, else null. */
   readonly reason: string | null;
   /** Of a K/V cache in f16; null without a context. */
@@ -43,7 +37,7 @@ export async function probeModel(
     });
     const { sites, memoryBytes } = context.describe();
     context.close();
-    return { info, sites: foundSites(sites), reason: null, cacheBytesPerToken: memoryBytes / CELLS };
+    return { info, sites, reason: null, cacheBytesPerToken: memoryBytes / CELLS };
   } catch (error) {
     const known = asPatchscopeError(error);
     if (!(known instanceof PatchscopeError)) throw known;
@@ -54,7 +48,3 @@ export async function probeModel(
 }
 
 const CELLS = 256;
-
-function foundSites({ embed, resid_out }: ReturnType<NativeContext['describe']>['sites']): Probe['sites'] {
-  return { embed: { nodes: [embed], reason: null }, resid_out: { nodes: resid_out, reason: null } };
-}

@@ -1,0 +1,89 @@
+#include "signature.h"
+
+#include <cctype>
+
+namespace ps {
+
+namespace {
+
+// Deep enough for norm, scale, bias and the choice of rows above a matrix product.
+constexpr int DEPTH = 6;
+
+bool has_number_after(std::string_view name, std::string_view prefix) {
+    for (size_t at = name.find(prefix); at != name.npos; at = name.find(prefix, at + 1)) {
+        const size_t digit = at + prefix.size();
+        if (digit < name.size() && std::isdigit((unsigned char)name[digit])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
+
+std::string_view own_name(const ggml_tensor * node) {
+    const std::string_view name = node->name;
+    if (node->op != GGML_OP_NONE) {
+        return name;
+    }
+    const size_t begin = name.find('#');
+    const size_t end = name.rfind('#');
+    return begin == end ? name : name.substr(begin + 1, end - begin - 1);
+}
+
+bool is_numbered(std::string_view name) {
+    // " (view)" and the like: of a node that had no name yet
+    return name.empty() || name.front() == ' ' || has_number_after(name, "node_") ||
+           has_number_after(name, "leaf_");
+}
+
+NodeNames::NodeNames(ggml_cgraph * graph) {
+    std::unordered_set<std::string_view> seen;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+        const std::string_view name = ggml_graph_node(graph, i)->name;
+        if (!seen.insert(name).second) {
+            shared_.emplace(name);
+        }
+    }
+}
+
+bool NodeNames::is_telling(std::string_view name) const {
+    return !is_numbered(name) && (shared_.empty() || shared_.count(std::string(name)) == 0);
+}
+
+std::string NodeNames::signature(const ggml_tensor * node) const {
+    struct Writer {
+        const NodeNames & names;
+        std::string text;
+
+        void write(const ggml_tensor * t, int depth) {
+            const std::string_view name = own_name(t);
+            if (names.is_telling(name)) {
+                text += name;
+                return;
+            }
+            if (!is_numbered(name)) {
+                text += name;
+                text += '=';
+            }
+            text += ggml_op_name(t->op);
+            text += '(';
+            for (int i = 0; i < GGML_MAX_SRC && t->src[i] != nullptr; ++i) {
+                if (i > 0) {
+                    text += ", ";
+                }
+                if (depth > 1) {
+                    write(t->src[i], depth - 1);
+                } else {
+                    text += "...";
+                }
+            }
+            text += ')';
+        }
+    };
+    Writer writer{*this, {}};
+    writer.write(node, DEPTH);
+    return std::move(writer.text);
+}
+
+} // namespace ps

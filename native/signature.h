@@ -1,0 +1,33 @@
+// What a graph node is called, in a way that holds in every graph of the model, whatever its shape.
+#pragma once
+
+#include "ggml.h"
+
+#include <string>
+#include <string_view>
+#include <unordered_set>
+
+namespace ps {
+
+// The scheduler puts copies named `<backend>#<name>#<number>` where a node's source lies on another
+// backend. The name is then that of what was copied.
+std::string_view own_name(const ggml_tensor * node);
+
+// Nodes that the model's builder did not name are numbered, differently in graphs of different shapes.
+bool is_numbered(std::string_view name);
+
+class NodeNames {
+public:
+    explicit NodeNames(ggml_cgraph * graph);
+
+    // Whether no other node has the name.
+    bool is_telling(std::string_view name) const;
+    // The name where it tells the node from all others, else name, operation and the same of the
+    // sources, down to the weights.
+    std::string signature(const ggml_tensor * node) const;
+
+private:
+    std::unordered_set<std::string> shared_;
+};
+
+} // namespace ps
