@@ -1,4 +1,4 @@
-export { type ConversionType, conversionTypes, convertModel } from './convert.js';
+export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
 export type {
@@ -20,6 +20,7 @@ export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
+export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export {
@@ -42,7 +43,7 @@ export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-ru
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
-export { formatCsv, formatJsonLines, formatTable } from './store/format.js';
+export { formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
 export { type QueryOptions, type QueryResult, query } from './store/query.js';
 export { checkStore, openStore, type Store } from './store/store.js';
 export { defaultThreads } from './threads.js';

@@ -157,13 +157,45 @@ export interface NativeModel {
   close(): void;
 }
 
+export type NativeValue = string | number | boolean;
+
+export interface NativeTensor {
+  readonly name: string;
+  /** As ggml writes it: q4_K, f32, ... */
+  readonly type: string;
+  readonly isQuantized: boolean;
+  /** Innermost dimension first: a matrix is [inputs, outputs]. */
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** A file as it stands, of all its parts. */
+export interface NativeHeader {
+  /** llama.cpp's name of the file's quantization; null where the file does not say it. */
+  readonly fileType: string | null;
+  readonly metadata: readonly (readonly [key: string, value: NativeValue | readonly NativeValue[]])[];
+  readonly tensors: readonly NativeTensor[];
+}
+
+/** What a matrix is to the CPU library. */
+export interface NativeMatrixCost {
+  /** 0 where the type does not exist or can't hold rows of this length. */
+  readonly bytes: number;
+  /** Whether it gets another layout at load, in which products are fast. */
+  readonly isRepacked: boolean;
+}
+
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   /** This machine's. */
   devices(): NativeDevice[];
   check(paths: readonly string[]): Promise<void>;
   load(path: string, placement: NativePlacement): Promise<NativeModel>;
-  convert(from: string, to: string, threads: number): Promise<void>;
+  /** `type`: a file type such as q4_k_m. @returns how many matrices got another type because of their width. */
+  convert(from: string, to: string, type: string, threads: number): Promise<number>;
+  header(paths: readonly string[]): Promise<NativeHeader>;
+  matrixCost(type: string, shape: readonly number[]): NativeMatrixCost;
+  cpuFeatures(): string[];
   /** The process ends where a worker can't be reached or speaks another version: try them before. */
   addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;
   /** Ends only where the address can't be listened on. */

@@ -679,9 +679,109 @@ test('convert --to f32 writes a model that says the same, prints its path alone,
   assertBadInput(args, /full\.gguf exists/, cwd);
 });
 
+test('convert says what was rounded twice, which matrices fell back, and the types that came out', () => {
+  const cwd = temporaryFolder();
+  const convert = (from: string, to: string, output: string) => {
+    const { code, stdout, stderr } = cli(['convert', from, '--to', to, '-o', output, '-t', '1'], cwd);
+    assert.deepEqual([code, stdout], [0, `${output}\n`], stderr);
+    return lines(stderr);
+  };
+  assert.deepEqual(convert(world, 'q8_0', 'once.gguf'), ['types   43 q8_0, 13 f32']);
+  const [twice, fallen, types, ...more] = convert('once.gguf', 'q4_k_m', 'twice.gguf');
+  assert.match(twice!, /^Note: the weights of once\.gguf were quantized already \(Q8_0\).*second time/);
+  assert.match(fallen!, /^Note: .*blocks.*width: 36\.$/);
+  assert.match(types!, /^types {3}\d+ q5_0, /);
+  assert.deepEqual(more, []);
+  assert.deepEqual(convert('once.gguf', 'f32', 'full.gguf'), ['types   56 f32']);
+});
+
+// --- inspect
+
+test('inspect tells a model in aligned lines', () => {
+  const { code, stdout, stderr } = cli(['inspect', world, '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  const facts = new Map(lines(stdout).map((line) => [line.slice(0, 12).trimEnd(), line.slice(12)]));
+  assert.deepEqual(
+    [...facts.keys()],
+    'model layers heads vocabulary context chat file types weights K/V free sites CPU'.split(' '),
+  );
+  assert.equal(facts.get('layers'), '6, of width 128');
+  assert.equal(facts.get('heads'), '4 of size 32, 4 for K and V');
+  assert.match(facts.get('vocabulary')!, /^971 tokens \(llama\); BOS <s>, put before prompts; EOS <\/s>$/);
+  assert.match(facts.get('file')!, /^F16, 2\.25 MB$/);
+  assert.match(facts.get('K/V')!, /^3\.07 kB a token \(f16\), 512 bytes in each of 6 layers$/);
+  assert.match(facts.get('free')!, /^\S+ GB of memory: the weights and [\d,]+ tokens of context/);
+  assert.match(facts.get('sites')!, /^embed, (\w+, )*resid_out\b/);
+  assert.match(facts.get('CPU')!, /cpu/i);
+});
+
+test('inspect --json is one object with every tensor', () => {
+  const { code, stdout, stderr } = cli(['inspect', world, '--json', '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  const [inspection, ...more] = parsed<Record<string, unknown>>(stdout);
+  assert.deepEqual(more, []);
+  const { architecture, layer_count, embedding_size, bos, no_sites, chat_template } = inspection!;
+  assert.deepEqual([architecture, layer_count, embedding_size, no_sites], ['llama', 6, 128, null]);
+  assert.deepEqual([bos, chat_template], [{ token_id: 1, text: '<s>' }, null]);
+  const tensors = inspection!.tensors as Record<string, unknown>[];
+  assert.equal(tensors.length, 56);
+  assert.deepEqual(tensors[0], {
+    name: 'token_embd.weight',
+    type: 'f16',
+    is_quantized: false,
+    shape: [128, 971],
+    bytes: 248576,
+    block: null,
+  });
+});
+
+test('a model that is refused is inspected all the same, with the reason', () => {
+  for (const [kind, says] of [
+    ['embedding', /^sites {7}none, because: .*is an embedding model/m],
+    ['altup', /^sites {7}none, because: \S/m],
+    ['vocab-only', /^sites {7}none, because: .*no weights/m],
+  ] as const) {
+    const { code, stdout, stderr } = cli(['inspect', tinyPath(kind), '--gpu', 'off']);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, says);
+  }
+});
+
+test('inspect names each site that a model lacks, with the reason', () => {
+  const { stdout } = cli(['inspect', tinyPath('gptneox'), '--gpu', 'off']);
+  assert.match(
+    stdout,
+    /^sites {7}embed, no resid_mid \(attention and MLP read the same input.*\), attn_out, /m,
+  );
+});
+
+test('a name with control characters steers no terminal', () => {
+  const { metadata, tensors } = tinyModel('llama');
+  const name = scalar('string', 'model\u001b[2J\n\u202emodel');
+  const path = writeFile(
+    'control.gguf',
+    writeGguf({ metadata: new Map([...metadata, ['general.name', name]]), tensors }),
+  );
+  const { stdout } = cli(['inspect', path, '--gpu', 'off']);
+  assert.match(stdout, /^model {7}model\\u001b\[2J\\n\\u202emodel \(llama\)$/m);
+});
+
+test('quantized weights without a fast kernel are warned of, with the command that helps', {
+  skip: realModel.skip,
+}, () => {
+  const cwd = temporaryFolder();
+  const { stdout } = cli(['inspect', realModel.path(), '--gpu', 'off'], cwd);
+  const warning = lines(stdout).find((line) => line.startsWith('warning'));
+  const json = JSON.parse(cli(['inspect', realModel.path(), '--gpu', 'off', '--json'], cwd).stdout);
+  assert.equal(warning !== undefined, json.kernels.advice !== null);
+  if (warning === undefined) return;
+  const [, ...args] = /: patchscopes (convert) (.*) --to (\S+) -o FILE$/.exec(warning)!;
+  assert.deepEqual(args, ['convert', realModel.path(), json.kernels.advice.to]);
+});
+
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
+const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
@@ -770,10 +870,13 @@ for (const [what, path, says] of files) {
   });
 }
 
-test('what is no model is not converted, and the lens refuses it too', () => {
+test('what is no model is not converted or inspected, and the lens refuses it too', () => {
   for (const [, path, says] of files.slice(1, 4)) {
     assertBadInput(['convert', path(), '--to', 'f32', '-o', 'out.gguf', '-t', '1'], says);
     assertBadInput(lensWords({ '-m': path() }), says);
+  }
+  for (const [, path, says] of [files[0]!, files[1]!, files[3]!, files[4]!, files[5]!]) {
+    assertBadInput(['inspect', path()], says);
   }
 });
 
@@ -872,7 +975,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
   ['a word too many', [...patchWords(), 'again'], /again/],
   ['no query', ['sql'], /query/],
-  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert/],
+  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert, inspect/],
 ];
 
 for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));

@@ -250,7 +250,8 @@ function checkOptions(options: EngineOptions): void {
   }
 }
 
-function checkModel(info: NativeModelInfo): void {
+/** @throws PatchscopeError `bad_model` for a model that does not read from left to right. */
+export function checkModel(info: NativeModelInfo): void {
   if (info.hasEncoder || !info.hasDecoder || info.isDiffusion) {
     throw new PatchscopeError(
       'bad_model',
