@@ -13,8 +13,11 @@ export type {
   PatchRow,
   RowReading,
   RowResult,
+  ScoredToken,
+  StepReading,
   Tokenizer,
   TokenReading,
+  WorkOptions,
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
@@ -34,9 +37,23 @@ export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
 export { nearest } from './nearest.js';
-export type { Observation } from './observation.js';
+export type { Observation, TokenScore } from './observation.js';
 export { packageVersion } from './package-version.js';
-export type { Experiment, Layer, Mapping, Position, Prompt, Reading, Sample, Site } from './patchscope.js';
+export type {
+  EditOp,
+  Experiment,
+  Layer,
+  Mapping,
+  Patch,
+  Position,
+  Prompt,
+  Reading,
+  Sample,
+  Sampling,
+  Site,
+} from './patchscope.js';
+export { editOps, sites } from './patchscope.js';
+export { type Place, parsePlaces } from './places.js';
 export { type Cell, makePlan, type Plan } from './plan.js';
 export { parsePosition } from './positions.js';
 export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';

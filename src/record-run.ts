@@ -82,7 +82,7 @@ function beginRun(
   { samples, ...run }: RunHeader,
   startedAt: Date,
   { record }: Engine,
-  tolerance: number,
+  tolerance: number | null,
   store: Store,
 ): number {
   const modelId = store.addModel(record);

@@ -196,7 +196,7 @@ class LlamaEngine implements Engine {
     return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));
   }
 
-  tolerance(rows: number): Promise<number> {
+  tolerance(rows: number): Promise<number | null> {
     return tolerance(this, Math.min(rows, this.record.batchRows), keptTolerance);
   }
 
