@@ -1,4 +1,4 @@
-// A compute graph that can be walked both ways, over the scheduler's copies as if they were not there.
+// A compute graph that can be walked both ways.
 #pragma once
 
 #include "ggml.h"
@@ -21,12 +21,8 @@ public:
     const std::vector<const ggml_tensor *> & consumers(const ggml_tensor * node) const;
 
 private:
-    // The node itself, or what it is a copy of.
-    const ggml_tensor * original(const ggml_tensor * node) const;
-
     std::vector<ggml_tensor *> nodes_;
     std::unordered_map<std::string_view, std::vector<const ggml_tensor *>> by_name_;
-    std::unordered_map<const ggml_tensor *, const ggml_tensor *> original_;
     std::unordered_map<const ggml_tensor *, std::vector<const ggml_tensor *>> consumers_;
 };
 

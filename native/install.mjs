@@ -1,15 +1,27 @@
-// Builds the addon for each variant (cpu, cuda, vulkan, metal) of the prebuilt llama.cpp libraries that
-// node-llama-cpp has installed. llama.cpp itself is not compiled: its headers come from the source bundle
-// inside node-llama-cpp, and the addon is linked to the libraries.
+// Builds the addon for each variant (cpu, cuda, vulkan, metal) of the llama.cpp libraries that node-llama-cpp
+// has installed, or that `patchscopes build` has made. llama.cpp itself is not compiled here: its headers come
+// from the source bundle inside node-llama-cpp, and the addon is linked to the libraries. The one part of it
+// that they lack, the RPC backend, is compiled from that bundle too.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { findVariants } from './variants.mjs';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const build = path.join(root, 'build');
+
+/** What is taken out of the bundle. */
+const sources = [
+  'include',
+  'ggml/include',
+  'src/llama-ext.h',
+  'ggml/src/ggml-rpc',
+  'ggml/src/ggml-impl.h',
+  'ggml/src/ggml-backend-impl.h',
+];
 
 class InstallError extends Error {}
 
@@ -38,83 +50,57 @@ function main() {
   const engine = path.dirname(path.dirname(fileURLToPath(import.meta.resolve('node-llama-cpp'))));
   const { version } = readJson(path.join(engine, 'package.json'));
   const { release } = readJson(path.join(engine, 'llama', 'binariesGithubRelease.json'));
-  const variants = findVariants(engine, release);
-  const headers = checkOutHeaders(path.join(engine, 'llama', 'gitRelease.bundle'), release);
+  const variants = variantsHere(engine, release);
+  const headers = checkOut(path.join(engine, 'llama', 'gitRelease.bundle'), release);
   const output = compile(headers, variants);
-  const built = variants.map(({ variant, directory }) => ({
+  const rpc = compileRpc(headers, variants);
+  const built = variants.map(({ variant, directory, origin }) => ({
     variant,
+    origin,
     addon: path.relative(build, path.join(output, `patchscopes-${variant}.node`)),
     libraries: path.relative(build, directory),
   }));
   fs.writeFileSync(
     path.join(build, 'built.json'),
-    `${JSON.stringify({ llamaCpp: release, nodeLlamaCpp: version, variants: built }, null, 2)}\n`,
+    `${JSON.stringify({ llamaCpp: release, nodeLlamaCpp: version, variants: built, rpc }, null, 2)}\n`,
   );
   process.stdout.write(
-    `patchscopes: addon built for ${variants.map(({ variant }) => variant).join(', ')} (llama.cpp ${release}).\n`,
+    `patchscopes: addon built for ${variants.map(({ variant, origin }) => (origin === 'local' ? `${variant} (built here)` : variant)).join(', ')} (llama.cpp ${release}).\n`,
   );
 }
 
-/** Each folder of prebuilt libraries that is for this machine, told by its own build record. */
-function findVariants(engine, release) {
+function variantsHere(engine, release) {
   const platform = { linux: 'linux', darwin: 'mac' }[process.platform];
   if (platform === undefined) {
     throw new InstallError(`${process.platform} is not supported yet: use Linux (WSL on Windows) or macOS.`);
   }
-  const variants = new Map();
-  for (const folder of createRequire(path.join(engine, 'package.json')).resolve.paths('@node-llama-cpp')) {
-    for (const record of findBuildRecords(path.join(folder, '@node-llama-cpp'))) {
-      const { buildOptions } = readJson(record);
-      const variant = buildOptions.gpu || 'cpu';
-      if (
-        buildOptions.platform === platform &&
-        buildOptions.arch === process.arch &&
-        buildOptions.llamaCpp.release === release &&
-        !variants.has(variant)
-      ) {
-        variants.set(variant, { variant, directory: path.dirname(record) });
-      }
-    }
-  }
-  if (variants.size === 0) {
+  const variants = findVariants({
+    localFolder: path.join(build, 'local'),
+    scopes: createRequire(path.join(engine, 'package.json'))
+      .resolve.paths('@node-llama-cpp')
+      .map((folder) => path.join(folder, '@node-llama-cpp')),
+    platform,
+    arch: process.arch,
+    release,
+  });
+  if (variants.length === 0) {
     throw new InstallError(
       `there are no prebuilt llama.cpp ${release} libraries for ${process.platform}-${process.arch}: install with optional dependencies (npm ci without --omit=optional).`,
     );
   }
-  return [...variants.values()].sort((a, b) => a.variant.localeCompare(b.variant));
+  return variants;
 }
 
-function findBuildRecords(scope) {
-  if (!fs.existsSync(scope)) return [];
-  return fs.readdirSync(scope).flatMap((name) => {
-    const bins = path.join(scope, name, 'bins');
-    if (!fs.existsSync(bins)) return [];
-    return fs
-      .readdirSync(bins)
-      .map((bin) => path.join(bins, bin, '_nlcBuildMetadata.json'))
-      .filter((record) => fs.existsSync(record));
-  });
-}
-
-/** The headers of the very source the libraries were built from. */
-function checkOutHeaders(bundle, release) {
+/** Headers, and the source of the RPC backend, of the very source the libraries were built from. */
+function checkOut(bundle, release) {
   const headers = path.join(build, `llama.cpp-${release}`);
-  if (fs.existsSync(headers)) return headers;
+  if (sources.every((source) => fs.existsSync(path.join(headers, source)))) return headers;
+  fs.rmSync(headers, { recursive: true, force: true }); // of an earlier version of this script
   fs.mkdirSync(build, { recursive: true });
   const work = fs.mkdtempSync(path.join(build, 'checkout-'));
   try {
     run('git', ['clone', '--quiet', '--no-checkout', bundle, work]);
-    run('git', [
-      '-C',
-      work,
-      'checkout',
-      '--quiet',
-      'HEAD',
-      '--',
-      'include',
-      'ggml/include',
-      'src/llama-ext.h',
-    ]);
+    run('git', ['-C', work, 'checkout', '--quiet', 'HEAD', '--', ...sources]);
     fs.rmSync(path.join(work, '.git'), { recursive: true });
     fs.renameSync(work, headers);
   } finally {
@@ -127,6 +113,24 @@ function compile(headers, variants) {
   const work = path.join(build, 'addon');
   // a cache of CMake holds absolute paths: a moved project is configured anew
   fs.rmSync(path.join(work, 'CMakeCache.txt'), { force: true });
+  runCmake(work, headers, variants);
+  return path.join(work, 'Release');
+}
+
+/** Not every machine can have it: then workers on other machines can't be used, and all else can. */
+function compileRpc(headers, variants) {
+  const work = path.join(build, 'addon');
+  try {
+    runCmake(work, headers, variants, ['--target', 'ggml-rpc']);
+    return path.relative(build, path.join(work, 'Release', 'libggml-rpc.so'));
+  } catch (error) {
+    if (!(error instanceof InstallError)) throw error;
+    process.stderr.write("patchscopes: llama.cpp's RPC backend could not be compiled: --rpc is absent.\n");
+    return null;
+  }
+}
+
+function runCmake(work, headers, variants, more = []) {
   const require = createRequire(import.meta.url);
   run(process.execPath, [
     path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js'),
@@ -139,8 +143,8 @@ function compile(headers, variants) {
     String(os.availableParallelism()),
     `--CDPATCHSCOPES_HEADERS=${headers}`,
     `--CDPATCHSCOPES_VARIANTS=${variants.map(({ variant, directory }) => `${variant}=${directory}`).join(';')}`,
+    ...more,
   ]);
-  return path.join(work, 'Release');
 }
 
 function runs(command, args) {

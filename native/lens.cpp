@@ -1,6 +1,7 @@
 #include "lens.h"
 
 #include "error.h"
+#include "whole_graph.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -119,10 +120,7 @@ Lens::~Lens() {
 const std::vector<float> & Lens::logits(const float * states, int32_t n) {
     if (graph_ == nullptr || graph_->n_rows != n) {
         graph_.reset();
-        ggml_cgraph * whole = llama_graph_reserve(ctx_, n, 1, n);
-        if (whole == nullptr) {
-            throw Error("out_of_memory", "The compute graph could not be reserved.");
-        }
+        ggml_cgraph * whole = whole_graph(ctx_, n, n);
         ggml_tensor * state = find_node(whole, last_state_);
         ggml_tensor * result = find_node(whole, "result_output");
 

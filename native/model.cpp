@@ -41,9 +41,16 @@ void Model::define(Napi::Env env) {
 
 Napi::Value Model::load(const Napi::CallbackInfo & info) {
     const std::string path = info[0].As<Napi::String>();
-    const int32_t n_gpu_layers = info[1].As<Napi::Number>().Int32Value();
+    const auto options = info[1].As<Napi::Object>();
+    const auto devices = options.Get("devices").As<Napi::Array>();
+    Placement placement;
+    placement.n_gpu_layers = options.Get("gpuLayers").As<Napi::Number>();
+    placement.split_by_layer = options.Get("splitMode").As<Napi::String>().Utf8Value() == "layer";
+    for (uint32_t i = 0; i < devices.Length(); ++i) {
+        placement.devices.push_back(devices.Get(i).As<Napi::String>());
+    }
     return PromiseWorker<Handle>::start(
-        info.Env(), [path, n_gpu_layers] { return load_model(path, n_gpu_layers); },
+        info.Env(), [path, placement] { return load_model(path, placement); },
         [](Napi::Env env, Handle & handle) -> Napi::Value {
             return addon_data(env).model_class.New({Napi::External<Handle>::New(env, &handle)});
         });

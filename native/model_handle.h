@@ -25,11 +25,21 @@ struct ModelHandle {
     std::string token_bytes(llama_token token) const;
 };
 
-// n_gpu_layers: 0 uses the CPU alone; otherwise the blocks that go to the GPU devices, the output counting as
-// one. Throws Error("bad_model" | "out_of_memory"). The file must have passed check_gguf.
-std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_layers);
+struct Placement {
+    // Blocks that go to `devices`, the output counting as one.
+    int32_t n_gpu_layers = 0;
+    // Names of ggml's registry. No blocks or no devices: the CPU alone.
+    std::vector<std::string> devices;
+    // Blocks are spread over the devices; otherwise all of them go to the first.
+    bool split_by_layer = false;
+};
 
-// Writes `to` with all matrices in float32. Throws Error.
-void convert_to_f32(const std::string & from, const std::string & to, int32_t n_threads);
+// Throws Error("bad_model" | "no_device" | "out_of_memory"). The file must have passed check_gguf.
+std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placement & placement);
+
+// Writes `to` with its matrices in the file type of this name (f32, q4_0, q4_k_m, ...). Returns how many
+// got another type because theirs can't hold rows of their width. Throws Error.
+int32_t convert(const std::string & from, const std::string & to, const std::string & type,
+                int32_t n_threads);
 
 } // namespace ps

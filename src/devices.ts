@@ -1,13 +1,23 @@
 /** Which variant of the prebuilt libraries to load, and which devices it then has. */
 import fs from 'node:fs';
 import { PatchscopeError } from './errors.js';
-import { builtVariants, type LoadedAddon, loadAddon, loadedVariant, type NativeDevice } from './native.js';
+import {
+  builtVariants,
+  type LoadedAddon,
+  loadAddon,
+  loadedVariant,
+  type NativeDevice,
+  type SplitMode,
+} from './native.js';
 
 export const gpuChoices = ['auto', 'off', 'cuda', 'vulkan', 'metal'] as const;
 export type GpuChoice = (typeof gpuChoices)[number];
 
+const splitModes: readonly SplitMode[] = ['none', 'layer'];
+
 export interface Devices {
   readonly addon: LoadedAddon;
+  /** None where GPUs are switched off. */
   readonly gpus: readonly NativeDevice[];
   readonly cpu: NativeDevice;
 }
@@ -29,14 +39,16 @@ export function openDevices(choice: GpuChoice): Devices {
       `No CPU backend was found in ${addon.librariesFolder}: install again.`,
     );
   }
-  const gpus = devices.filter(({ kind }) => kind === 'gpu');
+  const own = devices.filter(({ kind }) => kind === 'gpu');
+  // one that shares the CPU's memory would only slow down those that have their own
+  const gpus = own.length > 0 ? own : devices.filter(({ kind }) => kind === 'integrated');
   if (choice !== 'auto' && choice !== 'off' && gpus.length === 0) {
     throw new PatchscopeError(
       'no_device',
       `No ${choice} device was found on this machine: check its driver, or use --gpu off.`,
     );
   }
-  return { addon, gpus, cpu };
+  return { addon, gpus: choice === 'off' ? [] : gpus, cpu };
 }
 
 function detectVariant(): string {
@@ -48,25 +60,22 @@ function detectVariant(): string {
   return 'cpu';
 }
 
-/**
- * Blocks to be put on GPU devices: all of them unless told otherwise, none where there is no GPU.
- *
- * @throws PatchscopeError `no_device` where blocks are asked to go to a GPU that is not there.
- */
-export function resolveGpuLayers(asked: number | undefined, devices: Devices, choice: GpuChoice): number {
-  const available = choice !== 'off' && devices.gpus.length > 0;
-  if (asked === undefined) return available ? ALL_LAYERS : 0;
-  if (asked > 0 && !available) {
-    throw new PatchscopeError(
-      'no_device',
-      `-ngl ${asked} asks for a GPU, but ${choice === 'off' ? '--gpu is off' : 'none was found'}: use -ngl 0.`,
-    );
-  }
-  return asked;
+/** The GPU devices that may take blocks. */
+export function blockDevices({ gpus }: Devices, splitMode: SplitMode): readonly NativeDevice[] {
+  return splitMode === 'layer' ? gpus : gpus.slice(0, 1);
 }
 
-/** llama.cpp cuts it to the number of blocks. */
-const ALL_LAYERS = 9999;
+/** @throws PatchscopeError `bad_input` where llama.cpp has no such split mode, or none that lets states be read. */
+export function checkSplitMode(splitMode: string): SplitMode {
+  const known = splitModes.find((mode) => mode === splitMode);
+  if (known !== undefined) return known;
+  throw new PatchscopeError(
+    'bad_input',
+    splitMode === 'row' || splitMode === 'tensor'
+      ? `-sm ${splitMode} cuts hidden states into pieces, and llama.cpp ends the process where one is read: use -sm layer or none.`
+      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
+  );
+}
 
 /** File names of the device libraries this process has loaded, by their registry's name in lower case. */
 export function loadedLibrary(registry: string): string {

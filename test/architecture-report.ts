@@ -1,13 +1,14 @@
 /** What can be read and written in one tiny model: the rows of `npm run architectures`, which tests assert. */
 
 import { openEngine } from '../src/llama/llama-engine.js';
-import type { NativeSiteName } from '../src/native.js';
+import type { Site } from '../src/patchscope.js';
+import { device } from './device.js';
 import { asFile, tinyPath } from './fixtures/disk.js';
 import { type ModelKind, tinyModel } from './fixtures/models.js';
 import { type Place, type Shape, SiteProbe } from './site-probe.js';
 
 export interface SiteReport {
-  readonly site: NativeSiteName;
+  readonly site: Site;
   /** In how many of the blocks it was found; of one for `embed` and `final_norm`. */
   readonly found: number;
   readonly of: number;
@@ -55,7 +56,7 @@ export async function examine(kind: ModelKind): Promise<ArchitectureReport | Ref
   let sites: SiteReport[] = [];
   const deaf: Place[] = [];
   try {
-    await (await openEngine(asFile(tinyPath(kind)), { threads: 1 })).close();
+    await (await openEngine(asFile(tinyPath(kind)), { threads: 1, ...device.options })).close();
   } catch (error) {
     return { ...head, refused: (error as Error).message };
   }
@@ -63,7 +64,7 @@ export async function examine(kind: ModelKind): Promise<ArchitectureReport | Ref
     const probe = await SiteProbe.open(tinyPath(kind), flashAttention);
     try {
       sites = Object.entries(probe.sites).map(([site, { nodes, reason }]) => ({
-        site: site as NativeSiteName,
+        site: site as Site,
         found: nodes.filter((node) => node !== null).length,
         of: nodes.length,
         reason,

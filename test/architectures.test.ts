@@ -1,9 +1,9 @@
 /** Every architecture: a state written back where it was read changes nothing, in attention's memory or in a recurrent one. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDevices } from '../src/devices.js';
 import type { Layer } from '../src/patchscope.js';
 import { examine } from './architecture-report.js';
+import { loadNative } from './device.js';
 import { badKinds, decoderKinds, type ModelKind } from './fixtures/models.js';
 import {
   assertSameBits,
@@ -119,10 +119,9 @@ for (const kind of recurrent) {
 }
 
 test('the models that carry a recurrent state are those that llama.cpp says do', async () => {
-  const { addon } = openDevices('auto');
   const found: ModelKind[] = [];
   for (const kind of decoderKinds) {
-    const model = await addon.load(tinyPath(kind), 0);
+    const model = await loadNative(tinyPath(kind));
     if (model.describe().isRecurrent) found.push(kind);
     model.close();
   }

@@ -1,5 +1,5 @@
 /** How the blocks of each tiny decoder add what they add, and so which sites they have. */
-import type { NativeSiteName } from '../src/native.js';
+import type { Site } from '../src/patchscope.js';
 import type { ModelKind } from './fixtures/models.js';
 
 export type BlockKind = keyof typeof sitesOf;
@@ -12,7 +12,7 @@ export const sitesOf = {
   'a scan, then MLP': ['resid_mid', 'mlp_out'],
   'time mix, then channel mix': ['resid_mid'],
   'a scan': [],
-} as const satisfies Record<string, readonly NativeSiteName[]>;
+} as const satisfies Record<string, readonly Site[]>;
 
 const others: { readonly [K in ModelKind]?: BlockKind | readonly BlockKind[] } = {
   gptneox: 'attention and MLP side by side',

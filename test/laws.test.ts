@@ -1,7 +1,6 @@
 /** What must hold of every engine and every model, whatever the model means. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDevices } from '../src/devices.js';
 import type { Edit, Engine, PatchRow } from '../src/engine.js';
 import type { ContextPool } from '../src/llama/context-pool.js';
 import { Limits } from '../src/llama/limits.js';
@@ -9,6 +8,7 @@ import { Patcher } from '../src/llama/patch.js';
 import type { LlamaTokenizer } from '../src/llama/tokenizer.js';
 import type { NativeContext, NativeModelInfo, NativeStep } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
+import { loadNative } from './device.js';
 import { scalar, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, tinyModel } from './fixtures/models.js';
 import {
@@ -23,6 +23,8 @@ import {
   law,
   logitsEverywhere,
   mixedStates,
+  nativeRead,
+  nativeReplace,
   nextLogits,
   open,
   patched,
@@ -141,8 +143,7 @@ law('a patch changes no bit at earlier positions, and changes its own and later 
 // the engine captures unpatched runs only, so this law asks the addon, which reads and writes in one decode
 for (const model of tinyModels) {
   test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, async (t) => {
-    const { addon } = openDevices('auto');
-    const native = await addon.load(model.path(), 0);
+    const native = await loadNative(model.path());
     const { layerCount, embeddingSize } = native.describe();
     const tokenIds = native.tokenize(TARGET, true, false);
     const context = await native.createContext({
@@ -171,7 +172,7 @@ for (const model of tinyModels) {
         outputs: new Uint8Array(tokenIds.length).fill(1),
         captures: layers.map((layer) => ({ ...site(layer), rows })),
         edits,
-        readings: { topK: 1, tracked: new Int32Array(), logits: false, rows: Int32Array.of(0) },
+        readings: nativeRead([0]),
       });
       return (layer: number, token: number) =>
         captures[layer + 1]!.states.slice(token * embeddingSize, (token + 1) * embeddingSize);
@@ -180,7 +181,9 @@ for (const model of tinyModels) {
     const position = tokenIds.length >> 1;
     for (const layer of layers) {
       const vectors = unpatched(layer, position - 1).map((value) => value + 0.25);
-      const after = await states([{ ...site(layer), rows: Int32Array.of(position), vectors }]);
+      const after = await states([
+        { ...site(layer), rows: Int32Array.of(position), ...nativeReplace(vectors, 1) },
+      ]);
       for (const at of layers) {
         for (const token of rows) {
           const where = `patched at layer ${layer}, state of layer ${at}, token ${token}`;
@@ -809,6 +812,9 @@ test('a decode that fails takes its own rows with it and no other', async () => 
           topLogprobs: new Float32Array(count),
           trackedRanks: new Int32Array(),
           trackedLogprobs: new Float32Array(),
+          chosenIds: new Int32Array(count),
+          chosenRanks: new Int32Array(count),
+          chosenLogprobs: new Float32Array(count),
         },
       };
     },

@@ -1,10 +1,12 @@
 /** What lies at the sites of a model, asked of the addon itself: it reads and writes in one decode. */
 import assert from 'node:assert/strict';
-import { openDevices } from '../src/devices.js';
-import type { NativeContext, NativeModelInfo, NativeSite, NativeSiteName } from '../src/native.js';
+import type { NativeContext, NativeModelInfo, NativeSite } from '../src/native.js';
+import type { Site } from '../src/patchscope.js';
+import { loadNative } from './device.js';
+import { everyIndex, nativeRead, nativeReplace } from './native-step.js';
 
 export interface Place {
-  readonly site: NativeSiteName;
+  readonly site: Site;
   readonly layer: number;
 }
 
@@ -31,15 +33,13 @@ export interface Probed {
   readonly logits: Float32Array;
 }
 
-const everyIndex = (tokens: readonly number[]): number[] => [...tokens.keys()];
-
 export const nameOf = ({ site, layer }: Place): string => `${site} of layer ${layer}`;
 
 export class SiteProbe {
   readonly #context: NativeContext;
   readonly #close: () => void;
   readonly info: NativeModelInfo;
-  readonly sites: { readonly [Name in NativeSiteName]: NativeSite };
+  readonly sites: Readonly<Record<Site, NativeSite>>;
 
   private constructor(context: NativeContext, info: NativeModelInfo, close: () => void) {
     this.#context = context;
@@ -49,7 +49,7 @@ export class SiteProbe {
   }
 
   static async open(path: string, flashAttention = true): Promise<SiteProbe> {
-    const model = await openDevices('auto').addon.load(path, 0);
+    const model = await loadNative(path);
     try {
       const context = await model.createContext({
         cells: 256,
@@ -81,7 +81,7 @@ export class SiteProbe {
 
   /** Every site that was found, in the order of the blocks. */
   places(): Place[] {
-    return (Object.entries(this.sites) as [NativeSiteName, NativeSite][])
+    return (Object.entries(this.sites) as [Site, NativeSite][])
       .flatMap(([site, { nodes }]) => nodes.map((_, layer) => ({ site, layer })))
       .filter((place) => this.has(place));
   }
@@ -106,8 +106,12 @@ export class SiteProbe {
       sequences: Int32Array.from(prompts.flatMap((prompt, k) => prompt.map(() => k))),
       outputs: Uint8Array.from(all, (i) => (computed.includes(i) ? 1 : 0)),
       captures: places.map((place) => ({ ...place, rows: Int32Array.from(rowsOf(place)) })),
-      edits: edits.map(({ rows, ...edit }) => ({ ...edit, rows: Int32Array.from(rows) })),
-      readings: { topK: 1, tracked: new Int32Array(), logits: true, rows: Int32Array.from(computed) },
+      edits: edits.map(({ rows, vectors, ...place }) => ({
+        ...place,
+        rows: Int32Array.from(rows),
+        ...nativeReplace(vectors, rows.length),
+      })),
+      readings: nativeRead(computed, { logits: true }),
     });
     const width = this.info.embeddingSize;
     const states = (place: Place): Float32Array => {

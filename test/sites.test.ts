@@ -1,7 +1,7 @@
 /** Where states are found in a model's graph, and which models are refused because they have no such place. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { NativeSiteName } from '../src/native.js';
+import type { Site } from '../src/patchscope.js';
 import { blockKind, sitesOf } from './block-kinds.js';
 import { badKinds, decoderKinds, type ModelKind, tinyModel } from './fixtures/models.js';
 import { nameOf, type Place, type Probed, type Shape, SiteProbe } from './site-probe.js';
@@ -84,10 +84,10 @@ for (const kind of decoderKinds) {
         const probed = await probe.run(shape);
         for (const layer of layersOf(probe)) {
           for (const row of probed.rows({ site: 'resid_out', layer })) {
-            const at = (site: NativeSiteName) => probed.state({ site, layer }, row);
+            const at = (site: Site) => probed.state({ site, layer }, row);
             const where = `${shape.name}, layer ${layer}, token ${row}`;
             const input = probed.state(probe.inputOf(layer), row);
-            const has = (site: NativeSiteName) => probe.has({ site, layer });
+            const has = (site: Site) => probe.has({ site, layer });
             if (blockKind(kind, layer) === 'attention, then MLP') {
               assertSameBits(at('resid_mid'), sum(input, at('attn_out')), `${where}, resid_mid`);
             } else if (blockKind(kind, layer) === 'attention and MLP side by side') {
@@ -126,8 +126,8 @@ for (const kind of decoderKinds) {
         const parallel = blockKind(kind, layer) === 'attention and MLP side by side';
         for (const row of before.rows({ site: 'resid_out', layer })) {
           const where = `${shape.name}, ${nameOf(place)}, token ${row}`;
-          const was = (other: NativeSiteName) => before.state({ site: other, layer }, row);
-          const is = (other: NativeSiteName) => after.state({ site: other, layer }, row);
+          const was = (other: Site) => before.state({ site: other, layer }, row);
+          const is = (other: Site) => after.state({ site: other, layer }, row);
           const input = before.state(probe.inputOf(layer), row);
           if (parallel) {
             const left = was(site === 'attn_out' ? 'mlp_out' : 'attn_out');
@@ -160,7 +160,7 @@ for (const kind of decoderKinds) {
         edits.push({ ...middle, rows: later, vectors: before.states(middle).slice(width) });
       }
       const after = await probe.run(shape, edits);
-      const same = (site: NativeSiteName) =>
+      const same = (site: Site) =>
         later.map((row) => sameBits(after.state({ site, layer }, row), before.state({ site, layer }, row)));
       if (probe.has({ site: 'attn_out', layer }))
         assert.ok(!same('attn_out').includes(true), `attention of ${layer}`);
@@ -185,7 +185,7 @@ for (const kind of decoderKinds) {
     const vectors = new Float32Array(probe.info.embeddingSize);
     await assert.rejects(
       probe.run(shapes[0]!, [{ ...place, rows: [0], vectors }]),
-      /can be read but not written/,
+      /final norm is read, not written/,
     );
   });
 }

@@ -10,12 +10,13 @@ import type { Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engin
 import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
 import type { Layer } from '../src/patchscope.js';
-import { siteOf } from '../src/run.js';
+import { device } from './device.js';
 import { asFile, folder, tinyPath } from './fixtures/disk.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, type ModelKind, tinyModel } from './fixtures/models.js';
+import { everyIndex, nativeRead, nativeReplace } from './native-step.js';
 
-export { asFile, folder, tinyPath };
+export { asFile, everyIndex, folder, nativeRead, nativeReplace, tinyPath };
 
 export function writeFile(name: string, bytes: Uint8Array | string): string {
   const path = join(folder(), name);
@@ -57,14 +58,18 @@ export const realModel: TestModel = {
   name: 'smollm2-135m-instruct',
   isTiny: false,
   path: () => smollm2,
-  skip: existsSync(smollm2) ? false : 'not run: the model smollm2-135m-instruct is not there',
+  skip: !device.isCpu
+    ? `not run on ${device.name}, where only tiny models run: this device is too slow for real ones`
+    : existsSync(smollm2)
+      ? false
+      : 'not run: the model smollm2-135m-instruct is not there',
 };
 
 export const allModels: readonly TestModel[] = [...tinyModels, realModel];
 
-/** One thread: more of them wait for each other where the machine is busy. */
+/** On the device that the tests run on. One thread: more of them wait for each other where the machine is busy. */
 export function open(path: string, options: EngineOptions = {}): Promise<Engine> {
-  return openEngine(asFile(path), { threads: 1, ...options });
+  return openEngine(asFile(path), { threads: 1, ...device.options, ...options });
 }
 
 const shared = new Map<string, Promise<Engine>>();
@@ -81,7 +86,7 @@ export function sharedEngine(model: TestModel, options: EngineOptions = {}): Pro
   return engine;
 }
 
-/** One test for each model. */
+/** One test for each model. Exact mode is the CPU's: elsewhere the law is that it is refused. */
 export function law(
   sentence: string,
   check: (engine: Engine, model: TestModel) => Promise<void>,
@@ -89,6 +94,12 @@ export function law(
 ): void {
   const { models = allModels, ...engineOptions } = options;
   for (const model of models) {
+    if (engineOptions.exact && !device.isCpu) {
+      test(`${model.name}: ${sentence}; refused on ${device.name}`, { skip: model.skip }, () =>
+        assertRefused(() => open(model.path(), engineOptions), 'bad_input', /^Exact mode .* on the CPU/),
+      );
+      continue;
+    }
     test(`${model.name}: ${sentence}`, { skip: model.skip }, async () => {
       await check(await sharedEngine(model, engineOptions), model);
     });
@@ -98,14 +109,14 @@ export function law(
 export const tokens = ({ tokenizer }: Engine, text: string): number[] =>
   tokenizer.tokenize(text, { bos: true, special: false });
 
+export const siteOf = (layer: Layer): 'embed' | 'resid_out' => (layer === 'embed' ? 'embed' : 'resid_out');
+
 export const edit = (layer: Layer, tokenIndex: number, vector: Float32Array): Edit => ({
   site: siteOf(layer),
   layer,
   tokenIndex,
   vector,
 });
-
-export const everyIndex = (tokenIds: readonly number[]): number[] => tokenIds.map((_, i) => i);
 
 /** States of one prompt, found by layer and token index. */
 export async function captured(

@@ -5,7 +5,8 @@ import fs from 'node:fs';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Engine, type Layer, openEngine, resolveModel } from '../src/index.js';
-import { siteOf } from '../src/run.js';
+import { device } from './device.js';
+import { siteOf } from './support.js';
 
 interface Entity {
   readonly first: string;
@@ -50,7 +51,7 @@ const readable: readonly Layer[] = [0, 1, 2, 3, 4];
 
 let engine: Engine;
 before(async () => {
-  engine = await openEngine(await resolveModel(file), { threads: 1 });
+  engine = await openEngine(await resolveModel(file), { threads: 1, ...device.options });
 });
 after(() => engine.close());
 

@@ -14,7 +14,11 @@ export async function labelMilliseconds(
 ): Promise<number[]> {
   const path = join(tmpdir(), `deep-${process.pid}.gguf`);
   writeFileSync(path, writeGguf(deepen(tinyModel(kind), blocks)));
-  const model = await openDevices('off').addon.load(path, 0);
+  const model = await openDevices('off').addon.load(path, {
+    gpuLayers: 0,
+    devices: [],
+    splitMode: 'layer',
+  });
   const times: number[] = [];
   for (let i = 0; i < contexts; i++) {
     const context = await model.createContext({

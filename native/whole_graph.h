@@ -1,0 +1,13 @@
+// The compute graph of a model in one piece.
+#pragma once
+
+#include "llama.h"
+
+namespace ps {
+
+// Each node has its true sources. Where several devices share the work llama.cpp cuts the graph, and what
+// a node takes from another device is a copy that says only by its name what it is a copy of; where that
+// name fits several tensors the copy stays. Throws Error("out_of_memory").
+ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_outputs);
+
+} // namespace ps
