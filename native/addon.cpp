@@ -4,8 +4,11 @@
 #include "context.h"
 #include "device_list.h"
 #include "gguf_check.h"
+#include "gguf_header.h"
+#include "kernels.h"
 #include "log.h"
 #include "model.h"
+#include "model_handle.h"
 #include "promise.h"
 #include "rpc.h"
 
@@ -59,17 +62,35 @@ Napi::Value check(const Napi::CallbackInfo & info) {
         settle_nothing);
 }
 
-Napi::Value convert(const Napi::CallbackInfo & info) {
+Napi::Value convert_file(const Napi::CallbackInfo & info) {
     const std::string from = info[0].As<Napi::String>();
     const std::string to = info[1].As<Napi::String>();
-    const int32_t n_threads = info[2].As<Napi::Number>().Int32Value();
-    return PromiseWorker<Nothing>::start(
-        info.Env(),
-        [=] {
-            convert_to_f32(from, to, n_threads);
-            return Nothing{};
-        },
-        settle_nothing);
+    const std::string type = info[2].As<Napi::String>();
+    const int32_t n_threads = info[3].As<Napi::Number>().Int32Value();
+    return PromiseWorker<int32_t>::start(
+        info.Env(), [=] { return convert(from, to, type, n_threads); },
+        [](Napi::Env env, int32_t & fallbacks) -> Napi::Value { return Napi::Number::New(env, fallbacks); });
+}
+
+Napi::Value cost_of_matrix(const Napi::CallbackInfo & info) {
+    std::vector<int64_t> shape;
+    const auto list = info[1].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+        shape.push_back(list.Get(i).As<Napi::Number>().Int64Value());
+    }
+    const MatrixCost cost = matrix_cost(info[0].As<Napi::String>(), shape);
+    Napi::Object out = Napi::Object::New(info.Env());
+    out.Set("bytes", (double)cost.bytes);
+    out.Set("isRepacked", cost.is_repacked);
+    return out;
+}
+
+Napi::Value features(const Napi::CallbackInfo & info) {
+    Napi::Array out = Napi::Array::New(info.Env());
+    for (const std::string & name : cpu_features()) {
+        out.Set(out.Length(), name);
+    }
+    return out;
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -81,7 +102,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("devices", Napi::Function::New(env, devices));
     exports.Set("check", Napi::Function::New(env, check));
     exports.Set("load", Napi::Function::New(env, Model::load));
-    exports.Set("convert", Napi::Function::New(env, convert));
+    exports.Set("convert", Napi::Function::New(env, convert_file));
+    exports.Set("header", Napi::Function::New(env, read_header));
+    exports.Set("matrixCost", Napi::Function::New(env, cost_of_matrix));
+    exports.Set("cpuFeatures", Napi::Function::New(env, features));
     define_rpc(env, exports);
     return exports;
 }

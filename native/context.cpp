@@ -3,7 +3,8 @@
 #include "addon_data.h"
 #include "promise.h"
 
-#include <cstring>
+#include <algorithm>
+#include <optional>
 
 namespace ps {
 
@@ -16,6 +17,10 @@ template <class Array, class T> std::vector<T> to_vector(const Napi::Value & val
 
 std::vector<int32_t> to_ints(const Napi::Value & value) {
     return to_vector<Napi::Int32Array, int32_t>(value);
+}
+
+std::vector<float> to_floats(const Napi::Value & value) {
+    return to_vector<Napi::Float32Array, float>(value);
 }
 
 template <class Array, class T> Array to_array(Napi::Env env, const std::vector<T> & values) {
@@ -42,17 +47,37 @@ template <class Visit> void for_site_rows(const Napi::Value & value, Visit visit
     }
 }
 
+ReadOptions to_read_options(const Napi::Object & readings) {
+    const auto number = [&](const char * key) { return readings.Get(key).As<Napi::Number>().FloatValue(); };
+    ReadOptions options;
+    options.top_k = std::max(1, readings.Get("topK").As<Napi::Number>().Int32Value());
+    options.tracked = to_ints(readings.Get("tracked"));
+    options.keep_logits = readings.Get("logits").As<Napi::Boolean>();
+    options.sampling.temperature = number("temperature");
+    options.sampling.top_k = (int32_t)number("sampledTopK");
+    options.sampling.top_p = number("sampledTopP");
+    return options;
+}
+
 Napi::Object to_object(Napi::Env env, const LogitResults & results) {
-    std::vector<int32_t> top_ids, tracked_ranks;
-    std::vector<float> top_logprobs, tracked_logprobs;
+    std::vector<int32_t> top_ids, tracked_ranks, chosen_ids, chosen_ranks;
+    std::vector<float> top_logprobs, tracked_logprobs, chosen_logprobs;
     std::vector<uint8_t> finite;
-    for (const Reduced & row : results.reduced) {
-        finite.push_back(row.finite ? 1 : 0);
-        top_ids.insert(top_ids.end(), row.top_ids.begin(), row.top_ids.end());
-        top_logprobs.insert(top_logprobs.end(), row.top_logprobs.begin(), row.top_logprobs.end());
-        tracked_ranks.insert(tracked_ranks.end(), row.tracked_rank.begin(), row.tracked_rank.end());
-        tracked_logprobs.insert(tracked_logprobs.end(), row.tracked_logprob.begin(),
-                                row.tracked_logprob.end());
+    for (const LogitReading & row : results.readings) {
+        finite.push_back(row.reduced.finite ? 1 : 0);
+        if (!row.reduced.finite) {
+            continue;
+        }
+        top_ids.insert(top_ids.end(), row.reduced.top_ids.begin(), row.reduced.top_ids.end());
+        top_logprobs.insert(top_logprobs.end(), row.reduced.top_logprobs.begin(),
+                            row.reduced.top_logprobs.end());
+        for (const TokenScore & score : row.tracked) {
+            tracked_ranks.push_back(score.rank);
+            tracked_logprobs.push_back(score.logprob);
+        }
+        chosen_ids.push_back(row.chosen);
+        chosen_ranks.push_back(row.chosen_score.rank);
+        chosen_logprobs.push_back(row.chosen_score.logprob);
     }
     Napi::Object out = Napi::Object::New(env);
     out.Set("finite", to_array<Napi::Uint8Array>(env, finite));
@@ -60,10 +85,21 @@ Napi::Object to_object(Napi::Env env, const LogitResults & results) {
     out.Set("topLogprobs", to_array<Napi::Float32Array>(env, top_logprobs));
     out.Set("trackedRanks", to_array<Napi::Int32Array>(env, tracked_ranks));
     out.Set("trackedLogprobs", to_array<Napi::Float32Array>(env, tracked_logprobs));
+    out.Set("chosenIds", to_array<Napi::Int32Array>(env, chosen_ids));
+    out.Set("chosenRanks", to_array<Napi::Int32Array>(env, chosen_ranks));
+    out.Set("chosenLogprobs", to_array<Napi::Float32Array>(env, chosen_logprobs));
     if (!results.logits.empty()) {
         out.Set("logits", to_array<Napi::Float32Array>(env, results.logits));
     }
     return out;
+}
+
+EditOp to_edit_op(Napi::Env env, const std::string & name) {
+    const std::optional<EditOp> op = edit_op_named(name);
+    if (!op) {
+        throw coded_error(env, "engine", "There is no edit '" + name + "'.");
+    }
+    return *op;
 }
 
 // For each site its node in each block, or null; and the first reason why one is missing.
@@ -170,15 +206,19 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
         decoding->states.push_back(Napi::Persistent(states));
     });
     for_site_rows(in.Get("edits"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object & edit) {
-        step.writes.push_back(
-            {key, std::move(rows), to_vector<Napi::Float32Array, float>(edit.Get("vectors"))});
+        step.writes.push_back({key, to_edit_op(env, edit.Get("op").As<Napi::String>()), std::move(rows),
+                               to_floats(edit.Get("alphas")), to_floats(edit.Get("vectors"))});
     });
     const auto readings = in.Get("readings").As<Napi::Object>();
-    step.top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
-    step.keep_logits = readings.Get("logits").As<Napi::Boolean>();
-    const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));
-    for (int32_t row : to_ints(readings.Get("rows"))) {
-        step.logit_reads.push_back({row, tracked});
+    step.read_options = to_read_options(readings);
+    const std::vector<int32_t> rows = to_ints(readings.Get("rows"));
+    const std::vector<int32_t> given = to_ints(readings.Get("given"));
+    const std::vector<int32_t> seeds = to_ints(readings.Get("seeds"));
+    if (given.size() != rows.size() || seeds.size() != rows.size()) {
+        throw coded_error(env, "engine", "Each row that is read needs a given token (or -1) and a seed.");
+    }
+    for (size_t i = 0; i < rows.size(); ++i) {
+        step.logit_reads.push_back({rows[i], given[i], (uint32_t)seeds[i]});
     }
     return run<Nothing>(
         env,
@@ -203,18 +243,16 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
 
 Napi::Value Context::lens(const Napi::CallbackInfo & info) {
     const Napi::Env env = info.Env();
-    auto states = std::make_shared<std::vector<float>>(to_vector<Napi::Float32Array, float>(info[0]));
+    auto states = std::make_shared<std::vector<float>>(to_floats(info[0]));
     const auto readings = info[1].As<Napi::Object>();
     const int32_t n = info[2].As<Napi::Number>().Int32Value();
     if (states->size() != (size_t)n * idle(env)->n_embd()) {
         throw coded_error(env, "engine",
                           "The states are not " + std::to_string(n) + " rows of the model's width.");
     }
-    const int32_t top_k = readings.Get("topK").As<Napi::Number>().Int32Value();
-    const bool keep_logits = readings.Get("logits").As<Napi::Boolean>();
-    const std::vector<int32_t> tracked = to_ints(readings.Get("tracked"));
+    const ReadOptions options = to_read_options(readings);
     return run<LogitResults>(
-        env, [=](Decoder & decoder) { return decoder.lens(states->data(), n, top_k, tracked, keep_logits); },
+        env, [=](Decoder & decoder) { return decoder.lens(states->data(), n, options); },
         [](Napi::Env env, LogitResults & results) -> Napi::Value { return to_object(env, results); });
 }
 

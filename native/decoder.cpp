@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
+#include <tuple>
 
 namespace ps {
 
@@ -82,10 +84,15 @@ size_t Decoder::memory_bytes() const {
     return bytes;
 }
 
+namespace {
+
+[[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
+
+} // namespace
+
 // llama.cpp ends the process on what is refused here.
 void Decoder::check(const Step & step) const {
     const size_t n = step.tokens.size();
-    const auto refuse = [](const std::string & reason) { throw Error("engine", reason); };
     if (aborted_) {
         throw Error("closed", "The context was closed.");
     }
@@ -96,13 +103,10 @@ void Decoder::check(const Step & step) const {
     if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
         refuse("Tokens, positions, sequences and outputs must be lists of one length.");
     }
+    check_tokens(step.tokens);
     std::vector<llama_pos> next(options_.n_sequences, -1);
     llama_memory_t memory = llama_get_memory(ctx_);
     for (size_t i = 0; i < n; ++i) {
-        if (step.tokens[i] < 0 || step.tokens[i] >= n_vocab_) {
-            refuse("Token id " + std::to_string(step.tokens[i]) + " is outside the vocabulary of " +
-                   std::to_string(n_vocab_) + ".");
-        }
         const llama_seq_id sequence = step.sequences[i];
         if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
             refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
@@ -121,41 +125,66 @@ void Decoder::check(const Step & step) const {
         refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) +
                " tokens, not " + std::to_string(n_outputs) + ".");
     }
-    const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & tokens) {
+    check_states(step);
+    check_tokens(step.read_options.tracked);
+    for (const LogitRead & read : step.logit_reads) {
+        if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
+            refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
+        }
+        if (read.given != -1) {
+            check_tokens({read.given});
+        }
+    }
+}
+
+void Decoder::check_states(const Step & step) const {
+    const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & rows) {
         if (key.layer < 0 || key.layer >= sites_->n_layer()) {
             refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
                    std::to_string(sites_->n_layer()) + ".");
         }
         if (!sites_->has(key)) {
-            throw Error("no_site", "This model has no " + to_string(key) + ": " + sites_->reason(key) + ".");
+            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites_->reason(key) + ".");
         }
-        for (int32_t token : tokens) {
-            if (token < 0 || token >= (int32_t)n) {
-                refuse("Row " + std::to_string(token) + " is outside the batch of " + std::to_string(n) +
-                       ".");
+        for (int32_t row : rows) {
+            if (row < 0 || row >= (int32_t)step.tokens.size()) {
+                refuse("Row " + std::to_string(row) + " is outside the batch of " +
+                       std::to_string(step.tokens.size()) + ".");
             }
         }
     };
     for (const SiteRead & read : step.reads) {
         check_rows(read.key, read.tokens);
     }
+    std::set<std::tuple<Site, int, int32_t>> written;
     for (const SiteWrite & write : step.writes) {
+        const std::string place = to_string(write.key);
         check_rows(write.key, write.tokens);
         if (write.key.site == Site::final_norm) {
-            refuse("The output of the final norm can be read but not written.");
+            throw Error("no_site", "The final norm is read, not written: write at the last layer's output.");
         }
-        if (write.states.size() != write.tokens.size() * n_embd_) {
-            refuse("Vectors of width " + std::to_string(n_embd_) + " are needed at " + to_string(write.key) +
-                   ".");
+        for (int32_t row : write.tokens) {
+            if (!written.emplace(write.key.site, write.key.layer, row).second) {
+                refuse("Row " + std::to_string(row) + " is written twice at " + place + ".");
+            }
         }
-        if (!all_finite(write.states.data(), write.states.size())) {
-            throw Error("not_finite",
-                        "A vector to be written at " + to_string(write.key) + " holds NaN or infinity.");
+        const size_t n_floats = needs_vector(write.op) ? write.tokens.size() * n_embd_ : 0;
+        if (write.vectors.size() != n_floats || write.alphas.size() != write.tokens.size()) {
+            refuse("One number and one vector of width " + std::to_string(n_embd_) +
+                   " are needed for each row at " + place + ".");
+        }
+        if (!all_finite(write.vectors.data(), write.vectors.size()) ||
+            !all_finite(write.alphas.data(), write.alphas.size())) {
+            throw Error("not_finite", "What is to be written at " + place + " holds NaN or infinity.");
         }
     }
-    for (const LogitRead & read : step.logit_reads) {
-        if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
-            refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
+}
+
+void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
+    for (llama_token token : tokens) {
+        if (token < 0 || token >= n_vocab_) {
+            refuse("Token id " + std::to_string(token) + " is outside the vocabulary of " +
+                   std::to_string(n_vocab_) + ".");
         }
     }
 }
@@ -215,7 +244,6 @@ LogitResults Decoder::decode(Step & step) {
         }
     });
     std::vector<const float *> rows;
-    std::vector<const std::vector<int32_t> *> tracked;
     for (const LogitRead & read : step.logit_reads) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
         if (logits == nullptr) {
@@ -223,32 +251,41 @@ LogitResults Decoder::decode(Step & step) {
                         with_log("The logits of row " + std::to_string(read.token) + " are missing"));
         }
         rows.push_back(logits);
-        tracked.push_back(&read.tracked);
     }
-    return reduce(rows, tracked, step.top_k, step.keep_logits);
+    return reduce(rows, step.logit_reads, step.read_options);
 }
 
-LogitResults Decoder::reduce(const std::vector<const float *> & rows,
-                             const std::vector<const std::vector<int32_t> *> & tracked, int32_t top_k,
-                             bool keep_logits) const {
-    for (const auto * tokens : tracked) {
-        for (int32_t token : *tokens) {
-            if (token < 0 || token >= n_vocab_) {
-                throw Error("engine", "Token id " + std::to_string(token) + " is outside the vocabulary of " +
-                                          std::to_string(n_vocab_) + ".");
-            }
-        }
-    }
+LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
+                             const ReadOptions & options) const {
     LogitResults results;
-    results.reduced.resize(rows.size());
-    if (keep_logits) {
+    results.readings.resize(rows.size());
+    if (options.keep_logits) {
         results.logits.resize(rows.size() * (size_t)n_vocab_);
     }
     parallel_for((int)rows.size(), options_.n_threads, [&](int i) {
-        results.reduced[i] = reduce_logits(rows[i], n_vocab_, top_k, tracked[i]->data(), tracked[i]->size());
-        if (keep_logits) {
+        LogitReading & reading = results.readings[i];
+        if (options.keep_logits) {
             std::memcpy(results.logits.data() + (size_t)i * n_vocab_, rows[i], sizeof(float) * n_vocab_);
         }
+        reading.reduced = reduce_logits(rows[i], n_vocab_, options.top_k);
+        if (!reading.reduced.finite) {
+            return;
+        }
+        const auto score = [&](llama_token token) {
+            return score_token(rows[i], n_vocab_, reading.reduced.log_total, token);
+        };
+        for (llama_token token : options.tracked) {
+            reading.tracked.push_back(score(token));
+        }
+        const LogitRead & read = reads[i];
+        if (read.given < 0 && options.sampling.temperature == 0.0f) {
+            reading.chosen = reading.reduced.top_ids[0];
+            reading.chosen_score = {reading.reduced.top_logprobs[0], 0};
+            return;
+        }
+        reading.chosen =
+            read.given >= 0 ? read.given : draw_token(rows[i], n_vocab_, options.sampling, read.seed);
+        reading.chosen_score = score(reading.chosen);
     });
     return results;
 }
@@ -266,11 +303,11 @@ void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
     }
 }
 
-LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k,
-                           const std::vector<int32_t> & tracked, bool keep_logits) {
+LogitResults Decoder::lens(const float * states, int32_t n, const ReadOptions & options) {
     if (aborted_) {
         throw Error("closed", "The context was closed.");
     }
+    check_tokens(options.tracked);
     if (!all_finite(states, (size_t)n * n_embd_)) {
         throw Error("not_finite", "A state given to the lens holds NaN or infinity.");
     }
@@ -283,7 +320,7 @@ LogitResults Decoder::lens(const float * states, int32_t n, int32_t top_k,
     for (int32_t i = 0; i < n; ++i) {
         rows.push_back(logits.data() + (size_t)i * n_vocab_);
     }
-    return reduce(rows, std::vector<const std::vector<int32_t> *>(n, &tracked), top_k, keep_logits);
+    return reduce(rows, std::vector<LogitRead>(n), options);
 }
 
 } // namespace ps

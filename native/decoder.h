@@ -3,6 +3,7 @@
 #pragma once
 
 #include "reduce.h"
+#include "sample.h"
 #include "sites.h"
 #include "tap.h"
 
@@ -28,10 +29,20 @@ struct DecoderOptions {
     ggml_type type_v = GGML_TYPE_F16;
 };
 
-// One token of the batch whose next-token distribution is read.
+// One token of the batch whose next-token distribution is read, and which token then follows it: the given
+// one, one drawn with the seed, or the most probable one.
 struct LogitRead {
     int32_t token;
-    std::vector<int32_t> tracked;
+    llama_token given = -1;
+    uint32_t seed = 0;
+};
+
+// What is read of each distribution.
+struct ReadOptions {
+    int32_t top_k = 1; // at least 1
+    std::vector<llama_token> tracked;
+    bool keep_logits = false;
+    Sampling sampling;
 };
 
 struct Step {
@@ -42,12 +53,19 @@ struct Step {
     std::vector<SiteRead> reads;
     std::vector<SiteWrite> writes;
     std::vector<LogitRead> logit_reads;
-    int32_t top_k = 0;
-    bool keep_logits = false;
+    ReadOptions read_options;
+};
+
+// Only `reduced` is set where that is not finite.
+struct LogitReading {
+    Reduced reduced;
+    std::vector<TokenScore> tracked;
+    llama_token chosen = -1;
+    TokenScore chosen_score = {};
 };
 
 struct LogitResults {
-    std::vector<Reduced> reduced;
+    std::vector<LogitReading> readings;
     std::vector<float> logits; // (reads, n_vocab) if asked for
 };
 
@@ -76,17 +94,18 @@ public:
 
     // Final norm and unembedding of states (n, n_embd), by a graph of their own.
     // Throws Error("no_site") with the reason where the model's graph does not allow it.
-    LogitResults lens(const float * states, int32_t n, int32_t top_k, const std::vector<int32_t> & tracked,
-                      bool keep_logits);
+    LogitResults lens(const float * states, int32_t n, const ReadOptions & options);
 
     // From any thread: a decode under way ends early and throws Error("closed"), as does each later call.
     void abort() { aborted_ = true; }
 
 private:
     void check(const Step & step) const;
-    LogitResults reduce(const std::vector<const float *> & rows,
-                        const std::vector<const std::vector<int32_t> *> & tracked, int32_t top_k,
-                        bool keep_logits) const;
+    void check_states(const Step & step) const;
+    void check_tokens(const std::vector<llama_token> & tokens) const;
+    // rows: (n_vocab) each, one for each read
+    LogitResults reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
+                        const ReadOptions & options) const;
 
     std::shared_ptr<ModelHandle> model_;
     DecoderOptions options_;

@@ -3,9 +3,6 @@
 #include "error.h"
 #include "log.h"
 
-#include "ggml-cpp.h"
-#include "gguf.h"
-
 #include <filesystem>
 #include <optional>
 #include <string_view>
@@ -20,14 +17,7 @@ constexpr int64_t MAX_EXPERTS = 1024;
 
 class File {
 public:
-    explicit File(const std::string & path) : path_(path) {
-        log_take();
-        gguf_.reset(gguf_init_from_file(path.c_str(), {true, nullptr}));
-        if (gguf_ == nullptr) {
-            const std::string log = log_take();
-            refuse("is not a readable GGUF file" + (log.empty() ? "" : " (" + log + ")"));
-        }
-    }
+    explicit File(const std::string & path) : path_(path), gguf_(open_gguf(path)) {}
 
     [[noreturn]] void refuse(const std::string & reason) const {
         throw Error("bad_model", "The file " + path_ + " " + reason + ".");
@@ -190,6 +180,17 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
 }
 
 } // namespace
+
+gguf_context_ptr open_gguf(const std::string & path) {
+    log_take();
+    gguf_context_ptr gguf{gguf_init_from_file(path.c_str(), {true, nullptr})};
+    if (gguf == nullptr) {
+        const std::string log = log_take();
+        throw Error("bad_model", "The file " + path + " is not a readable GGUF file" +
+                                     (log.empty() ? "" : " (" + log + ")") + ".");
+    }
+    return gguf;
+}
 
 void check_gguf(const std::vector<std::string> & paths) {
     const File first(paths.at(0));

@@ -1,7 +1,5 @@
 #include "graph_map.h"
 
-#include "signature.h"
-
 namespace ps {
 
 namespace {
@@ -20,8 +18,6 @@ GraphMap::GraphMap(ggml_cgraph * graph) {
         ggml_tensor * node = ggml_graph_node(graph, i);
         nodes_.push_back(node);
         by_name_[node->name].push_back(node);
-    }
-    for (const ggml_tensor * node : nodes_) {
         for (const ggml_tensor * source : sources(node)) {
             consumers_[source].push_back(node);
         }
@@ -32,20 +28,11 @@ const std::vector<const ggml_tensor *> & GraphMap::named(std::string_view name) 
     return get(by_name_, name);
 }
 
-const ggml_tensor * GraphMap::original(const ggml_tensor * node) const {
-    const std::string_view name = own_name(node);
-    if (name.size() == std::string_view(node->name).size()) {
-        return node;
-    }
-    const auto & originals = named(name);
-    return originals.size() == 1 ? originals.front() : node;
-}
-
 std::vector<const ggml_tensor *> GraphMap::sources(const ggml_tensor * node) const {
     std::vector<const ggml_tensor *> found;
     for (const ggml_tensor * source : node->src) {
-        if (source != nullptr) {
-            found.push_back(original(source));
+        if (source != nullptr && source != node) { // a cast is its own second source
+            found.push_back(source);
         }
     }
     return found;

@@ -1,4 +1,4 @@
-// A compute graph that can be walked both ways, over the scheduler's copies as if they were not there.
+// A compute graph that can be walked both ways.
 #pragma once
 
 #include "ggml.h"
@@ -16,10 +16,8 @@ public:
     const std::vector<ggml_tensor *> & nodes() const { return nodes_; }
     // All nodes of a name.
     const std::vector<const ggml_tensor *> & named(std::string_view name) const;
-    // The node itself, or what it is a copy of.
-    const ggml_tensor * original(const ggml_tensor * node) const;
     std::vector<const ggml_tensor *> sources(const ggml_tensor * node) const;
-    // Once for each use.
+    // One entry for each use.
     const std::vector<const ggml_tensor *> & consumers(const ggml_tensor * node) const;
 
 private:

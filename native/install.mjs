@@ -1,13 +1,14 @@
-// Builds the addon for each variant (cpu, cuda, vulkan, metal) of the prebuilt llama.cpp libraries that
-// node-llama-cpp has installed. llama.cpp itself is not compiled: its headers come from the source bundle
-// inside node-llama-cpp, and the addon is linked to the libraries. The one part of it that they lack, the RPC
-// backend, is compiled from that bundle too.
+// Builds the addon for each variant (cpu, cuda, vulkan, metal) of the llama.cpp libraries that node-llama-cpp
+// has installed, or that `patchscopes build` has made. llama.cpp itself is not compiled here: its headers come
+// from the source bundle inside node-llama-cpp, and the addon is linked to the libraries. The one part of it
+// that they lack, the RPC backend, is compiled from that bundle too.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { findVariants } from './variants.mjs';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const build = path.join(root, 'build');
@@ -49,12 +50,13 @@ function main() {
   const engine = path.dirname(path.dirname(fileURLToPath(import.meta.resolve('node-llama-cpp'))));
   const { version } = readJson(path.join(engine, 'package.json'));
   const { release } = readJson(path.join(engine, 'llama', 'binariesGithubRelease.json'));
-  const variants = findVariants(engine, release);
+  const variants = variantsHere(engine, release);
   const headers = checkOut(path.join(engine, 'llama', 'gitRelease.bundle'), release);
   const output = compile(headers, variants);
   const rpc = compileRpc(headers, variants);
-  const built = variants.map(({ variant, directory }) => ({
+  const built = variants.map(({ variant, directory, origin }) => ({
     variant,
+    origin,
     addon: path.relative(build, path.join(output, `patchscopes-${variant}.node`)),
     libraries: path.relative(build, directory),
   }));
@@ -63,49 +65,30 @@ function main() {
     `${JSON.stringify({ llamaCpp: release, nodeLlamaCpp: version, variants: built, rpc }, null, 2)}\n`,
   );
   process.stdout.write(
-    `patchscopes: addon built for ${variants.map(({ variant }) => variant).join(', ')} (llama.cpp ${release}).\n`,
+    `patchscopes: addon built for ${variants.map(({ variant, origin }) => (origin === 'local' ? `${variant} (built here)` : variant)).join(', ')} (llama.cpp ${release}).\n`,
   );
 }
 
-/** Each folder of prebuilt libraries that is for this machine, told by its own build record. */
-function findVariants(engine, release) {
+function variantsHere(engine, release) {
   const platform = { linux: 'linux', darwin: 'mac' }[process.platform];
   if (platform === undefined) {
     throw new InstallError(`${process.platform} is not supported yet: use Linux (WSL on Windows) or macOS.`);
   }
-  const variants = new Map();
-  for (const folder of createRequire(path.join(engine, 'package.json')).resolve.paths('@node-llama-cpp')) {
-    for (const record of findBuildRecords(path.join(folder, '@node-llama-cpp'))) {
-      const { buildOptions } = readJson(record);
-      const variant = buildOptions.gpu || 'cpu';
-      if (
-        buildOptions.platform === platform &&
-        buildOptions.arch === process.arch &&
-        buildOptions.llamaCpp.release === release &&
-        !variants.has(variant)
-      ) {
-        variants.set(variant, { variant, directory: path.dirname(record) });
-      }
-    }
-  }
-  if (variants.size === 0) {
+  const variants = findVariants({
+    localFolder: path.join(build, 'local'),
+    scopes: createRequire(path.join(engine, 'package.json'))
+      .resolve.paths('@node-llama-cpp')
+      .map((folder) => path.join(folder, '@node-llama-cpp')),
+    platform,
+    arch: process.arch,
+    release,
+  });
+  if (variants.length === 0) {
     throw new InstallError(
       `there are no prebuilt llama.cpp ${release} libraries for ${process.platform}-${process.arch}: install with optional dependencies (npm ci without --omit=optional).`,
     );
   }
-  return [...variants.values()].sort((a, b) => a.variant.localeCompare(b.variant));
-}
-
-function findBuildRecords(scope) {
-  if (!fs.existsSync(scope)) return [];
-  return fs.readdirSync(scope).flatMap((name) => {
-    const bins = path.join(scope, name, 'bins');
-    if (!fs.existsSync(bins)) return [];
-    return fs
-      .readdirSync(bins)
-      .map((bin) => path.join(bins, bin, '_nlcBuildMetadata.json'))
-      .filter((record) => fs.existsSync(record));
-  });
+  return variants;
 }
 
 /** Headers, and the source of the RPC backend, of the very source the libraries were built from. */

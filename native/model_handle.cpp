@@ -4,6 +4,8 @@
 #include "log.h"
 
 #include <algorithm>
+#include <cctype>
+#include <regex>
 
 namespace ps {
 
@@ -78,15 +80,56 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placemen
     return handle;
 }
 
-void convert_to_f32(const std::string & from, const std::string & to, int32_t n_threads) {
+namespace {
+
+// llama.cpp's own name of a file type as people write it: "Q4_K - Medium" -> q4_k_m, "all F32" -> f32,
+// "IQ4_NL - 4.5 bpw" -> iq4_nl.
+std::string written_name(llama_ftype ftype) {
+    const std::string name = llama_ftype_name(ftype);
+    const size_t start = name.rfind("all ", 0) == 0 ? 4 : 0;
+    const size_t end = name.find(' ', start);
+    std::string written = name.substr(start, end - start);
+    for (const char * size : {"Small", "Medium", "Large"}) {
+        if (end != std::string::npos && name.substr(end) == std::string(" - ") + size) {
+            written += std::string("_") + size[0];
+        }
+    }
+    std::transform(written.begin(), written.end(), written.begin(), [](char c) { return std::tolower(c); });
+    return written;
+}
+
+// A name without a size means the medium one, as in llama.cpp's own tool.
+llama_ftype file_type(const std::string & name) {
+    for (int i = 0; i < LLAMA_FTYPE_GUESSED; ++i) {
+        const std::string written = written_name((llama_ftype)i);
+        if (written == name || written == name + "_m") {
+            return (llama_ftype)i;
+        }
+    }
+    throw Error("bad_input", "llama.cpp has no file type " + name + ".");
+}
+
+// llama.cpp counts them in its log alone.
+int32_t fallbacks_in(const std::string & log) {
+    std::smatch match;
+    return std::regex_search(log, match, std::regex(R"((\d+) of \d+ tensor\(s\) required fallback)"))
+               ? std::stoi(match[1])
+               : 0;
+}
+
+} // namespace
+
+int32_t convert(const std::string & from, const std::string & to, const std::string & type,
+                int32_t n_threads) {
     llama_model_quantize_params params = llama_model_quantize_default_params();
     params.nthread = n_threads;
-    params.ftype = LLAMA_FTYPE_ALL_F32;
+    params.ftype = file_type(type);
     params.allow_requantize = true;
     log_take();
     if (llama_model_quantize(from.c_str(), to.c_str(), &params) != 0) {
         throw Error("bad_model", with_log("The model " + from + " could not be converted"));
     }
+    return fallbacks_in(log_take());
 }
 
 } // namespace ps

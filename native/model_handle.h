@@ -37,7 +37,9 @@ struct Placement {
 // Throws Error("bad_model" | "no_device" | "out_of_memory"). The file must have passed check_gguf.
 std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placement & placement);
 
-// Writes `to` with all matrices in float32. Throws Error.
-void convert_to_f32(const std::string & from, const std::string & to, int32_t n_threads);
+// Writes `to` with its matrices in the file type of this name (f32, q4_0, q4_k_m, ...). Returns how many
+// got another type because theirs can't hold rows of their width. Throws Error.
+int32_t convert(const std::string & from, const std::string & to, const std::string & type,
+                int32_t n_threads);
 
 } // namespace ps

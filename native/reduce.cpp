@@ -97,8 +97,7 @@ PS_WIDE int32_t count_above(const float * x, int n, float bound) {
 
 } // namespace
 
-Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const int32_t * tracked,
-                      size_t n_tracked) {
+Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k) {
     Reduced out;
     k = std::min(k, n_vocab);
 
@@ -141,21 +140,20 @@ Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k, const in
     for (int begin = 0; begin < n_vocab; begin += BLOCK) {
         total += sum_exp(logits + begin, std::min(BLOCK, n_vocab - begin), max);
     }
-    const double log_total = std::log(total);
+    out.log_total = max + std::log(total);
     std::sort(heap.begin(), heap.end(), better);
     for (const Candidate & candidate : heap) {
         out.top_ids.push_back(candidate.id);
-        out.top_logprobs.push_back((float)((double)candidate.logit - max - log_total));
-    }
-    for (size_t i = 0; i < n_tracked; ++i) {
-        const float logit = logits[tracked[i]];
-        const int32_t equal_before =
-            (int32_t)std::count(logits, logits + tracked[i], logit); // equal logits by smaller id
-        out.tracked_logprob.push_back((float)((double)logit - max - log_total));
-        out.tracked_rank.push_back(count_above(logits, n_vocab, logit) + equal_before);
+        out.top_logprobs.push_back((float)((double)candidate.logit - out.log_total));
     }
     out.finite = true;
     return out;
+}
+
+TokenScore score_token(const float * logits, int32_t n_vocab, double log_total, int32_t token) {
+    const float logit = logits[token];
+    const int32_t equal_before = (int32_t)std::count(logits, logits + token, logit); // by smaller id
+    return {(float)((double)logit - log_total), count_above(logits, n_vocab, logit) + equal_before};
 }
 
 PS_WIDE bool all_finite(const float * values, size_t n) {

@@ -99,15 +99,15 @@ void Tap::visit(ggml_tensor * node) {
         return rows;
     };
     // writes first: a read at the same site sees what goes on into the next block
-    if (const auto write = find_entry(*writes_, *key); write != writes_->end()) {
-        const std::vector<int32_t> rows = rows_of(write->tokens);
+    for (const SiteWrite & write : *writes_) {
+        if (!(write.key == *key)) {
+            continue;
+        }
+        const std::vector<int32_t> rows = rows_of(write.tokens);
         if (!failure_.empty()) {
             return;
         }
-        for_runs(rows, [&](size_t row, size_t n, size_t at) {
-            ggml_backend_tensor_set(node, write->states.data() + at * n_embd_, row * row_bytes,
-                                    n * row_bytes);
-        });
+        this->write(node, write, rows);
         applied_ += rows.size();
     }
     if (const auto read = find_entry(*reads_, *key); read != reads_->end()) {
@@ -120,6 +120,23 @@ void Tap::visit(ggml_tensor * node) {
         });
         applied_ += rows.size();
     }
+}
+
+void Tap::write(ggml_tensor * node, const SiteWrite & write, const std::vector<int32_t> & rows) {
+    const size_t row_bytes = n_embd_ * sizeof(float);
+    edited_.resize(rows.size() * n_embd_);
+    for_runs(rows, [&](size_t row, size_t n, size_t at) {
+        float * states = edited_.data() + at * n_embd_;
+        if (needs_state(write.op)) {
+            ggml_backend_tensor_get(node, states, row * row_bytes, n * row_bytes);
+        }
+        for (size_t i = 0; i < n; ++i) {
+            const float * vector =
+                needs_vector(write.op) ? write.vectors.data() + (at + i) * n_embd_ : nullptr;
+            apply_edit(write.op, write.alphas[at + i], vector, states + i * n_embd_, n_embd_);
+        }
+        ggml_backend_tensor_set(node, states, row * row_bytes, n * row_bytes);
+    });
 }
 
 // The last block keeps only the rows whose logits are asked for: which rows a node has is told by its

@@ -2,6 +2,7 @@
 // It is armed for one decode and counts what it did; it knows no JavaScript.
 #pragma once
 
+#include "edit.h"
 #include "sites.h"
 
 #include "ggml.h"
@@ -20,10 +21,13 @@ struct SiteRead {
     std::vector<uint8_t> finite; // out: 0 where a row holds NaN or infinity
 };
 
+// One site may have several, of different ops, but each of its rows is written once.
 struct SiteWrite {
     SiteKey key;
+    EditOp op;
     std::vector<int32_t> tokens;
-    std::vector<float> states; // (tokens, n_embd) row-major
+    std::vector<float> alphas;  // (tokens)
+    std::vector<float> vectors; // (tokens, n_embd) row-major; empty where the op needs none
 };
 
 class Tap {
@@ -31,7 +35,7 @@ public:
     Tap(const SiteTable & sites, int64_t n_embd) : sites_(sites), n_embd_(n_embd) {}
 
     // `output_index`: for each token of the batch its place among the tokens whose logits are asked
-    // for, or -1. Both lists must outlive the decode; at most one entry per site in each.
+    // for, or -1. Both lists must outlive the decode; at most one read per site.
     void arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes,
              std::vector<int32_t> output_index);
 
@@ -44,6 +48,7 @@ public:
 private:
     bool wants(const ggml_tensor * node) const;
     void visit(ggml_tensor * node);
+    void write(ggml_tensor * node, const SiteWrite & write, const std::vector<int32_t> & rows);
     int32_t row_of(const ggml_tensor * node, int32_t token, const SiteKey & key);
     void fail(const std::string & reason);
 
@@ -56,6 +61,7 @@ private:
     size_t planned_ = 0;
     size_t applied_ = 0;
     std::string failure_;
+    std::vector<float> edited_;
 };
 
 } // namespace ps

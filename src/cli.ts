@@ -2,8 +2,10 @@
 import yargs from 'yargs';
 import { bindValues, usageSentence } from './cli/arguments.js';
 import { BrokenRunError, EXIT, note } from './cli/session.js';
+import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
+import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
@@ -14,8 +16,11 @@ import { PatchscopeError, packageVersion } from './index.js';
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addWorker];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'worker'];
+const commands = [
+  ...[addPatch, addLens, addDemo, addPull, addSql, addConvert, addInspect],
+  ...[addWorker, addBuild],
+];
+const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');

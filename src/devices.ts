@@ -13,11 +13,11 @@ import {
 export const gpuChoices = ['auto', 'off', 'cuda', 'vulkan', 'metal'] as const;
 export type GpuChoice = (typeof gpuChoices)[number];
 
-/** llama.cpp has others, in which it ends the process where a state is read. */
-export const splitModes: readonly SplitMode[] = ['none', 'layer'];
+const splitModes: readonly SplitMode[] = ['none', 'layer'];
 
 export interface Devices {
   readonly addon: LoadedAddon;
+  /** None where GPUs are switched off. */
   readonly gpus: readonly NativeDevice[];
   readonly cpu: NativeDevice;
 }
@@ -60,35 +60,22 @@ function detectVariant(): string {
   return 'cpu';
 }
 
-/**
- * Blocks to be put on GPU devices: all of them unless told otherwise, none where there is no GPU.
- *
- * @throws PatchscopeError `no_device` where blocks are asked to go to a GPU that is not there.
- */
-export function resolveGpuLayers(asked: number | undefined, devices: Devices, choice: GpuChoice): number {
-  const available = devices.gpus.length > 0;
-  if (asked === undefined) return available ? ALL_LAYERS : 0;
-  if (asked > 0 && !available) {
-    throw new PatchscopeError(
-      'no_device',
-      `-ngl ${asked} asks for a GPU, but ${choice === 'off' ? '--gpu is off' : 'none was found'}: use -ngl 0.`,
-    );
-  }
-  return asked;
-}
-
-/** The GPU devices that take blocks. */
-export function blockDevices(
-  { gpus }: Devices,
-  gpuLayers: number,
-  splitMode: SplitMode,
-): readonly NativeDevice[] {
-  if (gpuLayers === 0) return [];
+/** The GPU devices that may take blocks. */
+export function blockDevices({ gpus }: Devices, splitMode: SplitMode): readonly NativeDevice[] {
   return splitMode === 'layer' ? gpus : gpus.slice(0, 1);
 }
 
-/** llama.cpp cuts it to the number of blocks. */
-const ALL_LAYERS = 9999;
+/** @throws PatchscopeError `bad_input` where llama.cpp has no such split mode, or none that lets states be read. */
+export function checkSplitMode(splitMode: string): SplitMode {
+  const known = splitModes.find((mode) => mode === splitMode);
+  if (known !== undefined) return known;
+  throw new PatchscopeError(
+    'bad_input',
+    splitMode === 'row' || splitMode === 'tensor'
+      ? `-sm ${splitMode} cuts hidden states into pieces, and llama.cpp ends the process where one is read: use -sm layer or none.`
+      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
+  );
+}
 
 /** File names of the device libraries this process has loaded, by their registry's name in lower case. */
 export function loadedLibrary(registry: string): string {

@@ -2,7 +2,7 @@
  * The only seam between experiments and a language model: tokens, layers, rows and floats.
  * An engine does not know what a Patchscope is.
  */
-import type { Layer, Site } from './patchscope.js';
+import type { EditOp, Layer, Sampling, Site } from './patchscope.js';
 
 /** Splits text into token ids and gives the bytes back. */
 export interface Tokenizer {
@@ -75,22 +75,35 @@ export interface CaptureRequest {
   readonly points: readonly CapturePoint[];
 }
 
-/** One replaced state: `vector` has the width of the model. */
+/** One edited state. */
 export interface Edit extends CapturePoint {
-  readonly vector: Float32Array;
+  /** Default: `replace`. */
+  readonly op?: EditOp;
+  /** Default: 1. */
+  readonly alpha?: number;
+  /** As wide as the model; left out with `scale`, which has none. */
+  readonly vector?: Float32Array;
+  /** Also at each generated token that is read on. Default: at the prompt's token alone. */
+  readonly atGenerated?: boolean;
 }
 
 /** One patched run. */
 export interface PatchRow {
   readonly tokenIds: readonly number[];
   readonly edits: readonly Edit[];
+  /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
+  readonly continuation?: readonly number[];
+  /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */
+  readonly seed?: number;
 }
 
 export interface RowReading {
   readonly topK: number;
-  /** Tokens generated for each row, greedily; 0 reads the prompt only. */
+  /** Tokens generated for each row; 0 reads the prompt only. */
   readonly maxTokens: number;
   readonly stop?: readonly string[];
+  /** Default: the most probable token follows. */
+  readonly sampling?: Sampling;
   /** Log-probability and rank of these tokens are read at each position read. */
   readonly trackedTokens?: readonly number[];
   /** Prompt positions that are read beside the last one. */
@@ -99,19 +112,26 @@ export interface RowReading {
   readonly logits?: boolean;
 }
 
+/** A token under a distribution. The log-probability is natural, over the whole vocabulary; rank 0 is the most probable token. */
+export interface ScoredToken {
+  readonly tokenId: number;
+  readonly logprob: number;
+  readonly rank: number;
+}
+
 /** The next-token distribution at one position. Log-probabilities are natural. */
 export interface TokenReading {
   readonly top: readonly {
     readonly tokenId: number;
     readonly logprob: number;
   }[];
-  /** Rank 0 is the most probable token. */
-  readonly tracked: readonly {
-    readonly tokenId: number;
-    readonly logprob: number;
-    readonly rank: number;
-  }[];
+  readonly tracked: readonly ScoredToken[];
   readonly logits?: Float32Array;
+}
+
+/** The distribution that a token of the continuation came from, and that token. */
+export interface StepReading extends TokenReading {
+  readonly chosen: ScoredToken;
 }
 
 export type RowResult =
@@ -120,8 +140,8 @@ export type RowResult =
       readonly tokenIds: readonly number[];
       /** Decoded continuation, cut at a stop string. */
       readonly text: string;
-      /** One for each generated token, the first being the one after the prompt. */
-      readonly steps: readonly TokenReading[];
+      /** One for each token of the continuation, the first being the one after the prompt. */
+      readonly steps: readonly StepReading[];
       /** Readings at `tokenIndexes`, in their order. */
       readonly positions: readonly TokenReading[];
     }
@@ -152,13 +172,25 @@ export type CaptureResult =
       readonly error: string;
     };
 
+export interface WorkOptions {
+  /** Ends the work between two decodes: the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 export interface Engine {
   readonly record: EngineRecord;
   readonly tokenizer: Tokenizer;
-  capture(requests: readonly CaptureRequest[]): Promise<CaptureResult[]>;
-  patch(rows: readonly PatchRow[], reading: RowReading): Promise<RowResult[]>;
+  capture(requests: readonly CaptureRequest[], options?: WorkOptions): Promise<CaptureResult[]>;
+  /** Rows go on together; one that is done makes room for the next. */
+  patch(rows: readonly PatchRow[], reading: RowReading, options?: WorkOptions): Promise<RowResult[]>;
   /** Final norm and unembedding of states: (n, width) row-major -> one result each. */
-  lens(states: Float32Array, reading: LensReading): Promise<LensResult[]>;
+  lens(states: Float32Array, reading: LensReading, options?: WorkOptions): Promise<LensResult[]>;
+  /**
+   * Largest difference of a log-probability (natural) that the company of a row made, as measured on this
+   * model, backend and settings with up to `rows` rows at once; 0 in exact mode, null where the model's own
+   * states are not finite.
+   */
+  tolerance(rows: number): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }

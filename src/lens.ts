@@ -3,18 +3,21 @@
  * say next if a state were the last block's output.
  */
 import type { Engine } from './engine.js';
+import { PatchscopeError } from './errors.js';
 import { concatenate } from './floats.js';
-import { parseLayers } from './layers.js';
 import type { Observation } from './observation.js';
-import type { Layer, Prompt } from './patchscope.js';
+import type { Prompt, Site } from './patchscope.js';
+import { type Place, parsePlaces } from './places.js';
 import { checkLength } from './plan.js';
 import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import { captureLayers, failedReading, type RunOptions, withText } from './run.js';
+import { captureLayers, failedReading, type RunOptions, scoresOf, variantSite } from './run.js';
 
 export interface LensExperiment {
   readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];
   /** As `Experiment.sourceLayers`. */
   readonly layers: string;
+  /** Where in its block a state lies: in the residual stream (`resid_out`, the default, or `resid_mid`), or what is added to it. */
+  readonly site?: Exclude<Site, 'final_norm'>;
   readonly topK: number;
   /** Default: every position of a prompt. */
   readonly lastTokenOnly?: boolean;
@@ -24,7 +27,7 @@ export interface LensExperiment {
 export interface LensPlan {
   readonly experiment: LensExperiment;
   readonly samples: readonly { readonly name: string; readonly prompt: ResolvedPrompt }[];
-  readonly layers: readonly Layer[];
+  readonly places: readonly Place[];
   /** Positions read in each prompt. */
   readonly tokenIndexes: readonly (readonly number[])[];
   readonly cellCount: number;
@@ -37,23 +40,29 @@ export function planLens(experiment: LensExperiment, { tokenizer, record }: Engi
     prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'given'),
   }));
   for (const { prompt } of samples) checkLength(prompt.tokenIds.length, 'given', record);
-  const layers = parseLayers(experiment.layers, record.layerCount);
+  const places = parsePlaces(experiment.layers, record.layerCount, experiment.site);
+  if (places.some(({ site }) => site === 'final_norm')) {
+    throw new PatchscopeError(
+      'bad_input',
+      'The lens applies the final norm itself: take states from before it, such as resid_out.',
+    );
+  }
   const tokenIndexes = samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
     experiment.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
   );
-  return { experiment, samples, layers, tokenIndexes, cellCount: layers.length * tokenIndexes.flat().length };
+  return { experiment, samples, places, tokenIndexes, cellCount: places.length * tokenIndexes.flat().length };
 }
 
 /** Bytes of states in memory at once, where one layer does not need more. */
 const CHUNK_BYTES = 64 * 2 ** 20;
 
-/** Some layers of one prompt at a time. */
-function* chunksOf({ samples, layers, tokenIndexes }: LensPlan, width: number): Generator<[number, Layer[]]> {
+/** Some places of one prompt at a time. */
+function* chunksOf({ samples, places, tokenIndexes }: LensPlan, width: number): Generator<[number, Place[]]> {
   for (const sample of samples.keys()) {
     const layerBytes = tokenIndexes[sample]!.length * width * 4;
     const size = Math.max(1, Math.floor(CHUNK_BYTES / layerBytes));
-    for (let begin = 0; begin < layers.length; begin += size)
-      yield [sample, layers.slice(begin, begin + size)];
+    for (let begin = 0; begin < places.length; begin += size)
+      yield [sample, places.slice(begin, begin + size)];
   }
 }
 
@@ -63,13 +72,13 @@ export async function* runLens(
   engine: Engine,
   options: RunOptions = {},
 ): AsyncGenerator<Observation[]> {
-  for (const [sample, layers] of chunksOf(plan, engine.record.embeddingSize)) {
+  for (const [sample, places] of chunksOf(plan, engine.record.embeddingSize)) {
     if (options.signal?.aborted) return;
     const { prompt } = plan.samples[sample]!;
-    const places = layers.flatMap((layer) =>
-      plan.tokenIndexes[sample]!.map((tokenIndex) => ({ layer, tokenIndex })),
+    const points = places.flatMap((place) =>
+      plan.tokenIndexes[sample]!.map((tokenIndex) => ({ ...place, tokenIndex })),
     );
-    const [states] = await captureLayers(engine, [{ tokenIds: prompt.tokenIds, places }]);
+    const [states] = await captureLayers(engine, [{ tokenIds: prompt.tokenIds, points }]);
     const found = states!.filter((state) => state instanceof Float32Array);
     const read =
       found.length > 0 ? await engine.lens(concatenate(found), { topK: plan.experiment.topK }) : [];
@@ -77,16 +86,21 @@ export async function* runLens(
     const results = states!.map((state) =>
       state instanceof Float32Array ? readings.next().value! : { ...state, status: 'failed' as const },
     );
-    yield places.map(({ layer, tokenIndex }, i) => {
+    yield points.map((point, i) => {
+      const { tokenIndex } = point;
       const result = results[i]!;
       const tokenId = prompt.tokenIds[tokenIndex]!;
       const token = tokenText(tokenId, engine.tokenizer);
       const place = {
         sample,
-        variant: `${tokenIndex}->${tokenIndex}`,
-        site: 'resid_out',
-        sourceLayer: layer,
+        variant: `${variantSite(point)}${tokenIndex}->${tokenIndex}`,
+        sourceSite: point.site,
+        targetSite: 'resid_out' as const,
+        sourceLayer: point.layer,
         targetLayer: engine.record.layerCount - 1,
+        op: 'replace' as const,
+        alpha: 1,
+        atGenerated: false,
         sourcePosition: tokenIndex,
         sourceTokenId: tokenId,
         sourceToken: token,
@@ -103,7 +117,7 @@ export async function* runLens(
         error: null,
         text: top === undefined ? '' : tokenText(top.tokenId, engine.tokenizer),
         tokenIds: top === undefined ? [] : [top.tokenId],
-        steps: [withText(reading, engine)],
+        steps: [scoresOf(reading, engine)],
       };
     });
   }

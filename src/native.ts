@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PatchscopeError } from './errors.js';
+import type { Site } from './patchscope.js';
 
 export interface NativeDevice {
   readonly name: string;
@@ -73,6 +74,17 @@ export interface NativeReadings {
   readonly topK: number;
   readonly tracked: Int32Array;
   readonly logits: boolean;
+  /** 0: the most probable token is chosen, and the two below have no effect. */
+  readonly temperature: number;
+  readonly sampledTopK: number;
+  readonly sampledTopP: number;
+}
+
+/** `given`: the token chosen, or -1; `seeds`: below 2^31, what it is drawn with. One of each for a row. */
+export interface NativeReadRows {
+  readonly rows: Int32Array;
+  readonly given: Int32Array;
+  readonly seeds: Int32Array;
 }
 
 export interface NativeStep {
@@ -81,11 +93,13 @@ export interface NativeStep {
   readonly sequences: Int32Array;
   readonly outputs: Uint8Array;
   readonly captures: readonly NativeSiteRows[];
-  /** `vectors`: (rows, width) row-major. */
+  /** `alphas`: (rows); `vectors`: (rows, width) row-major, empty where the op has none. */
   readonly edits: readonly (NativeSiteRows & {
+    readonly op: string;
+    readonly alphas: Float32Array;
     readonly vectors: Float32Array;
   })[];
-  readonly readings: NativeReadings & { readonly rows: Int32Array };
+  readonly readings: NativeReadings & NativeReadRows;
 }
 
 /** Flat lists over the rows read; a row that is not finite has no entries in the others. */
@@ -95,6 +109,9 @@ export interface NativeReadingResults {
   readonly topLogprobs: Float32Array;
   readonly trackedRanks: Int32Array;
   readonly trackedLogprobs: Float32Array;
+  readonly chosenIds: Int32Array;
+  readonly chosenRanks: Int32Array;
+  readonly chosenLogprobs: Float32Array;
   /** (rows, vocabulary) */
   readonly logits?: Float32Array;
 }
@@ -106,8 +123,6 @@ export interface NativeStates {
   readonly finite: Uint8Array;
 }
 
-export type NativeSiteName = 'embed' | 'resid_mid' | 'attn_out' | 'mlp_out' | 'resid_out' | 'final_norm';
-
 export interface NativeSite {
   /** Its node in each block's graph, or null; one entry for `embed` and `final_norm`. */
   readonly nodes: readonly (string | null)[];
@@ -118,7 +133,7 @@ export interface NativeSite {
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
-    readonly sites: { readonly [Name in NativeSiteName]: NativeSite };
+    readonly sites: Readonly<Record<Site, NativeSite>>;
     /** What it took to find the sites. */
     readonly labelMilliseconds: number;
   };
@@ -142,13 +157,45 @@ export interface NativeModel {
   close(): void;
 }
 
+export type NativeValue = string | number | boolean;
+
+export interface NativeTensor {
+  readonly name: string;
+  /** As ggml writes it: q4_K, f32, ... */
+  readonly type: string;
+  readonly isQuantized: boolean;
+  /** Innermost dimension first: a matrix is [inputs, outputs]. */
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** A file as it stands, of all its parts. */
+export interface NativeHeader {
+  /** llama.cpp's name of the file's quantization; null where the file does not say it. */
+  readonly fileType: string | null;
+  readonly metadata: readonly (readonly [key: string, value: NativeValue | readonly NativeValue[]])[];
+  readonly tensors: readonly NativeTensor[];
+}
+
+/** What a matrix is to the CPU library. */
+export interface NativeMatrixCost {
+  /** 0 where the type does not exist or can't hold rows of this length. */
+  readonly bytes: number;
+  /** Whether it gets another layout at load, in which products are fast. */
+  readonly isRepacked: boolean;
+}
+
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   /** This machine's. */
   devices(): NativeDevice[];
   check(paths: readonly string[]): Promise<void>;
   load(path: string, placement: NativePlacement): Promise<NativeModel>;
-  convert(from: string, to: string, threads: number): Promise<void>;
+  /** `type`: a file type such as q4_k_m. @returns how many matrices got another type because of their width. */
+  convert(from: string, to: string, type: string, threads: number): Promise<number>;
+  header(paths: readonly string[]): Promise<NativeHeader>;
+  matrixCost(type: string, shape: readonly number[]): NativeMatrixCost;
+  cpuFeatures(): string[];
   /** The process ends where a worker can't be reached or speaks another version: try them before. */
   addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;
   /** Ends only where the address can't be listened on. */
@@ -163,6 +210,8 @@ interface Built {
   readonly nodeLlamaCpp: string;
   readonly variants: readonly {
     readonly variant: string;
+    /** `local`: compiled on this machine. */
+    readonly origin: 'prebuilt' | 'local';
     readonly addon: string;
     readonly libraries: string;
   }[];
@@ -178,7 +227,7 @@ export interface LoadedAddon extends Addon {
   readonly rpcPlugin: string | null;
 }
 
-const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
+export const buildFolder = fileURLToPath(new URL('../build/', import.meta.url));
 let loaded: LoadedAddon | undefined;
 
 /** The variant this process uses already, if any. */

@@ -8,8 +8,39 @@
 
 export type Layer = number | 'embed';
 
-/** Where in a block a state is read or written. `embed` has no layer of its own. */
-export type Site = 'embed' | 'resid_out';
+/**
+ * Where in a block a state is read or written:
+ *
+ * - `embed`: the input of block 0; it has no layer of its own
+ * - `resid_mid`: the residual stream between attention and MLP
+ * - `attn_out`, `mlp_out`: what attention and MLP add to the residual stream
+ * - `resid_out`: the residual stream after the block
+ * - `final_norm`: the final norm of the last layer's `resid_out`; it is read, never written
+ */
+export const sites = ['embed', 'resid_mid', 'attn_out', 'mlp_out', 'resid_out', 'final_norm'] as const;
+export type Site = (typeof sites)[number];
+
+/**
+ * What an edit makes of the state h that it meets, with a vector v and a number alpha:
+ *
+ * - `replace`: alpha v (alpha is 1 unless told otherwise: the patch of the paper, section 3)
+ * - `add`: h + alpha v
+ * - `scale`: alpha h; there is no vector
+ * - `mix`: alpha v + (1 - alpha) h
+ * - `norm-matched-add`: h + alpha |h| v / |v|
+ */
+export const editOps = ['replace', 'add', 'scale', 'mix', 'norm-matched-add'] as const;
+export type EditOp = (typeof editOps)[number];
+
+/** How tokens are drawn, by llama.cpp's samplers in this order. */
+export interface Sampling {
+  /** Only the most probable tokens, this many; 0 (default): all. */
+  readonly topK?: number;
+  /** Of these the most probable ones that together reach this probability; 1 (default): all. */
+  readonly topP?: number;
+  /** Logits are divided by it. 0 takes the most probable token. */
+  readonly temperature: number;
+}
 
 /** A prompt as text, or as token ids that are used exactly as they are. */
 export type Prompt =
@@ -49,20 +80,37 @@ export interface Sample {
 export interface Reading {
   /** How many of the most probable tokens are kept for each token read. */
   readonly topK: number;
-  /** How many tokens are generated (greedy); the first is the one read after the prompt. */
+  /** How many tokens are generated; the first is the one read after the prompt. */
   readonly maxTokens: number;
+  /** Default: the most probable token follows. Each cell draws with a seed of its own. */
+  readonly sampling?: Sampling;
   /** Generation ends once the text contains one of these; it is cut there. */
   readonly stop: readonly string[];
 }
 
-/** Frozen data: which states go where and what is read. Layers are selectors, see `parseLayers`. */
+/** How a state is written into the target. */
+export interface Patch {
+  /** Default: `replace`. */
+  readonly op?: EditOp;
+  /** Default: 1. */
+  readonly alpha?: number;
+  /** Also at each generated token. Default: in the prompt alone, as in the paper. */
+  readonly atGenerated?: boolean;
+}
+
+/** Frozen data: which states go where and what is read. Layers are selectors, see `parsePlaces`. */
 export interface Experiment {
   readonly name: string;
   readonly samples: readonly Sample[];
   readonly sourceLayers: string;
+  /** Where in its block a source state lies. Default: `resid_out`. */
+  readonly sourceSite?: Site;
   /** As `sourceLayers`, or `same`: the layer the state came from. */
   readonly targetLayers: string;
+  /** Default: `resid_out`. */
+  readonly targetSite?: Site;
   readonly mapping: Mapping;
+  readonly patch?: Patch;
   readonly reading: Reading;
   readonly seed: number;
 }

@@ -4,8 +4,8 @@
  */
 import type { Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import { parseLayers } from './layers.js';
-import type { Experiment, Layer } from './patchscope.js';
+import type { Experiment } from './patchscope.js';
+import { type Place, parsePlaces, placeAt } from './places.js';
 import { type ResolvedPrompt, resolvePrompt } from './prompts.js';
 
 export interface PlannedSample {
@@ -17,8 +17,10 @@ export interface PlannedSample {
 export interface Cell {
   /** Index in `samples`. */
   readonly sample: number;
-  readonly sourceLayer: Layer;
-  readonly targetLayer: Layer;
+  readonly source: Place;
+  readonly target: Place;
+  /** What its tokens are drawn with, where they are drawn. */
+  readonly seed: number;
 }
 
 export interface Plan {
@@ -37,7 +39,6 @@ export interface ModelShape {
 
 /** @throws PatchscopeError `bad_input` where the experiment does not fit the model. */
 export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: ModelShape): Plan {
-  const sourceLayers = parseLayers(experiment.sourceLayers, shape.layerCount);
   const samples = experiment.samples.map(({ name, source, target }) => ({
     name,
     source: resolvePrompt(source.prompt, source.position, tokenizer, 'source'),
@@ -47,17 +48,26 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     checkLength(source.tokenIds.length, 'source', shape);
     checkLength(target.tokenIds.length + Math.max(0, experiment.reading.maxTokens - 1), 'target', shape);
   }
-  const pairs = layerPairs(sourceLayers, experiment.targetLayers, shape.layerCount);
+  const pairs = placePairs(experiment, shape.layerCount);
   const cells = samples.flatMap((_, sample) =>
-    pairs.map(([sourceLayer, targetLayer]) => ({ sample, sourceLayer, targetLayer })),
+    pairs.map(([source, target], i) => ({
+      sample,
+      source,
+      target,
+      seed: experiment.seed + sample * pairs.length + i,
+    })),
   );
   return { experiment, samples, cells };
 }
 
-function layerPairs(sourceLayers: readonly Layer[], targets: string, layerCount: number): [Layer, Layer][] {
-  if (targets === 'same') return sourceLayers.map((layer) => [layer, layer]);
-  return parseLayers(targets, layerCount).flatMap((target) =>
-    sourceLayers.map((source): [Layer, Layer] => [source, target]),
+function placePairs(experiment: Experiment, layerCount: number): [Place, Place][] {
+  const { sourceLayers, sourceSite, targetLayers, targetSite } = experiment;
+  const sources = parsePlaces(sourceLayers, layerCount, sourceSite);
+  if (targetLayers === 'same') {
+    return sources.map((source) => [source, placeAt(source.layer, layerCount, targetSite)]);
+  }
+  return parsePlaces(targetLayers, layerCount, targetSite).flatMap((target) =>
+    sources.map((source): [Place, Place] => [source, target]),
   );
 }
 

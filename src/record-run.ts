@@ -58,8 +58,11 @@ export async function* recordRun(
   let thrown = false;
   try {
     for await (const chunk of observations) {
-      store ??= openResults();
-      runId ??= beginRun(header, startedAt, engine, store);
+      if (store === undefined || runId === undefined) {
+        const tolerance = await engine.tolerance(header.cellsPlanned);
+        store = openResults();
+        runId = beginRun(header, startedAt, engine, tolerance, store);
+      }
       store.addObservations(runId, chunk);
       stored += chunk.length;
       yield chunk;
@@ -75,10 +78,16 @@ export async function* recordRun(
   }
 }
 
-function beginRun({ samples, ...run }: RunHeader, startedAt: Date, { record }: Engine, store: Store): number {
+function beginRun(
+  { samples, ...run }: RunHeader,
+  startedAt: Date,
+  { record }: Engine,
+  tolerance: number | null,
+  store: Store,
+): number {
   const modelId = store.addModel(record);
   return store.beginRun(
-    { ...run, startedAt, sourceModelId: modelId, targetModelId: modelId, engine: record },
+    { ...run, startedAt, sourceModelId: modelId, targetModelId: modelId, engine: record, tolerance },
     samples,
   );
 }

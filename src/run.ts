@@ -1,7 +1,8 @@
 /** Plan x engine -> observations, in chunks; a failed cell is an observation, not an exception. */
-import type { Engine, PatchRow, TokenReading } from './engine.js';
-import type { Observation } from './observation.js';
-import type { Layer } from './patchscope.js';
+import type { CaptureRequest, Engine, PatchRow, StepReading, TokenReading } from './engine.js';
+import type { Observation, TokenScore } from './observation.js';
+import type { Patch } from './patchscope.js';
+import type { Place } from './places.js';
 import type { Cell, Plan, PlannedSample } from './plan.js';
 import { type ResolvedPrompt, tokenText } from './prompts.js';
 
@@ -34,44 +35,46 @@ async function patchTargets(
   engine: Engine,
   sources: Sources,
 ): Promise<Observation[]> {
+  const { patch = {}, reading } = plan.experiment;
   const observations = new Array<Observation>(cells.length);
   const rows: PatchRow[] = [];
   const rowCells: number[] = [];
   cells.forEach((cell, i) => {
     const sample = plan.samples[cell.sample]!;
-    const state = sources.get(sourceKey(sample))!.get(cell.sourceLayer)!;
+    const state = sources.get(sourceKey(sample))!.get(placeKey(cell.source))!;
     if (!(state instanceof Float32Array)) {
-      observations[i] = { ...identify(cell, sample), ...failedReading(state) };
+      observations[i] = { ...identify(cell, sample, patch), ...failedReading(state) };
       return;
     }
     const { tokenIds, tokenIndex } = sample.target;
-    rows.push({
-      tokenIds,
-      edits: [{ site: siteOf(cell.targetLayer), layer: cell.targetLayer, tokenIndex, vector: state }],
-    });
+    const vector = patch.op === 'scale' ? {} : { vector: state };
+    const edit = { ...cell.target, tokenIndex, ...patch, ...vector };
+    rows.push({ tokenIds, edits: [edit], seed: cell.seed });
     rowCells.push(i);
   });
-  const results = await engine.patch(rows, plan.experiment.reading);
+  const results = await engine.patch(rows, reading);
   results.forEach((result, k) => {
     const cell = cells[rowCells[k]!]!;
     const sample = plan.samples[cell.sample]!;
     observations[rowCells[k]!] =
       result.status === 'failed'
-        ? { ...identify(cell, sample), ...failedReading(result) }
+        ? { ...identify(cell, sample, patch), ...failedReading(result) }
         : {
-            ...identify(cell, sample),
+            ...identify(cell, sample, patch),
             status: 'ok',
             error: null,
             text: result.text,
             tokenIds: result.tokenIds,
-            steps: result.steps.map((step) => withText(step, engine)),
+            steps: result.steps.map((step) => scoresOf(step, engine)),
           };
   });
   return observations;
 }
 
-/** States of each distinct (prompt, position), by layer. */
-type Sources = ReadonlyMap<string, ReadonlyMap<Layer, Float32Array | Failure>>;
+/** States of each distinct (prompt, position), by place. */
+type Sources = ReadonlyMap<string, ReadonlyMap<string, Float32Array | Failure>>;
+
+const placeKey = ({ site, layer }: Place): string => `${site} ${layer}`;
 
 function sourceKey({ source }: PlannedSample): string {
   return `${source.tokenIndex}:${source.tokenIds.join(',')}`;
@@ -84,27 +87,28 @@ async function captureSources(
   engine: Engine,
   known: Sources,
 ): Promise<Sources> {
-  const needed = new Map<string, Map<Layer, Float32Array | Failure>>();
-  const missing = new Map<string, { readonly source: ResolvedPrompt; readonly layers: Layer[] }>();
-  for (const { sample: index, sourceLayer } of cells) {
+  const needed = new Map<string, Map<string, Float32Array | Failure>>();
+  const missing = new Map<string, { readonly source: ResolvedPrompt; readonly places: Map<string, Place> }>();
+  for (const { sample: index, source: place } of cells) {
     const sample = plan.samples[index]!;
     const key = sourceKey(sample);
     const states = needed.get(key) ?? needed.set(key, new Map(known.get(key))).get(key)!;
-    if (states.has(sourceLayer)) continue;
-    const request = missing.get(key) ?? missing.set(key, { source: sample.source, layers: [] }).get(key)!;
-    if (!request.layers.includes(sourceLayer)) request.layers.push(sourceLayer);
+    if (states.has(placeKey(place))) continue;
+    const request =
+      missing.get(key) ?? missing.set(key, { source: sample.source, places: new Map() }).get(key)!;
+    request.places.set(placeKey(place), place);
   }
   const requests = [...missing];
   const captured = await captureLayers(
     engine,
-    requests.map(([, { source, layers }]) => ({
+    requests.map(([, { source, places }]) => ({
       tokenIds: source.tokenIds,
-      places: layers.map((layer) => ({ layer, tokenIndex: source.tokenIndex })),
+      points: [...places.values()].map((place) => ({ ...place, tokenIndex: source.tokenIndex })),
     })),
   );
-  requests.forEach(([key, { layers }], i) => {
-    layers.forEach((layer, k) => {
-      needed.get(key)!.set(layer, captured[i]![k]!);
+  requests.forEach(([key, { places }], i) => {
+    [...places.keys()].forEach((place, k) => {
+      needed.get(key)!.set(place, captured[i]![k]!);
     });
   });
   return needed;
@@ -115,47 +119,36 @@ export interface Failure {
   readonly error: string;
 }
 
-interface Places {
-  readonly tokenIds: readonly number[];
-  readonly places: readonly { readonly layer: Layer; readonly tokenIndex: number }[];
-}
-
-/** The state at each place, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
+/** The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
 export async function captureLayers(
   engine: Engine,
-  requests: readonly Places[],
+  requests: readonly CaptureRequest[],
 ): Promise<(Float32Array | Failure)[][]> {
-  const results = await engine.capture(
-    requests.map(({ tokenIds, places }) => ({
-      tokenIds,
-      points: places.map(({ layer, tokenIndex }) => ({ site: siteOf(layer), layer, tokenIndex })),
-    })),
-  );
+  const results = await engine.capture(requests);
   return Promise.all(
     results.map(async (result, i) => {
       if (result.status === 'ok') return [...result.states];
-      const { tokenIds, places } = requests[i]!;
-      const layers = [...new Set(places.map(({ layer }) => layer))];
-      if (result.code !== 'not_finite' || layers.length === 1) return places.map(() => result);
-      const parts = layers.map((layer) => places.filter((place) => place.layer === layer));
+      const { tokenIds, points } = requests[i]!;
+      const layers = [...new Set(points.map(placeKey))];
+      if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
+      const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
       const byLayer = await captureLayers(
         engine,
-        parts.map((part) => ({ tokenIds, places: part })),
+        parts.map((part) => ({ tokenIds, points: part })),
       );
       const found = new Map(
-        parts.flatMap((part, k) => part.map((place, j) => [place, byLayer[k]![j]!] as const)),
+        parts.flatMap((part, k) => part.map((point, j) => [point, byLayer[k]![j]!] as const)),
       );
-      return places.map((place) => found.get(place)!);
+      return points.map((point) => found.get(point)!);
     }),
   );
 }
 
-export function siteOf(layer: Layer): 'embed' | 'resid_out' {
-  return layer === 'embed' ? 'embed' : 'resid_out';
-}
-
-export function withText({ top }: TokenReading, { tokenizer }: Engine): Observation['steps'][number] {
-  return top.map(({ tokenId, logprob }) => ({ tokenId, token: tokenText(tokenId, tokenizer), logprob }));
+/** The most probable tokens, and the chosen one where it is not among them. */
+export function scoresOf(reading: TokenReading | StepReading, { tokenizer }: Engine): TokenScore[] {
+  const top = reading.top.map((score, rank) => ({ ...score, rank }));
+  const chosen = 'chosen' in reading && reading.chosen.rank >= top.length ? [reading.chosen] : [];
+  return [...top, ...chosen].map((score) => ({ ...score, token: tokenText(score.tokenId, tokenizer) }));
 }
 
 /** What a cell without a reading holds. */
@@ -163,13 +156,18 @@ export function failedReading({ code, error }: Failure) {
   return { status: 'failed', error: `${code}: ${error}`, text: null, tokenIds: [], steps: [] } as const;
 }
 
-function identify(cell: Cell, { source, target }: PlannedSample) {
+function identify(cell: Cell, { source, target }: PlannedSample, patch: Patch) {
+  const { op = 'replace', alpha = 1, atGenerated = false } = patch;
   return {
     sample: cell.sample,
-    variant: `${source.tokenIndex}->${target.tokenIndex}`,
-    site: siteOf(cell.targetLayer),
-    sourceLayer: cell.sourceLayer,
-    targetLayer: cell.targetLayer,
+    variant: `${variantSite(cell.source)}${source.tokenIndex}->${target.tokenIndex}`,
+    sourceSite: cell.source.site,
+    targetSite: cell.target.site,
+    sourceLayer: cell.source.layer,
+    targetLayer: cell.target.layer,
+    op,
+    alpha,
+    atGenerated,
     sourcePosition: source.tokenIndex,
     sourceTokenId: source.tokenIds[source.tokenIndex]!,
     sourceToken: source.token,
@@ -177,4 +175,9 @@ function identify(cell: Cell, { source, target }: PlannedSample) {
     targetTokenId: target.tokenIds[target.tokenIndex]!,
     targetToken: target.token,
   };
+}
+
+/** The key of a stored cell knows the target's site only: another one of the source tells cells apart here. */
+export function variantSite({ site }: Place): string {
+  return site === 'resid_out' || site === 'embed' ? '' : `${site} `;
 }

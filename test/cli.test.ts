@@ -69,14 +69,19 @@ interface Score {
 }
 
 interface PatchCell {
+  readonly source_site: string;
   readonly source_layer: number | 'embed';
+  readonly target_site: string;
   readonly target_layer: number | 'embed';
+  readonly op: string;
+  readonly alpha: number;
   readonly source_position: number;
   readonly source_token: string;
   readonly target_position: number;
   readonly target_token: string;
   readonly text: string | null;
   readonly token_ids: readonly number[];
+  readonly logprobs: readonly number[];
   readonly top: readonly Score[];
   readonly status: 'ok' | 'failed';
   readonly error: string | null;
@@ -166,14 +171,19 @@ test('patch --json: a cell has the keys and types that are promised, in one line
   const [first, ...others] = cells({ '--source-layer': 'embed,-1', '--target-layer': 'same' });
   assert.equal(others.length, 1);
   assert.deepEqual(Object.keys(first!), [
+    'source_site',
     'source_layer',
+    'target_site',
     'target_layer',
+    'op',
+    'alpha',
     'source_position',
     'source_token',
     'target_position',
     'target_token',
     'text',
     'token_ids',
+    'logprobs',
     'top',
     'status',
     'error',
@@ -398,7 +408,7 @@ test('lens --json: an object for each layer and position', () => {
   const read = parsed<LensCell>(stdout);
   assert.equal(read.length, 6 * 7);
   for (const each of read) {
-    assert.deepEqual(Object.keys(each).slice(0, 4), ['layer', 'position', 'prompt_token', 'top']);
+    assert.deepEqual(Object.keys(each).slice(0, 5), ['site', 'layer', 'position', 'prompt_token', 'top']);
     assert.equal(each.top.length, 2);
     assert.deepEqual(Object.keys(each.top[0]!), ['token_id', 'token', 'logprob']);
   }
@@ -459,15 +469,25 @@ test('the tables hold what patch printed', () => {
      JOIN token ON token.token_id = token_score.token_id WHERE step = 0 ORDER BY observation_id, rank`,
     'x.db',
   );
+  const chosen = sql<Score & { observation_id: number }>(
+    cwd,
+    'SELECT observation_id, logprob FROM token_score WHERE rank = 0 ORDER BY observation_id, step',
+    'x.db',
+  );
   const kept = observations.map((row) => ({
+    source_site: row.source_site,
     source_layer: layer(row.source_layer),
+    target_site: row.site,
     target_layer: layer(row.target_layer),
+    op: row.op,
+    alpha: row.alpha,
     source_position: row.source_position,
     source_token: row.source_token,
     target_position: row.target_position,
     target_token: row.target_token,
     text: row.text,
     token_ids: JSON.parse(String(row.token_ids)),
+    logprobs: chosen.filter(({ observation_id }) => observation_id === row.id).map(({ logprob }) => logprob),
     top: scores
       .filter(({ observation_id }) => observation_id === row.id)
       .map(({ token_id, token, logprob }) => ({ token_id, token, logprob })),
@@ -679,9 +699,109 @@ test('convert --to f32 writes a model that says the same, prints its path alone,
   assertBadInput(args, /full\.gguf exists/, cwd);
 });
 
+test('convert says what was rounded twice, which matrices fell back, and the types that came out', () => {
+  const cwd = temporaryFolder();
+  const convert = (from: string, to: string, output: string) => {
+    const { code, stdout, stderr } = cli(['convert', from, '--to', to, '-o', output, '-t', '1'], cwd);
+    assert.deepEqual([code, stdout], [0, `${output}\n`], stderr);
+    return lines(stderr);
+  };
+  assert.deepEqual(convert(world, 'q8_0', 'once.gguf'), ['types   43 q8_0, 13 f32']);
+  const [twice, fallen, types, ...more] = convert('once.gguf', 'q4_k_m', 'twice.gguf');
+  assert.match(twice!, /^Note: the weights of once\.gguf were quantized already \(Q8_0\).*second time/);
+  assert.match(fallen!, /^Note: .*blocks.*width: 36\.$/);
+  assert.match(types!, /^types {3}\d+ q5_0, /);
+  assert.deepEqual(more, []);
+  assert.deepEqual(convert('once.gguf', 'f32', 'full.gguf'), ['types   56 f32']);
+});
+
+// --- inspect
+
+test('inspect tells a model in aligned lines', () => {
+  const { code, stdout, stderr } = cli(['inspect', world, '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  const facts = new Map(lines(stdout).map((line) => [line.slice(0, 12).trimEnd(), line.slice(12)]));
+  assert.deepEqual(
+    [...facts.keys()],
+    'model layers heads vocabulary context chat file types weights K/V free sites CPU'.split(' '),
+  );
+  assert.equal(facts.get('layers'), '6, of width 128');
+  assert.equal(facts.get('heads'), '4 of size 32, 4 for K and V');
+  assert.match(facts.get('vocabulary')!, /^971 tokens \(llama\); BOS <s>, put before prompts; EOS <\/s>$/);
+  assert.match(facts.get('file')!, /^F16, 2\.25 MB$/);
+  assert.match(facts.get('K/V')!, /^3\.07 kB a token \(f16\), 512 bytes in each of 6 layers$/);
+  assert.match(facts.get('free')!, /^\S+ GB of memory: the weights and [\d,]+ tokens of context/);
+  assert.match(facts.get('sites')!, /^embed, (\w+, )*resid_out\b/);
+  assert.match(facts.get('CPU')!, /cpu/i);
+});
+
+test('inspect --json is one object with every tensor', () => {
+  const { code, stdout, stderr } = cli(['inspect', world, '--json', '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  const [inspection, ...more] = parsed<Record<string, unknown>>(stdout);
+  assert.deepEqual(more, []);
+  const { architecture, layer_count, embedding_size, bos, no_sites, chat_template } = inspection!;
+  assert.deepEqual([architecture, layer_count, embedding_size, no_sites], ['llama', 6, 128, null]);
+  assert.deepEqual([bos, chat_template], [{ token_id: 1, text: '<s>' }, null]);
+  const tensors = inspection!.tensors as Record<string, unknown>[];
+  assert.equal(tensors.length, 56);
+  assert.deepEqual(tensors[0], {
+    name: 'token_embd.weight',
+    type: 'f16',
+    is_quantized: false,
+    shape: [128, 971],
+    bytes: 248576,
+    block: null,
+  });
+});
+
+test('a model that is refused is inspected all the same, with the reason', () => {
+  for (const [kind, says] of [
+    ['embedding', /^sites {7}none, because: .*is an embedding model/m],
+    ['altup', /^sites {7}none, because: \S/m],
+    ['vocab-only', /^sites {7}none, because: .*no weights/m],
+  ] as const) {
+    const { code, stdout, stderr } = cli(['inspect', tinyPath(kind), '--gpu', 'off']);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, says);
+  }
+});
+
+test('inspect names each site that a model lacks, with the reason', () => {
+  const { stdout } = cli(['inspect', tinyPath('gptneox'), '--gpu', 'off']);
+  assert.match(
+    stdout,
+    /^sites {7}embed, no resid_mid \(attention and MLP read the same input.*\), attn_out, /m,
+  );
+});
+
+test('a name with control characters steers no terminal', () => {
+  const { metadata, tensors } = tinyModel('llama');
+  const name = scalar('string', 'model\u001b[2J\n\u202emodel');
+  const path = writeFile(
+    'control.gguf',
+    writeGguf({ metadata: new Map([...metadata, ['general.name', name]]), tensors }),
+  );
+  const { stdout } = cli(['inspect', path, '--gpu', 'off']);
+  assert.match(stdout, /^model {7}model\\u001b\[2J\\n\\u202emodel \(llama\)$/m);
+});
+
+test('quantized weights without a fast kernel are warned of, with the command that helps', {
+  skip: realModel.skip,
+}, () => {
+  const cwd = temporaryFolder();
+  const { stdout } = cli(['inspect', realModel.path(), '--gpu', 'off'], cwd);
+  const warning = lines(stdout).find((line) => line.startsWith('warning'));
+  const json = JSON.parse(cli(['inspect', realModel.path(), '--gpu', 'off', '--json'], cwd).stdout);
+  assert.equal(warning !== undefined, json.kernels.advice !== null);
+  if (warning === undefined) return;
+  const [, ...args] = /: patchscopes (convert) (.*) --to (\S+) -o FILE$/.exec(warning)!;
+  assert.deepEqual(args, ['convert', realModel.path(), json.kernels.advice.to]);
+});
+
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
+const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
@@ -770,10 +890,13 @@ for (const [what, path, says] of files) {
   });
 }
 
-test('what is no model is not converted, and the lens refuses it too', () => {
+test('what is no model is not converted or inspected, and the lens refuses it too', () => {
   for (const [, path, says] of files.slice(1, 4)) {
     assertBadInput(['convert', path(), '--to', 'f32', '-o', 'out.gguf', '-t', '1'], says);
     assertBadInput(lensWords({ '-m': path() }), says);
+  }
+  for (const [, path, says] of [files[0]!, files[1]!, files[3]!, files[4]!, files[5]!]) {
+    assertBadInput(['inspect', path()], says);
   }
 });
 
@@ -872,7 +995,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
   ['a word too many', [...patchWords(), 'again'], /again/],
   ['no query', ['sql'], /query/],
-  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert/],
+  ['no command', [], /Name a command: patch, lens, demo, pull, sql, convert, inspect/],
 ];
 
 for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));
@@ -1033,4 +1156,95 @@ test('a reader that takes its time loses nothing', () => {
   const read = parsed<LensCell>(stdout);
   assert.equal(read.length, 6 * 19, stderr);
   assert.ok(read.every(({ top }) => top.length === 971));
+});
+
+test('patch understands the layer names of other libraries and answers with its own', () => {
+  const names =
+    'blocks.0.hook_resid_pre,blocks.1.hook_resid_pre,hidden_states[2],blocks.2.hook_mlp_out,hidden_states[6]';
+  const found = cells({ '--source-layer': names });
+  assert.deepEqual(
+    found.map(({ source_site, source_layer }) => [source_site, source_layer]),
+    [
+      ['embed', 'embed'],
+      ['resid_out', 0],
+      ['resid_out', 1],
+      ['mlp_out', 2],
+      ['final_norm', 5],
+    ],
+  );
+  const [own] = cells({ '--source-layer': '2', '--source-site': 'mlp_out' });
+  assert.deepEqual(own, found[3], 'the same place by either name');
+  for (const [layer, says] of [
+    ['blocks.6.hook_mlp_out', /blocks\.6\.hook_mlp_out is not in the model.*0 to 5/],
+    ['hidden_states[7]', /hidden_states\[7\] is not in the model.*0 to 6/],
+    ['blocks.1.hook_z', /'blocks\.1\.hook_z' is not a layer/],
+    ['blocks.1.hook_resid_post', undefined],
+  ] as const) {
+    if (says === undefined) assert.equal(cells({ '--target-layer': layer })[0]!.target_layer, 1);
+    else assertBadInput(patchWords({ '--source-layer': layer }), says);
+  }
+  assertBadInput(patchWords({ '--target-layer': 'hidden_states[6]' }), /final_norm is read, not written/);
+  assertBadInput(patchWords({ '--source-site': 'final_norm' }), /final_norm comes after the last layer/);
+});
+
+test('patch edits by the op that is named, and keeps op, alpha and sites with the cell', () => {
+  const cwd = temporaryFolder();
+  const options = { '--source-site': 'attn_out', '--target-site': 'resid_mid', '--db': 'a.db' };
+  const [first] = cells({ ...options, '--op': 'add', '--alpha': '-0.5' }, cwd);
+  assert.deepEqual(
+    [first!.op, first!.alpha, first!.source_site, first!.target_site],
+    ['add', -0.5, 'attn_out', 'resid_mid'],
+  );
+  assert.deepEqual(sql(cwd, 'SELECT source_site, site, op, alpha, at_generated FROM observation', 'a.db'), [
+    { source_site: 'attn_out', site: 'resid_mid', op: 'add', alpha: -0.5, at_generated: 0 },
+  ]);
+  assert.equal(cells({ '--op': 'mix', '--alpha': '1' })[0]!.text, truth);
+  const [nothing] = cells({ '--op': 'mix', '--alpha': '0' });
+  const [scaled] = cells({ '--op': 'scale', '--alpha': '1' });
+  assert.deepEqual(nothing!.top, scaled!.top, 'both leave the target as it is');
+  assert.notEqual(nothing!.text, truth);
+  assertBadInput(patchWords({ '--op': 'paste' }), /--op is 'paste' where one of replace/);
+  assertBadInput(patchWords({ '--alpha': 'much' }), /--alpha is 'much' where a number is needed/);
+  assertBadInput(patchWords({ '--alpha': '1e99' }), /alpha 1e\+99/);
+});
+
+test('patch draws tokens with a seed, and keeps each with its log-probability and rank', () => {
+  const cwd = temporaryFolder();
+  const options = { '--source-layer': 'all', '-n': '5', '--temp': '2', '--top': '1' };
+  const drawn = cells({ ...options, '-s': '4', '--db': 'a.db' }, cwd);
+  assert.deepEqual(cells({ ...options, '-s': '4' }), drawn, 'the same seed');
+  const texts = (all: readonly PatchCell[]) => all.map(({ text }) => text);
+  assert.notDeepEqual(texts(cells({ ...options, '-s': '1004' })), texts(drawn), 'another seed');
+  assert.notDeepEqual(texts(cells({ ...options, '--temp': '0' })), texts(drawn), 'no temperature');
+  for (const { token_ids, logprobs, top } of drawn) {
+    assert.equal(logprobs.length, token_ids.length);
+    assert.ok(logprobs.every((logprob) => logprob <= 0 && Number.isFinite(logprob)));
+    assert.equal(top.length, 1);
+  }
+  const [kept] = sql<{ count: number }>(
+    cwd,
+    'SELECT count(*) AS count FROM token_score WHERE rank > 0',
+    'a.db',
+  );
+  assert.ok(kept!.count > 0, 'tokens that are not the most probable ones');
+  const [run] = sql<{ reading: string; tolerance: number }>(
+    cwd,
+    'SELECT reading, tolerance FROM run',
+    'a.db',
+  );
+  assert.deepEqual(JSON.parse(run!.reading).sampling, { temperature: 2, topK: 0, topP: 1 });
+  assert.ok(run!.tolerance >= 0 && run!.tolerance < 0.1, String(run!.tolerance));
+  assertBadInput(patchWords({ '--temp': '-1' }), /temperature is -1/);
+  assertBadInput(patchWords({ '--top-k': '4' }), /With --temp 0 nothing is drawn/);
+  assertBadInput(patchWords({ '--temp': '1', '--top-p': '1.5' }), /topP is 1.5/);
+});
+
+test('lens reads other sites of the residual stream, and none behind the final norm', () => {
+  const { code, stdout } = cli(
+    lensWords({ '--site': 'resid_mid', '--json': true, '--no-db': true, '--layer': '0,5' }),
+  );
+  assert.equal(code, 0);
+  const sites = new Set(parsed<{ site: string }>(stdout).map(({ site }) => site));
+  assert.deepEqual([...sites], ['resid_mid']);
+  assertBadInput(lensWords({ '--layer': 'hidden_states[6]' }), /applies the final norm itself/);
 });

@@ -19,7 +19,7 @@ const workers = kind === 'rpc' ? process.env.PATCHSCOPES_TEST_WORKERS!.split(','
 
 const options: EngineOptions = {
   gpu: kind === 'vulkan' ? 'vulkan' : kind === 'rpc' ? 'off' : 'auto',
-  ...(layers !== undefined && layers !== 'all' && { gpuLayers: Number(layers) }),
+  ...(layers !== undefined && { gpuLayers: layers === 'all' ? ('all' as const) : Number(layers) }),
   ...(workers.length > 0 && { rpc: workers }),
 };
 
@@ -31,6 +31,7 @@ export async function loadNative(path: string): Promise<NativeModel> {
   const { addon, gpus } = openDevices(options.gpu!);
   const remote = await connectWorkers(addon, workers);
   const devices = device.isCpu ? [] : [...remote.devices, ...gpus].map((one) => one.name);
-  const gpuLayers = device.isCpu ? 0 : (options.gpuLayers ?? 9999);
+  const asked = layers === 'all' ? 9999 : Number(layers);
+  const gpuLayers = device.isCpu ? 0 : asked;
   return addon.load(path, { gpuLayers, devices, splitMode: 'layer' });
 }

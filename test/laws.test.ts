@@ -23,6 +23,8 @@ import {
   law,
   logitsEverywhere,
   mixedStates,
+  nativeRead,
+  nativeReplace,
   nextLogits,
   open,
   patched,
@@ -170,7 +172,7 @@ for (const model of tinyModels) {
         outputs: new Uint8Array(tokenIds.length).fill(1),
         captures: layers.map((layer) => ({ ...site(layer), rows })),
         edits,
-        readings: { topK: 1, tracked: new Int32Array(), logits: false, rows: Int32Array.of(0) },
+        readings: nativeRead([0]),
       });
       return (layer: number, token: number) =>
         captures[layer + 1]!.states.slice(token * embeddingSize, (token + 1) * embeddingSize);
@@ -179,7 +181,9 @@ for (const model of tinyModels) {
     const position = tokenIds.length >> 1;
     for (const layer of layers) {
       const vectors = unpatched(layer, position - 1).map((value) => value + 0.25);
-      const after = await states([{ ...site(layer), rows: Int32Array.of(position), vectors }]);
+      const after = await states([
+        { ...site(layer), rows: Int32Array.of(position), ...nativeReplace(vectors, 1) },
+      ]);
       for (const at of layers) {
         for (const token of rows) {
           const where = `patched at layer ${layer}, state of layer ${at}, token ${token}`;
@@ -808,6 +812,9 @@ test('a decode that fails takes its own rows with it and no other', async () => 
           topLogprobs: new Float32Array(count),
           trackedRanks: new Int32Array(),
           trackedLogprobs: new Float32Array(),
+          chosenIds: new Int32Array(count),
+          chosenRanks: new Int32Array(count),
+          chosenLogprobs: new Float32Array(count),
         },
       };
     },

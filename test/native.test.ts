@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadAddon, type NativeContext, type NativeModel, type NativeStep } from '../src/native.js';
+import { nativeRead, nativeReplace } from './support.js';
 
 const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
 const TOKENS = Int32Array.of(1, 579, 640, 363, 287, 340);
@@ -40,7 +41,7 @@ function step(changes: Partial<NativeStep> = {}): NativeStep {
     outputs: Uint8Array.from({ length: n }, (_, i) => (i === n - 1 ? 1 : 0)),
     captures: [],
     edits: [],
-    readings: { rows: Int32Array.of(n - 1), topK: 3, tracked: new Int32Array(), logits: true },
+    readings: nativeRead([n - 1], { topK: 3, logits: true }),
     ...changes,
   };
 }
@@ -50,7 +51,7 @@ const edit = (layer: number, row: number, vector: Float32Array) => ({
   site: 'resid_out',
   layer,
   rows: rows(row),
-  vectors: vector,
+  ...nativeReplace(vector, 1),
 });
 
 test('a row that the last block does not compute is a counted mismatch, and the next decode is clean', async () => {

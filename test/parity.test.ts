@@ -13,7 +13,7 @@ import {
   resolveModel,
 } from '../src/index.js';
 import { cachedModelPath } from '../src/models/cache.js';
-import { siteOf } from '../src/run.js';
+import { siteOf } from './support.js';
 
 type Top = readonly (readonly [number, number])[];
 

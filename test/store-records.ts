@@ -40,6 +40,7 @@ export const engine: EngineSettings = {
   typeV: 'f32',
   flashAttention: true,
   exact: false,
+  splitMode: 'layer',
 };
 
 export const samples: readonly SampleRecord[] = [
@@ -65,6 +66,7 @@ export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
     sourceModelId: modelId,
     targetModelId: modelId,
     engine,
+    tolerance: 0.25,
     cellsPlanned: 4,
     startedAt: new Date(),
     ...changes,
@@ -75,7 +77,11 @@ export function cell(changes: Partial<Observation> = {}): Observation {
   return {
     sample: 0,
     variant: '',
-    site: 'resid_out',
+    sourceSite: 'attn_out',
+    targetSite: 'resid_out',
+    op: 'mix',
+    alpha: 0.5,
+    atGenerated: true,
     sourceLayer: 3,
     targetLayer: 4,
     sourcePosition: 2,
@@ -90,12 +96,12 @@ export function cell(changes: Partial<Observation> = {}): Observation {
     tokenIds: [11, 12],
     steps: [
       [
-        { tokenId: 11, token: ' queen', logprob: -0.5 },
-        { tokenId: 13, token: '"\n', logprob: -2.25 },
+        { tokenId: 11, token: ' queen', logprob: -0.5, rank: 0 },
+        { tokenId: 13, token: '"\n', logprob: -2.25, rank: 1 },
       ],
       [
-        { tokenId: 12, token: ' of', logprob: -0.125 },
-        { tokenId: 11, token: ' queen', logprob: -3 },
+        { tokenId: 12, token: ' of', logprob: -0.125, rank: 0 },
+        { tokenId: 11, token: ' queen', logprob: -3, rank: 1 },
       ],
     ],
     ...changes,

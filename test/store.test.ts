@@ -66,7 +66,10 @@ test('what was added comes back', (t) => {
   const path = join(folder(t), 'new', 'deep', 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  store.addObservations(runId, [cell(), cell({ sourceLayer: 'embed', targetLayer: 'embed', site: 'embed' })]);
+  store.addObservations(runId, [
+    cell(),
+    cell({ sourceLayer: 'embed', targetLayer: 'embed', targetSite: 'embed' }),
+  ]);
   store.addObservations(runId, [failedCell({ sample: 1 })]);
   store.finishRun(runId, 'done');
   store.close();
@@ -115,6 +118,8 @@ test('what was added comes back', (t) => {
     status: 'done',
     cells_planned: 4,
     cells_failed: 1,
+    split_mode: 'layer',
+    tolerance: 0.25,
   });
   assert.deepEqual(all(path, 'SELECT * FROM sample'), [
     {
@@ -154,12 +159,14 @@ test('what was added comes back', (t) => {
     target_position: 3,
     target_token_id: 7,
     target_token: ' x',
-    op: 'replace',
-    alpha: null,
+    op: 'mix',
+    alpha: 0.5,
     status: 'ok',
     error: null,
     text: ' queen of',
     token_ids: '[11,12]',
+    source_site: 'attn_out',
+    at_generated: 1,
   });
   assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
   assert.deepEqual(
@@ -299,7 +306,7 @@ test('a cell is stored once, and a batch wholly or not at all', (t) => {
     cell({ sample: 1, variant: 'other' }),
     cell({ sourceLayer: 2 }),
     cell({ targetLayer: 2 }),
-    cell({ site: 'embed' }),
+    cell({ targetSite: 'embed' }),
   ]);
   store.addObservations(begin(store), [cell()]);
   assert.equal(value(path, 'SELECT count(*) FROM observation'), 7);
@@ -333,7 +340,7 @@ test('what has no place in a column is refused', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  const notFinite = [{ tokenId: 1, token: 'a', logprob: Number.NaN }];
+  const notFinite = [{ tokenId: 1, token: 'a', logprob: Number.NaN, rank: 0 }];
   const bad = [
     cell({ steps: [notFinite] }),
     cell({ sourceLayer: -2 }),
@@ -349,7 +356,7 @@ test('what has no place in a column is refused', (t) => {
   assert.equal(value(path, 'SELECT count(*) FROM observation'), 0);
   store.addObservations(runId, [
     cell({
-      steps: [[{ tokenId: 1, token: 'a', logprob: Number.NEGATIVE_INFINITY }]],
+      steps: [[{ tokenId: 1, token: 'a', logprob: Number.NEGATIVE_INFINITY, rank: 0 }]],
     }),
   ]);
   assert.equal(value(path, 'SELECT top_probability FROM reading'), 0);
@@ -389,6 +396,37 @@ test('migrations from blank are idempotent and a second open changes nothing', (
   assert.equal(value(path, 'PRAGMA journal_mode'), 'wal');
 });
 
+test('a file of the first version keeps its rows, which say what was meant then', (t) => {
+  const path = join(folder(t), 'r.db');
+  const database = new Sqlite(path);
+  const [first] = migrations;
+  database.exec(first!.sql);
+  database.pragma('application_id = 1347634000'); // PSCP
+  database.exec(`
+    INSERT INTO migration VALUES ('${first!.name}', 'then');
+    INSERT INTO model VALUES (1, 'abc', 'm.gguf', 1, 'llama', 'Tiny', 'F16', 2, 4, 8);
+    INSERT INTO run VALUES (1, 'patch', 'patchscopes patch', '{}', '{}', 0, 1, 1, '0.1.0', 'b1', 'cpu', '[]', 0, 1,
+      512, 128, 256, 'unified', 'f16', 'f16', 1, 0, 'then', 'then', 'done', 2, 0);
+    INSERT INTO sample VALUES (1, 0, 'one', 'a', '[1]', 'b', '[2]');`);
+  const add =
+    database.prepare(`INSERT INTO observation (run_id, sample_idx, variant, site, source_layer, target_layer,
+    source_position, source_token_id, source_token, target_position, target_token_id, target_token,
+    status, text, token_ids) VALUES (1, 0, '', 'resid_out', ?, 1, 0, 1, 'a', 0, 2, 'b', 'ok', 'c', '[3]')`);
+  for (const layer of [-1, 0]) add.run(layer);
+  database.close();
+
+  openStore(path).close();
+  assert.deepEqual(all(path, 'SELECT source_layer, source_site, op, alpha, at_generated FROM observation'), [
+    { source_layer: -1, source_site: 'embed', op: 'replace', alpha: 1, at_generated: 0 },
+    { source_layer: 0, source_site: 'resid_out', op: 'replace', alpha: 1, at_generated: 0 },
+  ]);
+  assert.deepEqual(all(path, 'SELECT split_mode, tolerance FROM run'), [
+    { split_mode: 'layer', tolerance: null },
+  ]);
+  assert.equal(value(path, 'SELECT count(*) FROM reading'), 2);
+  assert.equal(value(path, 'SELECT count(*) FROM latest_reading'), 2);
+});
+
 test('the schema carries its own comments', (t) => {
   const path = join(folder(t), 'r.db');
   openStore(path).close();
@@ -408,7 +446,7 @@ test('several processes may make one file at once', async (t) => {
     [0, 0, 0, 0],
   );
   assert.equal(value(path, 'SELECT count(*) FROM run'), 4);
-  assert.equal(value(path, 'SELECT count(*) FROM migration'), 1);
+  assert.equal(value(path, 'SELECT count(*) FROM migration'), migrations.length);
 });
 
 test('kill -9 loses no committed batch and corrupts nothing', async (t) => {

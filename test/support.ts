@@ -9,8 +9,8 @@ import { fileURLToPath } from 'node:url';
 import type { Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
 import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
+import type { NativeReadings } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
-import { siteOf } from '../src/run.js';
 import { device } from './device.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, type ModelKind, tinyModel, writeTinyModel } from './fixtures/models.js';
@@ -126,6 +126,8 @@ export function law(
 
 export const tokens = ({ tokenizer }: Engine, text: string): number[] =>
   tokenizer.tokenize(text, { bos: true, special: false });
+
+export const siteOf = (layer: Layer): 'embed' | 'resid_out' => (layer === 'embed' ? 'embed' : 'resid_out');
 
 export const edit = (layer: Layer, tokenIndex: number, vector: Float32Array): Edit => ({
   site: siteOf(layer),
@@ -302,3 +304,26 @@ export function runChild(
     );
   });
 }
+
+/** What the addon is asked to read at these rows, where the most probable tokens are all that is wanted. */
+export function nativeRead(rows: readonly number[], asked: Partial<NativeReadings> = {}) {
+  return {
+    topK: 1,
+    tracked: new Int32Array(),
+    logits: false,
+    temperature: 0,
+    sampledTopK: 0,
+    sampledTopP: 1,
+    ...asked,
+    rows: Int32Array.from(rows),
+    given: new Int32Array(rows.length).fill(-1),
+    seeds: new Int32Array(rows.length),
+  };
+}
+
+/** States that replace others, as the addon takes them. */
+export const nativeReplace = (vectors: Float32Array, rows: number) => ({
+  op: 'replace',
+  alphas: new Float32Array(rows).fill(1),
+  vectors,
+});

@@ -310,7 +310,7 @@ const shape = { layerCount: 3, promptTokens: 10 };
 const plan = (more: Partial<Experiment> = {}, size = shape) =>
   makePlan(experiment(more), wordTokenizer(), size);
 const inWords = (cells: readonly Cell[]) =>
-  cells.map(({ sample, sourceLayer, targetLayer }) => `${sample}: ${sourceLayer}>${targetLayer}`);
+  cells.map(({ sample, source, target }) => `${sample}: ${source.layer}>${target.layer}`);
 
 test('the cells of a plan are all pairs of layers, and those that write at one layer are neighbours', () => {
   assert.deepEqual(inWords(plan().cells), [

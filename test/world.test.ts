@@ -5,8 +5,8 @@ import fs from 'node:fs';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Engine, type Layer, openEngine, resolveModel } from '../src/index.js';
-import { siteOf } from '../src/run.js';
 import { device } from './device.js';
+import { siteOf } from './support.js';
 
 interface Entity {
   readonly first: string;

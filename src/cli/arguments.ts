@@ -5,6 +5,7 @@ import { gpuChoices, nearest } from '../index.js';
 /** llama.cpp's spellings with one dash, which yargs would read as bundles of letters. */
 const llamaSpellings: Readonly<Record<string, string>> = {
   '-ngl': '--gpu-layers',
+  '-sm': '--split-mode',
   '-fa': '--flash-attn',
   '-ctk': '--cache-type-k',
   '-ctv': '--cache-type-v',
@@ -23,7 +24,17 @@ const letters: Readonly<Record<string, string>> = {
 };
 
 /** Options without a value. */
-const switches = new Set(['json', 'csv', 'bos', 'chat', 'special', 'exact', 'help', 'version']);
+const switches = new Set([
+  'json',
+  'csv',
+  'bos',
+  'chat',
+  'special',
+  'exact',
+  'at-generated',
+  'help',
+  'version',
+]);
 
 /**
  * Binds each option to its value (`--name="value"`), so that values may begin with a dash: layers and
@@ -121,7 +132,13 @@ export function engineArguments<T>(yargs: Argv<T>) {
     .option('gpu', { choices: gpuChoices, default: 'auto' as const, describe: 'kind of GPU' })
     .option('gpu-layers', {
       type: 'string',
-      describe: '-ngl: layers on the GPU; default: all, if there is one',
+      default: 'auto',
+      describe: '-ngl: layers on the GPU: auto (what fits), all, or a number',
+    })
+    .option('split-mode', {
+      type: 'string',
+      default: 'layer',
+      describe: '-sm: layer (shared out over all GPUs) or none (one GPU)',
     })
     .option('rpc', {
       type: 'string',
@@ -164,12 +181,28 @@ export function promptArguments<T>(yargs: Argv<T>) {
     .option('special', { type: 'boolean', default: false, describe: 'read special tokens in texts as such' });
 }
 
+/** How tokens are drawn; without a temperature the most probable one follows. */
+export function samplingArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('temp', {
+      type: 'string',
+      default: '0',
+      describe: 'temperature of drawn tokens; 0: the most probable one follows',
+    })
+    .option('top-k', { type: 'string', default: '0', describe: 'draw from this many tokens; 0: from all' })
+    .option('top-p', {
+      type: 'string',
+      default: '1',
+      describe: 'draw from the most probable tokens that reach this probability together',
+    });
+}
+
 export function outputArguments<T>(yargs: Argv<T>) {
   return yargs
     .option('seed', {
       type: 'string',
       default: '0',
-      describe: '-s: kept in the record; nothing is drawn yet',
+      describe: '-s: what tokens are drawn with; kept in the record',
     })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' })
     .option('db', {

@@ -1,6 +1,7 @@
 /** What every command that runs a model does around its own work. */
 import fs from 'node:fs';
 import {
+  checkSplitMode,
   checkStore,
   defaultThreads,
   type Engine,
@@ -14,12 +15,13 @@ import {
   resolveModel,
 } from '../index.js';
 import { cellProgress, downloadProgress } from './progress.js';
-import { wholeNumber } from './values.js';
+import { gpuLayersOf, wholeNumber } from './values.js';
 
 export interface EngineArguments {
   readonly model: string;
   readonly gpu: NonNullable<EngineOptions['gpu']>;
-  readonly gpuLayers?: string | undefined;
+  readonly gpuLayers: string;
+  readonly splitMode: string;
   readonly rpc?: string | undefined;
   readonly ctxSize?: string | undefined;
   readonly threads?: string | undefined;
@@ -40,7 +42,8 @@ export async function withEngine<T>(
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const threads = wholeNumber(args.threads, '-t', 1);
-  const gpuLayers = wholeNumber(args.gpuLayers, '-ngl', 0);
+  const gpuLayers = gpuLayersOf(args.gpuLayers);
+  const splitMode = checkSplitMode(args.splitMode);
   const contextSize = wholeNumber(args.ctxSize, '-c', 1);
   const best = defaultThreads();
   if (threads !== undefined && threads > best) {
@@ -51,12 +54,14 @@ export async function withEngine<T>(
   const file = await fetchModel(args.model, signal);
   const engine = await openEngine(file, {
     gpu: args.gpu,
+    gpuLayers,
+    splitMode,
+    onNote: note,
     flashAttention: args.flashAttn !== 'off',
     typeK: args.cacheTypeK,
     typeV: args.cacheTypeV,
     exact: args.exact,
     ...(threads !== undefined && { threads }),
-    ...(gpuLayers !== undefined && { gpuLayers }),
     ...(contextSize !== undefined && { contextSize }),
     ...(args.rpc !== undefined && { rpc: args.rpc.split(',') }),
   });

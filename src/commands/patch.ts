@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
+import { engineArguments, outputArguments, promptArguments, samplingArguments } from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
 import {
   checkSameModel,
@@ -9,8 +9,8 @@ import {
   stored,
   withEngine,
 } from '../cli/session.js';
-import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, makePlan, parsePosition, run, runHeader } from '../index.js';
+import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
+import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sites } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -28,12 +28,34 @@ const own = (yargs: Argv) =>
     .option('source-layer', {
       type: 'string',
       demandOption: true,
-      describe: '12, -1, 0..9, embed, all, or a list of these',
+      describe: '12, -1, 0..9, embed, all, blocks.5.hook_attn_out, hidden_states[5], or a list of these',
     })
     .option('target', { type: 'string', describe: 'target (inspection) prompt' })
     .option('target-ids', { type: 'string', describe: 'target prompt as raw token ids' })
     .option('target-position', { type: 'string', demandOption: true, describe: 'as --source-position' })
     .option('target-layer', { type: 'string', demandOption: true, describe: 'as --source-layer, or same' })
+    .option('source-site', {
+      choices: sites.filter((site) => site !== 'embed'),
+      default: 'resid_out' as const,
+      describe: 'where in its block the state is captured',
+    })
+    .option('target-site', {
+      choices: sites.filter((site) => site !== 'embed' && site !== 'final_norm'),
+      default: 'resid_out' as const,
+      describe: 'where in its block it is patched',
+    })
+    .option('op', {
+      choices: editOps,
+      default: 'replace' as const,
+      describe:
+        'state h becomes: replace a v, add h + a v, scale a h, mix a v + (1-a) h, norm-matched-add h + a |h| v/|v|',
+    })
+    .option('alpha', { type: 'string', default: '1', describe: 'the a of --op' })
+    .option('at-generated', {
+      type: 'boolean',
+      default: false,
+      describe: 'patch each generated token too, not the prompt alone',
+    })
     .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(
@@ -41,7 +63,8 @@ const own = (yargs: Argv) =>
       'describe an entity from its hidden state, layer by layer',
     );
 
-const build = (yargs: Argv) => engineArguments(outputArguments(promptArguments(own(yargs))));
+const build = (yargs: Argv) =>
+  engineArguments(outputArguments(samplingArguments(promptArguments(own(yargs)))));
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -49,6 +72,7 @@ export const addPatch = (yargs: Argv) =>
     'Capture a hidden state in a source prompt, patch it into a target prompt, read what comes out',
     build,
     async (args) => {
+      const sampling = samplingOf(args);
       const experiment: Experiment = {
         name: 'patch',
         samples: [
@@ -65,12 +89,16 @@ export const addPatch = (yargs: Argv) =>
           },
         ],
         sourceLayers: args.sourceLayer,
+        sourceSite: args.sourceSite,
         targetLayers: args.targetLayer,
+        targetSite: args.targetSite,
         mapping: { kind: 'identity' },
+        patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,
           maxTokens: wholeNumber(args.predict, '-n', 1)!,
           stop: [],
+          ...(sampling && { sampling }),
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };

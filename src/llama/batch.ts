@@ -1,7 +1,8 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
+import type { Edit, ScoredToken } from '../engine.js';
 import { concatenate } from '../floats.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
-import type { Layer, Site } from '../patchscope.js';
+import type { EditOp, Layer, Site } from '../patchscope.js';
 
 export interface BatchLimits {
   readonly tokens: number;
@@ -20,14 +21,26 @@ export interface BatchResults {
   readonly states: readonly (Float32Array | null)[];
 }
 
-/** Null fields: the logits were not finite. */
+/** The lists are empty and no token is chosen where the logits were not finite. */
 export interface RawReading {
   readonly finite: boolean;
   readonly topIds: Int32Array;
   readonly topLogprobs: Float32Array;
   readonly trackedRanks: Int32Array;
   readonly trackedLogprobs: Float32Array;
+  readonly chosen: ScoredToken | null;
   readonly logits?: Float32Array;
+}
+
+/** The token that follows a row: the given one, else one drawn with the seed where tokens are drawn. */
+export interface Choice {
+  readonly given?: number | undefined;
+  /** Below 2^31. */
+  readonly seed?: number;
+}
+
+interface Read extends Choice {
+  readonly row: number;
 }
 
 interface Capture extends SitePoint {
@@ -35,7 +48,9 @@ interface Capture extends SitePoint {
 }
 
 interface BatchEdit extends Capture {
-  readonly vector: Float32Array;
+  readonly op: EditOp;
+  readonly alpha: number;
+  readonly vector: Float32Array | undefined;
 }
 
 /** A list of tokens; rows are numbered in the order they were added. */
@@ -46,7 +61,7 @@ export class Batch {
   readonly #outputs: boolean[] = [];
   readonly #captures: Capture[] = [];
   readonly #edits: BatchEdit[] = [];
-  readonly #reads: number[] = [];
+  readonly #reads: Read[] = [];
   readonly #allOutputs: boolean;
 
   /** `allOutputs`: compute the logits of every token, so that what is read does not change the shape of the work. */
@@ -66,32 +81,35 @@ export class Batch {
     return this.#tokens.push(tokenId) - 1;
   }
 
-  /** The last block keeps a row only where its output is computed. */
-  capture(row: number, point: SitePoint, isLastBlock: boolean): void {
+  /** The last block and what comes after it keep a row only where its output is computed. */
+  capture(row: number, point: SitePoint, needsOutput: boolean): void {
     this.#captures.push({ row, site: point.site, layer: point.layer });
-    if (isLastBlock) this.#outputs[row] = true;
+    if (needsOutput) this.#outputs[row] = true;
   }
 
-  edit(row: number, point: SitePoint, vector: Float32Array, isLastBlock: boolean): void {
-    this.#edits.push({ row, site: point.site, layer: point.layer, vector });
-    if (isLastBlock) this.#outputs[row] = true;
+  edit(row: number, { site, layer, op = 'replace', alpha = 1, vector }: Edit, needsOutput: boolean): void {
+    this.#edits.push({ row, site, layer, op, alpha, vector });
+    if (needsOutput) this.#outputs[row] = true;
   }
 
   /** Reads the distribution of the token after this row. */
-  read(row: number): void {
-    this.#reads.push(row);
+  read(row: number, choice: Choice = {}): void {
+    this.#reads.push({ ...choice, row });
     this.#outputs[row] = true;
   }
 
   /** Decodes all tokens, in as many steps as the limits ask for. */
   async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
-    const read = new Map<number, RawReading>();
+    const read = new Map<Read, RawReading>();
     const states = new Map<Capture, Float32Array | null>();
     for (const [begin, end] of this.#cuts(limits)) {
       const within = ({ row }: { row: number }) => row >= begin && row < end;
-      const captures = groupBySite(this.#captures.filter(within));
-      const edits = groupBySite(this.#edits.filter(within));
-      const rows = this.#reads.filter((row) => within({ row }));
+      const captures = groupByPlace(this.#captures.filter(within), ({ site, layer }) => `${site} ${layer}`);
+      const edits = groupByPlace(
+        this.#edits.filter(within),
+        ({ site, layer, op }) => `${site} ${layer} ${op}`,
+      );
+      const reads = this.#reads.filter(within);
       const result = await context.decode({
         tokens: Int32Array.from(this.#tokens.slice(begin, end)),
         positions: Int32Array.from(this.#positions.slice(begin, end)),
@@ -100,11 +118,15 @@ export class Batch {
         captures: captures.map((group) => siteRows(group, begin)),
         edits: edits.map((group) => ({
           ...siteRows(group, begin),
-          vectors: concatenate(group.map(({ vector }) => vector)),
+          op: group[0]!.op,
+          alphas: Float32Array.from(group, ({ alpha }) => alpha),
+          vectors: concatenate(group.flatMap(({ vector }) => vector ?? [])),
         })),
         readings: {
           ...readings,
-          rows: Int32Array.from(rows, (row) => row - begin),
+          rows: Int32Array.from(reads, ({ row }) => row - begin),
+          given: Int32Array.from(reads, ({ given }) => given ?? -1),
+          seeds: Int32Array.from(reads, ({ seed }) => seed ?? 0),
         },
       });
       captures.forEach((group, i) => {
@@ -114,12 +136,12 @@ export class Batch {
           states.set(capture, finite[k] === 1 ? all.subarray(k * width, (k + 1) * width) : null);
         });
       });
-      splitReadings(result.readings, rows.length, readings).forEach((reading, k) => {
-        read.set(rows[k]!, reading);
+      splitReadings(result.readings, reads.length, readings).forEach((reading, k) => {
+        read.set(reads[k]!, reading);
       });
     }
     return {
-      readings: this.#reads.map((row) => read.get(row)!),
+      readings: this.#reads.map((one) => read.get(one)!),
       states: this.#captures.map((capture) => states.get(capture)!),
     };
   }
@@ -142,13 +164,13 @@ export class Batch {
   }
 }
 
-/** Neighbouring rows of a site travel in one transfer, so each group is sorted by row. */
-function groupBySite<T extends Capture>(entries: readonly T[]): T[][] {
+/** Neighbouring rows of a place travel in one transfer, so each group is sorted by row. */
+function groupByPlace<T extends Capture>(entries: readonly T[], placeOf: (entry: T) => string): T[][] {
   const groups = new Map<string, T[]>();
   for (const entry of entries) {
-    const key = `${entry.site} ${entry.layer}`;
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [entry]);
+    const place = placeOf(entry);
+    const group = groups.get(place);
+    if (group === undefined) groups.set(place, [entry]);
     else group.push(entry);
   }
   return [...groups.values()].map((group) => group.sort((a, b) => a.row - b.row));
@@ -158,7 +180,7 @@ function siteRows(group: readonly Capture[], begin: number) {
   const { site, layer } = group[0]!;
   return {
     site,
-    layer: layer === 'embed' ? 0 : layer,
+    layer: layer === 'embed' || site === 'final_norm' ? 0 : layer,
     rows: Int32Array.from(group, ({ row }) => row - begin),
   };
 }
@@ -185,6 +207,13 @@ export function splitReadings(
       topLogprobs: part(results.topLogprobs, topCount),
       trackedRanks: part(results.trackedRanks, trackedCount),
       trackedLogprobs: part(results.trackedLogprobs, trackedCount),
+      chosen: finite
+        ? {
+            tokenId: results.chosenIds[at]!,
+            logprob: results.chosenLogprobs[at]!,
+            rank: results.chosenRanks[at]!,
+          }
+        : null,
       ...(results.logits && {
         logits: results.logits.slice(row * vocabulary, (row + 1) * vocabulary),
       }),

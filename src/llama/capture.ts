@@ -2,8 +2,9 @@
 import type { CaptureRequest, CaptureResult } from '../engine.js';
 import { Batch, type BatchResults } from './batch.js';
 import type { ContextPool } from './context-pool.js';
-import { isolateBroken } from './isolate.js';
+import { type Attempt, isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
+import { nativeReadings } from './readings.js';
 
 /** A prompt up to its last captured token: what comes after can't be seen from there. */
 interface Prompt {
@@ -16,26 +17,29 @@ export async function captureStates(
   requests: readonly CaptureRequest[],
   pool: ContextPool,
   limits: Limits,
+  signal?: AbortSignal,
 ): Promise<CaptureResult[]> {
   const results: CaptureResult[] = requests.map(() => ({
     status: 'ok',
     states: [],
   }));
-  const attempt = async (pack: readonly Prompt[]): Promise<Prompt[]> => {
+  const attempt = async (pack: readonly Prompt[]): Promise<Attempt<Prompt>> => {
+    signal?.throwIfAborted();
     try {
       const states = await decodePack(pack, pool, limits);
       let at = 0;
-      return pack.filter((prompt) => {
+      const broken = pack.filter((prompt) => {
         const own = states.slice(at, at + prompt.request.points.length);
         at += own.length;
         if (!own.every((state) => state !== null)) return true;
         results[prompt.index] = { status: 'ok', states: own };
         return false;
       });
+      return { broken, waiting: [] };
     } catch (error) {
       const failed = localFailure(error);
       for (const { index } of pack) results[index] = failed;
-      return [];
+      return { broken: [], waiting: [] };
     }
   };
   await isolateBroken(packs(requests, limits), pool, attempt, ({ index }) => {
@@ -57,7 +61,7 @@ async function decodePack(
   pack.forEach(({ request, length }, sequence) => {
     const rows = request.tokenIds.slice(0, length).map((tokenId, i) => batch.add(tokenId, i, sequence));
     for (const point of request.points) {
-      batch.capture(rows[point.tokenIndex]!, point, limits.isLastBlock(point));
+      batch.capture(rows[point.tokenIndex]!, point, limits.needsOutput(point));
     }
   });
   const context = await pool.take({
@@ -73,7 +77,7 @@ async function decodePack(
   return states;
 }
 
-const NO_READINGS = { topK: 0, tracked: new Int32Array(), logits: false };
+const NO_READINGS = nativeReadings({ topK: 1 });
 
 function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] {
   const packed: Prompt[][] = [];

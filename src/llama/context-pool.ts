@@ -1,7 +1,8 @@
 /** One context at a time, as large as the work at hand asks for. */
 import os from 'node:os';
 import { PatchscopeError } from '../errors.js';
-import type { NativeContext, NativeContextOptions, NativeModel } from '../native.js';
+import type { NativeContext, NativeContextOptions, NativeModel, NativeSite } from '../native.js';
+import type { Site } from '../patchscope.js';
 
 export type ContextSize = Pick<NativeContextOptions, 'cells' | 'batchTokens' | 'sequences' | 'outputs'>;
 export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize>;
@@ -12,28 +13,26 @@ process.on('exit', () => {
   for (const pool of live) pool.end();
 });
 
+interface Facts {
+  readonly bytesPerCell: number;
+  /** The K/V cache lies in this machine's own memory. */
+  readonly onHost: boolean;
+  readonly vocabularySize: number;
+  readonly sites: Readonly<Record<Site, NativeSite>>;
+}
+
 export class ContextPool {
   readonly #model: NativeModel;
   readonly #settings: ContextSettings;
-  readonly #bytesPerCell: number;
-  readonly #onHost: boolean;
-  readonly #vocabularySize: number;
+  readonly #facts: Facts;
   #size: ContextSize = { cells: 0, batchTokens: 0, sequences: 0, outputs: 0 };
   #context: NativeContext | undefined;
   #ended = false;
 
-  private constructor(
-    model: NativeModel,
-    settings: ContextSettings,
-    bytesPerCell: number,
-    onHost: boolean,
-    vocabularySize: number,
-  ) {
+  private constructor(model: NativeModel, settings: ContextSettings, facts: Facts) {
     this.#model = model;
     this.#settings = settings;
-    this.#bytesPerCell = bytesPerCell;
-    this.#onHost = onHost;
-    this.#vocabularySize = vocabularySize;
+    this.#facts = facts;
     live.add(this);
   }
 
@@ -55,13 +54,23 @@ export class ContextPool {
           { cause: error },
         );
       });
-    const bytesPerCell = probe.describe().memoryBytes / cells;
+    const { memoryBytes, sites } = probe.describe();
     probe.close();
-    return new ContextPool(model, settings, bytesPerCell, onHost, model.describe().vocabularySize);
+    const { vocabularySize } = model.describe();
+    return new ContextPool(model, settings, {
+      bytesPerCell: memoryBytes / cells,
+      onHost,
+      vocabularySize,
+      sites,
+    });
   }
 
   get bytesPerCell(): number {
-    return this.#bytesPerCell;
+    return this.#facts.bytesPerCell;
+  }
+
+  get sites(): Facts['sites'] {
+    return this.#facts.sites;
   }
 
   /** An empty context of at least this size; the last one is closed if it is too small. */
@@ -99,8 +108,8 @@ export class ContextPool {
   }
 
   #checkMemory({ cells, outputs }: ContextSize): void {
-    if (!this.#onHost) return; // a device refuses by itself
-    const wanted = cells * this.#bytesPerCell + 2 * outputs * this.#vocabularySize * 4;
+    if (!this.#facts.onHost) return; // a device refuses by itself
+    const wanted = cells * this.#facts.bytesPerCell + 2 * outputs * this.#facts.vocabularySize * 4;
     const available = process.availableMemory?.() ?? os.freemem();
     if (wanted > available) {
       throw new PatchscopeError(

@@ -5,7 +5,8 @@ import { splitReadings } from './batch.js';
 import { captureStates } from './capture.js';
 import type { ContextPool } from './context-pool.js';
 import type { Limits } from './limits.js';
-import { nativeReadings, type Patcher, tokenReading } from './patch.js';
+import type { Patcher } from './patch.js';
+import { nativeReadings, tokenReading } from './readings.js';
 
 /** Normalized mean squared error of logits up to which two ways of computing them count as one. */
 const SAME_LOGITS = 1e-4;
@@ -25,14 +26,16 @@ export class LensReader {
   }
 
   /** The fast way if it was seen to agree with the slow way on this model, else the slow way. */
-  async read(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
-    if (reading.way === 'fast') return this.#fast(states, reading);
-    if (reading.way === 'slow') return this.#slow(states, reading);
+  async read(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
+    if (reading.way === 'fast') return this.#fast(states, reading, signal);
+    if (reading.way === 'slow') return this.#slow(states, reading, signal);
     this.#fastIsRight ??= this.#compare().catch((error: unknown) => {
       this.#fastIsRight = undefined;
       throw error;
     });
-    return (await this.#fastIsRight) ? this.#fast(states, reading) : this.#slow(states, reading);
+    return (await this.#fastIsRight)
+      ? this.#fast(states, reading, signal)
+      : this.#slow(states, reading, signal);
   }
 
   async #compare(): Promise<boolean> {
@@ -63,7 +66,7 @@ export class LensReader {
     }
   }
 
-  async #fast(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+  async #fast(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
     const width = this.#record.embeddingSize;
     const count = states.length / width;
     const batch = Math.min(this.#limits.exact ? this.#limits.batchRows : count, this.#limits.outputs);
@@ -71,6 +74,7 @@ export class LensReader {
     const asked = nativeReadings(reading);
     const results: LensResult[] = [];
     for (let begin = 0; begin < states.length; begin += batch * width) {
+      signal?.throwIfAborted();
       let part = states.subarray(begin, begin + batch * width);
       const rows = part.length / width;
       if (this.#limits.exact) part = padded(part, batch * width);
@@ -91,7 +95,7 @@ export class LensReader {
   }
 
   /** Always right: the state replaces the last block's output in a run of one token. */
-  async #slow(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+  async #slow(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
     const width = this.#record.embeddingSize;
     const layer = this.#record.layerCount - 1;
     const rows = Array.from({ length: states.length / width }, (_, i) => ({
@@ -105,10 +109,7 @@ export class LensReader {
         },
       ],
     }));
-    const results = await this.#patcher.patch(rows, {
-      ...reading,
-      maxTokens: 1,
-    });
+    const results = await this.#patcher.patch(rows, { ...reading, maxTokens: 1 }, signal);
     return results.map((result) => (result.status === 'ok' ? { status: 'ok', ...result.steps[0]! } : result));
   }
 }

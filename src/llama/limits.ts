@@ -9,12 +9,24 @@ export const MAX_SEQUENCES = 256;
 const EXACT_TOKENS = 32;
 const LOGIT_BYTES = 128 * 2 ** 20;
 const CACHE_BYTES = 2 * 2 ** 30;
+const BATCH_TOKENS = 512;
+const BATCH_ROWS = 128;
+const TYPICAL_ROW_TOKENS = 128;
 
 export interface LimitOptions {
   readonly batchTokens?: number;
   readonly batchRows?: number;
   readonly contextSize?: number;
   readonly exact?: boolean;
+}
+
+/** The largest K/V cache that work without long prompts asks for, known before the model is loaded. */
+export function cacheBounds({ contextSize, batchRows, batchTokens }: LimitOptions) {
+  return {
+    cells: contextSize ?? (batchRows ?? BATCH_ROWS) * TYPICAL_ROW_TOKENS,
+    cacheBytes: contextSize === undefined ? CACHE_BYTES : Number.MAX_SAFE_INTEGER,
+    batchTokens: batchTokens ?? BATCH_TOKENS,
+  };
 }
 
 export class Limits {
@@ -32,22 +44,28 @@ export class Limits {
   readonly promptsPerPack: number;
   readonly #lastBlock: number;
   /** A recurrent state can't be cut back to the prefix, so the prefix keeps a sequence of its own. */
-  readonly prefixOwnsSequence: boolean;
+  readonly isRecurrent: boolean;
+  /**
+   * Rows begin together, so that each adds the same number of tokens to a decode: in exact mode for the
+   * batch's shape, with a recurrent state because llama.cpp cuts a batch where lengths differ.
+   */
+  readonly oneLength: boolean;
 
   constructor(model: NativeModelInfo, bytesPerCell: number, options: LimitOptions) {
     this.exact = options.exact ?? false;
     this.batchTokens = Math.min(
-      options.batchTokens ?? 512,
+      options.batchTokens ?? BATCH_TOKENS,
       this.exact ? EXACT_TOKENS : Number.POSITIVE_INFINITY,
     );
     this.outputs = Math.max(
       1,
       Math.min(this.batchTokens, Math.floor(LOGIT_BYTES / (4 * model.vocabularySize))),
     );
-    this.prefixOwnsSequence = model.isRecurrent;
+    this.isRecurrent = model.isRecurrent;
+    this.oneLength = this.exact || this.isRecurrent;
     this.batchRows = Math.min(
-      options.batchRows ?? 128,
-      MAX_SEQUENCES - (this.prefixOwnsSequence ? 1 : 0),
+      options.batchRows ?? BATCH_ROWS,
+      MAX_SEQUENCES - (this.isRecurrent ? 1 : 0),
       this.exact ? EXACT_TOKENS : MAX_SEQUENCES,
     );
     this.promptTokens = model.hasPositionTable
@@ -63,8 +81,9 @@ export class Limits {
     return Math.min(this.batchTokens, this.cells);
   }
 
-  isLastBlock({ site, layer }: SitePoint): boolean {
-    return site === 'resid_out' && layer === this.#lastBlock;
+  /** The last block and the final norm keep a row only where its output is computed. */
+  needsOutput({ layer }: SitePoint): boolean {
+    return layer === this.#lastBlock;
   }
 }
 

@@ -1,18 +1,9 @@
 /** The engine over the addon: checks what it is given, then keeps one model and one context. */
 
-import {
-  blockDevices,
-  type GpuChoice,
-  loadedLibrary,
-  openDevices,
-  resolveGpuLayers,
-  splitModes,
-} from '../devices.js';
+import { blockDevices, checkSplitMode, type GpuChoice, loadedLibrary, openDevices } from '../devices.js';
 import type {
-  CapturePoint,
   CaptureRequest,
   CaptureResult,
-  Edit,
   Engine,
   EngineRecord,
   LensReading,
@@ -20,24 +11,29 @@ import type {
   PatchRow,
   RowReading,
   RowResult,
+  WorkOptions,
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
+import { type GpuLayers, resolveGpuLayers } from '../gpu-layers/resolve.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
 import { connectWorkers, type Workers } from '../workers.js';
 import { captureStates } from './capture.js';
+import { Checks, checkReading } from './checks.js';
+import { provePermutable, tolerance } from './company.js';
 import { ContextPool } from './context-pool.js';
+import { keptTolerance } from './kept-tolerance.js';
 import { LensReader } from './lens.js';
-import { type LimitOptions, Limits } from './limits.js';
+import { cacheBounds, type LimitOptions, Limits } from './limits.js';
 import { Patcher } from './patch.js';
 import { LlamaTokenizer } from './tokenizer.js';
 
 export interface EngineOptions extends LimitOptions {
   readonly gpu?: GpuChoice;
-  /** Blocks on GPU devices; default: all where there is one. */
-  readonly gpuLayers?: number;
+  /** Blocks on GPU devices; default: `auto`, as many as fit. */
+  readonly gpuLayers?: GpuLayers;
   /** Workers, HOST:PORT each, whose devices take blocks like GPUs. */
   readonly rpc?: readonly string[];
   /** How blocks are shared out where there are several GPU devices; default: `layer`. */
@@ -48,6 +44,8 @@ export interface EngineOptions extends LimitOptions {
   /** K/V types as llama.cpp writes them: f16 (default), f32, bf16, q8_0, ... */
   readonly typeK?: string;
   readonly typeV?: string;
+  /** One line for a person, such as how many layers fit the GPU. */
+  readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -59,33 +57,34 @@ export interface EngineOptions extends LimitOptions {
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
+  const splitMode = checkSplitMode(options.splitMode ?? 'layer');
+  const settings = {
+    threads: options.threads ?? defaultThreads(),
+    flashAttention: options.flashAttention ?? true,
+    typeK: options.typeK ?? 'f16',
+    typeV: options.typeV ?? 'f16',
+  };
+  if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
+    );
+  }
   const own = openDevices(gpu);
   const workers = await connectWorkers(own.addon, options.rpc ?? []);
   let model: NativeModel | undefined;
   try {
     const devices = { ...own, gpus: [...workers.devices, ...own.gpus] };
-    const gpuLayers = resolveGpuLayers(options.gpuLayers, devices, gpu);
-    const splitMode = options.splitMode ?? 'layer';
-    const gpus = blockDevices(devices, gpuLayers, splitMode);
-    const settings = {
-      threads: options.threads ?? defaultThreads(),
-      flashAttention: options.flashAttention ?? true,
-      typeK: options.typeK ?? 'f16',
-      typeV: options.typeV ?? 'f16',
-    };
-    if (!settings.flashAttention && /^q|^iq/.test(settings.typeV)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `A V cache of type ${settings.typeV} needs flash attention: use -fa on.`,
-      );
-    }
-    if (options.exact && (!settings.flashAttention || gpuLayers > 0)) {
-      throw new PatchscopeError(
-        'bad_input',
-        'Exact mode was only seen to hold with flash attention on the CPU: leave --exact out, or use -fa on and -ngl 0.',
-      );
-    }
     await devices.addon.check(file.parts);
+    const candidates = blockDevices(devices, splitMode);
+    const gpuLayers = await resolveGpuLayers({
+      asked: options.gpuLayers ?? 'auto',
+      freeBytes: candidates.map(({ freeBytes }) => freeBytes),
+      gpusAreOff: gpu === 'off' && workers.devices.length === 0,
+      task: { path: file.path, ...cacheBounds(options), ...settings },
+      onNote: options.onNote,
+    });
+    const gpus = gpuLayers > 0 ? candidates : [];
     model = await devices.addon.load(file.path, {
       gpuLayers,
       devices: gpus.map(({ name }) => name),
@@ -120,7 +119,14 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
-    return new LlamaEngine(model, pool, limits, record, workers);
+    const engine = new LlamaEngine(model, pool, limits, record, workers);
+    if (limits.exact) {
+      await provePermutable(engine).catch(async (error: unknown) => {
+        await engine.close();
+        throw error;
+      });
+    }
+    return engine;
   } catch (error) {
     model?.close();
     workers.release();
@@ -136,6 +142,7 @@ class LlamaEngine implements Engine {
   readonly #limits: Limits;
   readonly #patcher: Patcher;
   readonly #lens: LensReader;
+  readonly #checks: Checks;
   readonly #workers: Workers;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
@@ -148,38 +155,34 @@ class LlamaEngine implements Engine {
     this.#limits = limits;
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
+    this.#checks = new Checks(record, pool.sites);
     this.#workers = workers;
   }
 
-  async capture(requests: readonly CaptureRequest[]): Promise<CaptureResult[]> {
+  async capture(requests: readonly CaptureRequest[], { signal }: WorkOptions = {}): Promise<CaptureResult[]> {
     for (const { tokenIds, points } of requests) {
-      this.#checkPrompt(tokenIds, 0);
-      for (const point of points) this.#checkPoint(point, tokenIds.length);
+      this.#checks.prompt(tokenIds, 0);
+      for (const point of points) this.#checks.point(point, tokenIds.length);
     }
-    return this.#alone(() => captureStates(requests, this.#pool, this.#limits));
+    return this.#alone(() => captureStates(requests, this.#pool, this.#limits, signal));
   }
 
-  async patch(rows: readonly PatchRow[], reading: RowReading): Promise<RowResult[]> {
+  async patch(
+    rows: readonly PatchRow[],
+    reading: RowReading,
+    { signal }: WorkOptions = {},
+  ): Promise<RowResult[]> {
     checkReading(reading);
-    for (const { tokenIds, edits } of rows) {
-      this.#checkPrompt(tokenIds, reading.maxTokens);
-      const places = new Set<string>();
-      for (const edit of edits) {
-        this.#checkPoint(edit, tokenIds.length);
-        this.#checkVector(edit);
-        const place = `${edit.site} ${edit.layer} ${edit.tokenIndex}`;
-        if (places.has(place)) {
-          throw new PatchscopeError('bad_input', `Two edits of one row write the same state (${place}).`);
-        }
-        places.add(place);
-      }
-      for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
-    }
-    this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading)));
+    for (const row of rows) this.#checks.row(row, reading);
+    this.#checks.tokens(reading.trackedTokens ?? []);
+    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), signal));
   }
 
-  async lens(states: Float32Array, reading: LensReading): Promise<LensResult[]> {
+  async lens(
+    states: Float32Array,
+    reading: LensReading,
+    { signal }: WorkOptions = {},
+  ): Promise<LensResult[]> {
     if (!(states instanceof Float32Array)) throw new TypeError('Expected states to be a Float32Array.');
     const width = this.record.embeddingSize;
     if (states.length === 0 || states.length % width !== 0) {
@@ -189,8 +192,12 @@ class LlamaEngine implements Engine {
       );
     }
     checkReading({ ...reading, maxTokens: 0 });
-    this.#checkTokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#lens.read(states, this.#bounded(reading)));
+    this.#checks.tokens(reading.trackedTokens ?? []);
+    return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));
+  }
+
+  tolerance(rows: number): Promise<number | null> {
+    return tolerance(this, Math.min(rows, this.record.batchRows), keptTolerance);
   }
 
   async close(): Promise<void> {
@@ -222,70 +229,9 @@ class LlamaEngine implements Engine {
   #bounded<T extends { readonly topK: number }>(reading: T): T {
     return { ...reading, topK: Math.min(reading.topK, this.record.vocabularySize) };
   }
-
-  #checkPrompt(tokenIds: readonly number[], maxTokens: number): void {
-    if (!Array.isArray(tokenIds)) throw new TypeError('Expected tokenIds to be an array of numbers.');
-    if (tokenIds.length === 0) {
-      throw new PatchscopeError('bad_input', 'The prompt is empty: it needs at least one token.');
-    }
-    this.#checkTokens(tokenIds);
-    const { promptTokens } = this.#limits;
-    if (tokenIds.length + Math.max(0, maxTokens - 1) > promptTokens) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The prompt of ${tokenIds.length} tokens${maxTokens > 1 ? ` with ${maxTokens} more` : ''} is longer than the context of ${promptTokens}: shorten it${promptTokens < this.record.trainedContext ? ', or use a larger -c' : ''}.`,
-      );
-    }
-  }
-
-  #checkTokens(tokenIds: readonly number[]): void {
-    for (const tokenId of tokenIds) {
-      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId >= this.record.vocabularySize) {
-        throw new PatchscopeError(
-          'bad_input',
-          `Token id ${tokenId} is outside the vocabulary, whose ids are 0 to ${this.record.vocabularySize - 1}.`,
-        );
-      }
-    }
-  }
-
-  #checkPoint({ site, layer, tokenIndex }: CapturePoint, tokens: number): void {
-    if (site !== 'embed' && site !== 'resid_out') {
-      throw new PatchscopeError('bad_input', `There is no site '${site}': take embed or resid_out.`);
-    }
-    if ((site === 'embed') !== (layer === 'embed')) {
-      throw new PatchscopeError('bad_input', `The site ${site} has no layer '${layer}'.`);
-    }
-    const last = this.record.layerCount - 1;
-    if (layer !== 'embed' && (!Number.isInteger(layer) || layer < 0 || layer > last)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `Layer ${layer} is not in the model, whose layers are 0 to ${last}.`,
-      );
-    }
-    checkTokenIndex(tokenIndex, tokens);
-  }
-
-  #checkVector({ vector, site, layer }: Edit): void {
-    if (!(vector instanceof Float32Array)) throw new TypeError('Expected vector to be a Float32Array.');
-    const width = this.record.embeddingSize;
-    if (vector.length !== width) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} has ${vector.length} numbers where the model's states have ${width}.`,
-      );
-    }
-    if (!vector.every(Number.isFinite)) {
-      throw new PatchscopeError(
-        'bad_input',
-        `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} holds NaN or infinity.`,
-      );
-    }
-  }
 }
 
 function checkOptions(options: EngineOptions): void {
-  checkSplitMode(options.splitMode);
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
     if (value !== undefined && (!Number.isInteger(value) || value < 1 || value > 2 ** 31 - 1)) {
@@ -295,50 +241,21 @@ function checkOptions(options: EngineOptions): void {
       );
     }
   }
-  const { gpuLayers } = options;
-  if (gpuLayers !== undefined && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
+  const { gpuLayers = 'auto' } = options;
+  if (gpuLayers !== 'auto' && gpuLayers !== 'all' && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
     throw new PatchscopeError(
       'bad_input',
-      `gpuLayers is ${gpuLayers} where a whole number of at least 0 is needed.`,
+      `gpuLayers is ${gpuLayers} where auto, all or a whole number of at least 0 is needed.`,
     );
   }
 }
 
-function checkSplitMode(splitMode: unknown): void {
-  if (splitMode === undefined || splitModes.some((known) => known === splitMode)) return;
-  throw new PatchscopeError(
-    'bad_input',
-    splitMode === 'row' || splitMode === 'tensor'
-      ? `-sm ${splitMode} cuts hidden states into pieces that no device holds whole, and llama.cpp ends the process where one is read: use -sm layer or none.`
-      : `-sm is '${splitMode}' where one of ${splitModes.join(', ')} is needed.`,
-  );
-}
-
-function checkModel(info: NativeModelInfo): void {
+/** @throws PatchscopeError `bad_model` for a model that does not read from left to right. */
+export function checkModel(info: NativeModelInfo): void {
   if (info.hasEncoder || !info.hasDecoder || info.isDiffusion) {
     throw new PatchscopeError(
       'bad_model',
       `The architecture ${info.architecture} is not a decoder that reads from left to right: take a causal language model.`,
-    );
-  }
-}
-
-function checkReading({ topK, maxTokens }: Pick<RowReading, 'topK' | 'maxTokens'>): void {
-  for (const [name, value] of Object.entries({ topK, maxTokens })) {
-    if (!Number.isInteger(value) || value < 0) {
-      throw new PatchscopeError(
-        'bad_input',
-        `${name} is ${value} where a whole number of at least 0 is needed.`,
-      );
-    }
-  }
-}
-
-function checkTokenIndex(tokenIndex: number, tokens: number): void {
-  if (!Number.isInteger(tokenIndex) || tokenIndex < 0 || tokenIndex >= tokens) {
-    throw new PatchscopeError(
-      'bad_input',
-      `Token index ${tokenIndex} is outside the prompt, whose ${tokens} tokens are 0 to ${tokens - 1}.`,
     );
   }
 }

@@ -4,7 +4,6 @@ import type { RowReading, Tokenizer } from '../engine.js';
 export interface Continuation {
   readonly tokenIds: number[];
   text: string;
-  failed: boolean;
 }
 
 /** Decides when a row is done: its limit, the end of the text, or a stop string, where the text is cut. */
@@ -19,13 +18,17 @@ export class TextStop {
     this.#stop = stop ?? [];
   }
 
-  /** @returns whether the row goes on. */
-  push(continuation: Continuation, tokenId: number): boolean {
+  /**
+   * @param given all tokens of a continuation that is given: it goes on to its end, whatever it says.
+   * @returns whether the row goes on.
+   */
+  push(continuation: Continuation, tokenId: number, given?: readonly number[]): boolean {
     continuation.tokenIds.push(tokenId);
-    if (this.#tokenizer.isEndOfText(tokenId)) return false;
+    if (given === undefined && this.#tokenizer.isEndOfText(tokenId)) return false;
     // a character may be spread over tokens: decode all bytes at once
     const bytes = continuation.tokenIds.map((id) => this.#tokenizer.tokenBytes(id));
     continuation.text = Buffer.concat(bytes).toString('utf8');
+    if (given !== undefined) return continuation.tokenIds.length < given.length;
     const end = Math.min(
       ...this.#stop.map((stop) => continuation.text.indexOf(stop)).filter((at) => at >= 0),
     );

@@ -70,11 +70,15 @@ function tableText(value: SqlValue): string {
 }
 
 /** On one line and without control characters, which could steer the terminal. */
-function printable(text: string): string {
-  const escaped = text.replace(
+export function onOneLine(text: string): string {
+  return text.replace(
     /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu,
     (character) => shortEscapes[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
+}
+
+function printable(text: string): string {
+  const escaped = onOneLine(text);
   const characters = [...escaped];
   return characters.length > widestCell ? `${characters.slice(0, widestCell - 1).join('')}…` : escaped;
 }

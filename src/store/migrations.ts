@@ -1,6 +1,7 @@
 import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { m001Initial } from './m001-initial.js';
+import { m002Sites } from './m002-sites.js';
 
 export interface Migration {
   readonly name: string;
@@ -8,7 +9,7 @@ export interface Migration {
 }
 
 /** Only ever appended to: files with any prefix of this list exist. */
-export const migrations: readonly Migration[] = [m001Initial];
+export const migrations: readonly Migration[] = [m001Initial, m002Sites];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */
 const applicationId = 0x50534350;

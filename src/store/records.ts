@@ -31,6 +31,7 @@ export type EngineSettings = Pick<
   | 'typeV'
   | 'flashAttention'
   | 'exact'
+  | 'splitMode'
 >;
 
 /** What is known of a run before its first cell. */
@@ -47,6 +48,8 @@ export interface RunRecord {
   readonly sourceModelId: number;
   readonly targetModelId: number;
   readonly engine: EngineSettings;
+  /** Of log-probabilities, by the company of a cell in its batch; null where nothing was measured. */
+  readonly tolerance: number | null;
   readonly cellsPlanned: number;
   readonly startedAt: Date;
 }

@@ -27,11 +27,11 @@ export function prepareStatements(database: Database): Statements {
       `INSERT INTO run
 				(name, command, experiment, reading, seed, source_model_id, target_model_id,
 				package, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs, cache_layout,
-				type_k, type_v, flash_attention, exact, started_at, status, cells_planned)
+				type_k, type_v, flash_attention, exact, split_mode, tolerance, started_at, status, cells_planned)
 			VALUES
 				(:name, :command, :experiment, :reading, :seed, :sourceModelId, :targetModelId,
 				:package, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs, :cacheLayout,
-				:typeK, :typeV, :flashAttention, :exact, :startedAt, 'running', :cellsPlanned)`,
+				:typeK, :typeV, :flashAttention, :exact, :splitMode, :tolerance, :startedAt, 'running', :cellsPlanned)`,
     ),
     addSample: database.prepare(
       `INSERT INTO sample
@@ -43,12 +43,12 @@ export function prepareStatements(database: Database): Statements {
     ),
     addObservation: database.prepare(
       `INSERT INTO observation
-				(run_id, sample_idx, variant, site, source_layer, target_layer,
+				(run_id, sample_idx, variant, source_site, site, source_layer, target_layer, op, alpha, at_generated,
 				source_position, source_token_id, source_token,
 				target_position, target_token_id, target_token,
 				status, error, text, token_ids)
 			VALUES
-				(:runId, :sample, :variant, :site, :sourceLayer, :targetLayer,
+				(:runId, :sample, :variant, :sourceSite, :targetSite, :sourceLayer, :targetLayer, :op, :alpha, :atGenerated,
 				:sourcePosition, :sourceTokenId, :sourceToken,
 				:targetPosition, :targetTokenId, :targetToken,
 				:status, :error, :text, :tokenIds)`,

@@ -138,6 +138,8 @@ class SqliteStore implements Store {
         typeV: engine.typeV,
         flashAttention: Number(engine.flashAttention),
         exact: Number(engine.exact),
+        splitMode: engine.splitMode,
+        tolerance: run.tolerance,
         startedAt: run.startedAt.toISOString(),
         cellsPlanned: run.cellsPlanned,
       });
@@ -166,7 +168,7 @@ class SqliteStore implements Store {
         this.#addToken(models.source, observation.sourceTokenId, observation.sourceToken);
         this.#addToken(models.target, observation.targetTokenId, observation.targetToken);
         for (const [step, scores] of observation.steps.entries()) {
-          for (const [rank, { tokenId, token, logprob }] of scores.entries()) {
+          for (const { rank, tokenId, token, logprob } of scores) {
             this.#addToken(models.target, tokenId, token);
             this.#statements.addScore.run(id, step, rank, tokenId, logprob);
           }
@@ -194,9 +196,13 @@ class SqliteStore implements Store {
         runId,
         sample: cell.sample,
         variant: cell.variant,
-        site: cell.site,
+        sourceSite: cell.sourceSite,
+        targetSite: cell.targetSite,
         sourceLayer: layerNumber(cell.sourceLayer),
         targetLayer: layerNumber(cell.targetLayer),
+        op: cell.op,
+        alpha: cell.alpha,
+        atGenerated: Number(cell.atGenerated),
         sourcePosition: cell.sourcePosition,
         sourceTokenId: cell.sourceTokenId,
         sourceToken: cell.sourceToken,
@@ -248,7 +254,7 @@ function cellError(error: unknown, runId: number, cell: Observation): unknown {
   if (code === 'SQLITE_CONSTRAINT_UNIQUE') {
     return new PatchscopeError(
       'store',
-      `Run ${runId} already has this cell: sample ${cell.sample}, variant "${cell.variant}", ${cell.site}, source layer ${cell.sourceLayer}, target layer ${cell.targetLayer}; a cell is stored once`,
+      `Run ${runId} already has this cell: sample ${cell.sample}, variant "${cell.variant}", ${cell.targetSite}, source layer ${cell.sourceLayer}, target layer ${cell.targetLayer}; a cell is stored once`,
       { cause: error },
     );
   }

@@ -9,7 +9,14 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Engine, formatTable, openEngine, type PatchRow, resolveModel } from '../../src/index.js';
+import {
+  type Edit,
+  type Engine,
+  formatTable,
+  openEngine,
+  type PatchRow,
+  resolveModel,
+} from '../../src/index.js';
 import { startRawLoop } from './raw-loop.js';
 
 const ROUNDS = 5;
@@ -17,6 +24,7 @@ const wantedWord = process.argv[2] ?? '';
 const PREFIX = 19;
 const LAYERS = 30;
 const READ_ONE = { topK: 5, maxTokens: 1 };
+const READ_EIGHT = { topK: 5, maxTokens: 8 };
 
 const file = await resolveModel('smollm2-135m-instruct');
 const engine = await openEngine(file, { gpu: 'off' });
@@ -38,6 +46,26 @@ await compare('256 rows patched : the same rows unpatched', 0.95, {
 await compare('30 rows patched : the same rows unpatched', 0.92, {
   ours: () => timed(() => engine.patch(patchRows(30), READ_ONE)),
   theirs: () => timed(() => engine.patch(plainRows(30), READ_ONE)),
+});
+await compare('128 rows with norm-matched adds : the same rows unpatched', 0.9, {
+  ours: () => timed(() => engine.patch(patchRows(128, { op: 'norm-matched-add' }), READ_ONE)),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_ONE)),
+});
+await compare('128 rows edited at each of 8 generated tokens : the same rows unpatched', 0.9, {
+  ours: () =>
+    timed(() => engine.patch(patchRows(128, { op: 'add', alpha: 0.1, atGenerated: true }), READ_EIGHT)),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+});
+await compare('128 rows of 8 drawn tokens : of the most probable tokens', 0.9, {
+  ours: () => timed(() => engine.patch(plainRows(128), { ...READ_EIGHT, sampling: { temperature: 1 } })),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+});
+await compare('128 rows of 8 tokens drawn from 40 and 0.95 : of the most probable tokens', 0.9, {
+  ours: () =>
+    timed(() =>
+      engine.patch(plainRows(128), { ...READ_EIGHT, sampling: { temperature: 0.8, topK: 40, topP: 0.95 } }),
+    ),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
 });
 await compare('all layers of 8 x 128 tokens captured : raw prefill, same rows output', 0.95, {
   ours: () => timed(() => engine.capture(promptsToCapture(8, 128))),
@@ -116,7 +144,7 @@ async function sourceStates(from: Engine): Promise<readonly Float32Array[]> {
 }
 
 /** Source layer by target layer, rows of one target layer side by side, as a plan orders them. */
-function patchRows(count: number): PatchRow[] {
+function patchRows(count: number, change: Partial<Edit> = {}): PatchRow[] {
   const perLayer = Math.ceil(count / LAYERS);
   return Array.from({ length: count }, (_, i) => ({
     tokenIds: target,
@@ -126,6 +154,7 @@ function patchRows(count: number): PatchRow[] {
         layer: Math.floor(i / perLayer),
         tokenIndex: PREFIX,
         vector: states[i % perLayer]!,
+        ...change,
       },
     ],
   }));

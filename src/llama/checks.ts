@@ -1,0 +1,139 @@
+/** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
+import type { CapturePoint, Edit, EngineRecord, PatchRow, RowReading } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import type { NativeSite } from '../native.js';
+import { editOps, type Sampling, type Site, sites } from '../patchscope.js';
+
+export class Checks {
+  readonly #record: EngineRecord;
+  readonly #sites: Readonly<Record<Site, NativeSite>>;
+
+  constructor(record: EngineRecord, modelSites: Readonly<Record<Site, NativeSite>>) {
+    this.#record = record;
+    this.#sites = modelSites;
+  }
+
+  prompt(tokenIds: readonly number[], following: number): void {
+    if (!Array.isArray(tokenIds)) throw new TypeError('Expected tokenIds to be an array of numbers.');
+    if (tokenIds.length === 0) throw bad('The prompt is empty: it needs at least one token.');
+    this.tokens(tokenIds);
+    const { promptTokens, trainedContext } = this.#record;
+    if (tokenIds.length + Math.max(0, following - 1) > promptTokens) {
+      throw bad(
+        `The prompt of ${tokenIds.length} tokens${following > 1 ? ` with ${following} more` : ''} is longer than the context of ${promptTokens}: shorten it${promptTokens < trainedContext ? ', or use a larger -c' : ''}.`,
+      );
+    }
+  }
+
+  tokens(tokenIds: readonly number[]): void {
+    const last = this.#record.vocabularySize - 1;
+    for (const tokenId of tokenIds) {
+      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId > last) {
+        throw bad(`Token id ${tokenId} is outside the vocabulary, whose ids are 0 to ${last}.`);
+      }
+    }
+  }
+
+  row({ tokenIds, edits, continuation, seed }: PatchRow, reading: RowReading): void {
+    if (continuation !== undefined) {
+      if (!Array.isArray(continuation))
+        throw new TypeError('Expected continuation to be an array of numbers.');
+      this.tokens(continuation);
+    }
+    this.prompt(tokenIds, continuation?.length ?? reading.maxTokens);
+    if (seed !== undefined && !Number.isSafeInteger(seed)) throw bad(`The seed ${seed} is no whole number.`);
+    const places = new Set<string>();
+    const generated = new Set<string>();
+    for (const edit of edits) {
+      this.edit(edit, tokenIds.length);
+      const place = `${edit.site} ${edit.layer}`;
+      const written = `${place} ${edit.tokenIndex}`;
+      if (places.has(written)) throw bad(`Two edits of one row write the same state (${written}).`);
+      places.add(written);
+      if (!edit.atGenerated) continue;
+      if (generated.has(place)) {
+        throw bad(`Two edits of one row write the same state of each generated token (${place}).`);
+      }
+      generated.add(place);
+    }
+    for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
+  }
+
+  point({ site, layer, tokenIndex }: CapturePoint, tokens: number): void {
+    if (!sites.includes(site)) throw bad(`There is no site '${site}': take ${sites.join(', ')}.`);
+    if ((site === 'embed') !== (layer === 'embed')) throw bad(`The site ${site} has no layer '${layer}'.`);
+    const last = this.#record.layerCount - 1;
+    if (layer !== 'embed' && (!Number.isInteger(layer) || layer < 0 || layer > last)) {
+      throw bad(`Layer ${layer} is not in the model, whose layers are 0 to ${last}.`);
+    }
+    if (site === 'final_norm' && layer !== last) {
+      throw bad(`The site final_norm comes after the last layer, which is ${last}, not ${layer}.`);
+    }
+    const { nodes, reason } = this.#sites[site];
+    const node = site === 'embed' || site === 'final_norm' ? nodes[0] : nodes[layer as number];
+    if (typeof node !== 'string') {
+      throw new PatchscopeError('no_site', `This model has no ${site} at layer ${layer}: ${reason}.`);
+    }
+    checkTokenIndex(tokenIndex, tokens);
+  }
+
+  edit(edit: Edit, tokens: number): void {
+    const { site, layer, op = 'replace', alpha = 1, vector } = edit;
+    this.point(edit, tokens);
+    if (site === 'final_norm') {
+      throw bad('The site final_norm is read, not written: write resid_out of the last layer.');
+    }
+    if (!editOps.includes(op)) throw bad(`There is no edit '${op}': take ${editOps.join(', ')}.`);
+    if (!Number.isFinite(Math.fround(alpha))) throw bad(`The alpha ${alpha} of an edit is no number.`);
+    const place = site === 'embed' ? 'embed' : `layer ${layer}`;
+    if (op === 'scale') {
+      if (vector !== undefined) throw bad(`The edit scale at ${place} takes no vector.`);
+      return;
+    }
+    if (!(vector instanceof Float32Array)) throw new TypeError('Expected vector to be a Float32Array.');
+    const width = this.#record.embeddingSize;
+    if (vector.length !== width) {
+      throw bad(
+        `The vector for ${place} has ${vector.length} numbers where the model's states have ${width}.`,
+      );
+    }
+    if (!vector.every(Number.isFinite)) throw bad(`The vector for ${place} holds NaN or infinity.`);
+    if (op === 'norm-matched-add' && vector.every((value) => value === 0)) {
+      throw bad(`The vector for ${place} is zero and has no direction: norm-matched-add needs one.`);
+    }
+  }
+}
+
+export function checkReading(reading: Pick<RowReading, 'topK' | 'maxTokens' | 'sampling'>): void {
+  for (const name of ['topK', 'maxTokens'] as const) {
+    const value = reading[name];
+    if (!Number.isInteger(value) || value < 0) {
+      throw bad(`${name} is ${value} where a whole number of at least 0 is needed.`);
+    }
+  }
+  if (reading.sampling !== undefined) checkSampling(reading.sampling);
+}
+
+function checkSampling({ temperature, topK = 0, topP = 1 }: Sampling): void {
+  if (!(temperature >= 0 && temperature <= 1e4)) {
+    throw bad(`The temperature is ${temperature} where a number from 0 to 10000 is needed.`);
+  }
+  if (!Number.isInteger(topK) || topK < 0) {
+    throw bad(`The sampling's topK is ${topK} where a whole number of at least 0 is needed.`);
+  }
+  if (!(topP > 0 && topP <= 1)) {
+    throw bad(`The sampling's topP is ${topP} where a number above 0 and up to 1 is needed.`);
+  }
+}
+
+function checkTokenIndex(tokenIndex: number, tokens: number): void {
+  if (!Number.isInteger(tokenIndex) || tokenIndex < 0 || tokenIndex >= tokens) {
+    throw bad(
+      `Token index ${tokenIndex} is outside the prompt, whose ${tokens} tokens are 0 to ${tokens - 1}.`,
+    );
+  }
+}
+
+function bad(message: string): PatchscopeError {
+  return new PatchscopeError('bad_input', message);
+}
