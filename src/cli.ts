@@ -5,6 +5,7 @@ import { BrokenRunError, EXIT, note } from './cli/session.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
+import { addDoctor } from './commands/doctor.js';
 import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
@@ -14,8 +15,8 @@ import { PatchscopeError, packageVersion } from './index.js';
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addBuild];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'build'];
+const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert, addBuild, addDoctor];
+const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'build', 'doctor'];
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');

@@ -31,6 +31,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   native: ['errors'],
   devices: ['errors', 'native'],
   'gpu-layers': ['errors'],
+  doctor: ['devices', 'folders', 'models', 'native', 'package-version', 'threads'],
   'local-build': ['errors', 'native'],
   convert: ['errors', 'devices', 'models', 'threads'],
   llama: [...shared, 'devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads'],
