@@ -5,6 +5,7 @@ import { BrokenRunError, EXIT, note } from './cli/session.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
+import { addDoctor } from './commands/doctor.js';
 import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
@@ -16,15 +17,23 @@ import { PatchscopeError, packageVersion } from './index.js';
 class UsageError extends Error {}
 
 const argv = bindValues(process.argv.slice(2));
-const commands = [
-  ...[addPatch, addLens, addDemo, addPull, addSql, addConvert, addInspect],
-  ...[addWorker, addBuild],
-];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
+const commands = {
+  patch: addPatch,
+  lens: addLens,
+  demo: addDemo,
+  pull: addPull,
+  inspect: addInspect,
+  convert: addConvert,
+  sql: addSql,
+  doctor: addDoctor,
+  worker: addWorker,
+  build: addBuild,
+};
+const names = Object.keys(commands);
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');
-  for (const add of commands) parser = add(parser);
+  for (const add of Object.values(commands)) parser = add(parser);
   await parser
     .demandCommand(1, `Name a command: ${names.join(', ')}; patchscopes --help says more.`)
     .strict()

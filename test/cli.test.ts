@@ -801,7 +801,7 @@ test('quantized weights without a fast kernel are warned of, with the command th
 
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
+const commands = 'patch lens demo pull inspect convert sql doctor worker build'.split(' ');
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
