@@ -1,5 +1,6 @@
 #include "decoder.h"
 
+#include "assertions.h"
 #include "error.h"
 #include "lens.h"
 #include "log.h"
@@ -49,7 +50,11 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.abort_callback_data = &aborted_;
 
     log_take();
+    const AssertionGuard guard;
     ctx_ = llama_init_from_model(model_->model, params);
+    if (ctx_ == nullptr && guard.tripped()) {
+        throw Error("bad_model", with_log("The model's graph can't be built"));
+    }
     if (ctx_ == nullptr) {
         throw Error("out_of_memory",
                     with_log("A context of " + std::to_string(options_.n_ctx) +

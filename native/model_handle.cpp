@@ -1,5 +1,6 @@
 #include "model_handle.h"
 
+#include "assertions.h"
 #include "error.h"
 #include "log.h"
 
@@ -21,6 +22,7 @@ std::string ModelHandle::metadata(const std::string & key) const {
 }
 
 std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bos, bool special) const {
+    const AssertionGuard guard;
     std::vector<llama_token> tokens(text.size() + 8);
     while (true) {
         const int32_t n = llama_tokenize(vocab(), text.data(), (int32_t)text.size(), tokens.data(),
@@ -42,6 +44,7 @@ std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bo
 }
 
 std::string ModelHandle::token_bytes(llama_token token) const {
+    const AssertionGuard guard;
     std::string bytes(64, '\0');
     int32_t n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t)bytes.size(), 0, true);
     if (n < 0) {
@@ -62,6 +65,7 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, int32_t n_gpu_
     }
     log_take();
     auto handle = std::make_shared<ModelHandle>();
+    const AssertionGuard guard;
     handle->model = llama_model_load_from_file(path.c_str(), params);
     if (handle->model == nullptr) {
         throw Error("bad_model", with_log("The model " + path + " could not be loaded"));
