@@ -2,6 +2,7 @@
 
 #include "assertions.h"
 #include "error.h"
+#include "graph_check.h"
 #include "lens.h"
 #include "log.h"
 #include "model_handle.h"
@@ -68,6 +69,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         if (graph == nullptr) {
             throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
         }
+        check_graph(graph);
         SiteNames names = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         sites_ = std::make_unique<SiteTable>(std::move(names.embed), std::move(names.resid_out));
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);

@@ -10,8 +10,6 @@ import { addPull } from './commands/pull.js';
 import { addSql } from './commands/sql.js';
 import { PatchscopeError, packageVersion } from './index.js';
 
-class UsageError extends Error {}
-
 const argv = bindValues(process.argv.slice(2));
 const commands = [addPatch, addLens, addDemo, addPull, addSql, addConvert];
 const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert'];
@@ -34,7 +32,7 @@ try {
       if (error) throw error;
       // yargs hands over an object with the help of the command at hand, other than its types say
       const help = (usage as unknown as { help(): string }).help();
-      throw new UsageError(usageSentence(message, argv, names, help));
+      throw new PatchscopeError('bad_input', usageSentence(message, argv, names, help));
     })
     .parseAsync();
 } catch (error) {
@@ -43,7 +41,7 @@ try {
 
 /** A wrong input is one sentence; anything that is not ours keeps its stack, since it is a bug. */
 function report(error: unknown): void {
-  if (error instanceof PatchscopeError || error instanceof UsageError) {
+  if (error instanceof PatchscopeError) {
     note(`patchscopes: ${error.message}`);
     process.exitCode = EXIT.badInput;
   } else if (error instanceof BrokenRunError) {

@@ -45,6 +45,7 @@ export interface EngineOptions extends LimitOptions {
  *   without a plain residual stream, `no_device` for a device that is not there, `out_of_memory`.
  */
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
+  checkFile(file);
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
   const devices = openDevices(gpu);
@@ -256,6 +257,14 @@ class LlamaEngine implements Engine {
         `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} holds NaN or infinity.`,
       );
     }
+  }
+}
+
+function checkFile({ path, parts }: ResolvedModel): void {
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string') || path !== parts[0]) {
+    throw new TypeError(
+      'Expected a model as resolveModel gives it: parts is a list of paths, path the first.',
+    );
   }
 }
 

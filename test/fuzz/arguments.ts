@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { bindValues } from '../../src/cli/arguments.js';
 import { catalogue } from '../../src/index.js';
 import { writeTinyModel } from '../fixtures/models.js';
 import { isSentence, type Outcome, type Part } from './cases.js';
@@ -133,7 +132,7 @@ function change(list: string[], random: Random): void {
       if (at < list.length) list[at] = scrambled(list[at]!, random);
       return;
     default:
-      list[at] = random.pick(words);
+      list.splice(at, 1, random.pick(words));
   }
 }
 
@@ -162,11 +161,7 @@ export const commandLines: Part = {
     const typed = draw(random).map((word) => (word === '{model}' ? model : word));
     // in front of all, where no other option can take it for its value: without it a model would be fetched
     const list = ['-m', model, ...typed];
-    tell(
-      bindValues(typed)
-        .map((word) => JSON.stringify(word.slice(0, 60)))
-        .join(' '),
-    );
+    tell(typed.map((word) => JSON.stringify(word.slice(0, 60))).join(' '));
     // a process is given no such words
     const spawned = random.chance(SPAWNED) && !typed.some((word) => word.includes('\0'));
     const ended = spawned ? spawn(list, cwd) : await runHere(list, cwd);

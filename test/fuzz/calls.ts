@@ -198,7 +198,9 @@ function places(value: unknown, found: [Holder, PropertyKey][] = []): [Holder, P
 }
 
 function spoil(args: unknown[], random: Random): string {
-  const [holder, key] = random.pick(places(args));
+  const found = places(args);
+  if (found.length === 0) return 'nothing left';
+  const [holder, key] = random.pick(found);
   if (random.chance(0.1)) {
     delete holder[key];
     return `${String(key)} gone`;

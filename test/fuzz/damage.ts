@@ -49,8 +49,8 @@ export function tensorDamage(random: Random): Damaged {
   const draft = draftOf(drawKind(random));
   for (const change of random.times(1, 3, () => random.pick(tensorChanges))) change(draft, random);
   if (random.chance(0.25)) random.pick(keyChanges)(draft, random);
-  let bytes: Uint8Array = writeGguf(draft);
-  if (random.chance(0.2)) bytes = otherTensorType(draft, bytes, random);
+  const retyped = draft.tensors.length > 0 && random.chance(0.3);
+  const bytes = retyped ? writeWithOtherType(draft, random) : writeGguf(draft);
   return { bytes, what: draft.done.join(', ') };
 }
 
@@ -344,7 +344,7 @@ const changeOne =
 const weights: readonly number[] = [Number.NaN, Infinity, -Infinity, 0, 1e30, -1e30, 1e-40, 3.4e38];
 
 const drawName = (random: Random, draft: Draft): string =>
-  random.chance(0.5) || draft.tensors.length === 0
+  random.chance(0.9) || draft.tensors.length === 0
     ? `${random.pick(blockTensors).replace('%d', String(random.pick([0, 1, 2, 3, 4, 99])))}${random.pick(['.weight', '.weight', '.bias', ''])}`
     : random.pick(draft.tensors).name;
 
@@ -374,7 +374,7 @@ const tensorChanges: readonly Change[] = [
       if (all || random.chance(0.01)) bytes.writeFloatLE(value, at);
     return { ...tensor, bytes };
   }),
-  changeOne((tensor, random) => ({ ...tensor, type: random.pick(['f32', 'f16'] as const) })),
+  changeOne((tensor) => reshaped({ ...tensor, type: tensor.type === 'f32' ? 'f16' : 'f32' }, tensor.shape)),
   (draft, random) => {
     if (draft.tensors.length === 0) return;
     const extra = { ...random.pick(draft.tensors), name: drawName(random, draft) };
@@ -398,17 +398,41 @@ const tensorChanges: readonly Change[] = [
   },
 ];
 
-/** Another of ggml's types in the list of tensors, with the bytes as they are. */
-function otherTensorType({ tensors, done }: Draft, bytes: Uint8Array, random: Random): Uint8Array {
-  if (tensors.length === 0) return bytes;
-  const { name, shape } = random.pick(tensors);
+/** ggml's types by number, with the elements and the bytes of a block: floats, quantized ones, whole numbers. */
+const types: readonly (readonly [type: number, elements: number, bytes: number])[] = [
+  [0, 1, 4],
+  [1, 1, 2],
+  [2, 32, 18],
+  [3, 32, 20],
+  [6, 32, 22],
+  [7, 32, 24],
+  [8, 32, 34],
+  [9, 32, 36],
+  [14, 256, 210],
+  [15, 256, 292],
+  [20, 32, 18],
+  [24, 1, 1],
+  [25, 1, 2],
+  [26, 1, 4],
+  [27, 1, 8],
+  [28, 1, 8],
+  [30, 1, 2],
+  [39, 32, 17],
+];
+
+/** Writes the model with one tensor of another type, its numbers being whatever its bytes are then. */
+function writeWithOtherType(draft: Draft, random: Random): Uint8Array {
+  const [type, elements, bytes] = random.pick(types);
+  const at = random.below(draft.tensors.length);
+  const tensor = draft.tensors[at]!;
+  const resized = Buffer.alloc(Math.min(2 ** 22, Math.floor(count(tensor.shape) / elements) * bytes));
+  if (tensor.bytes.length > 0 && resized.length > 0) resized.fill(tensor.bytes);
+  draft.tensors[at] = { ...tensor, bytes: resized };
+  draft.done.push(`${tensor.name} of type ${type}`);
+  const written = writeGguf(draft);
   const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(Buffer.byteLength(name)));
-  const at = Buffer.from(bytes).lastIndexOf(Buffer.concat([length, Buffer.from(name)]));
-  if (at < 0) return bytes;
-  const type = random.below(42);
-  const changed = Buffer.from(bytes);
-  changed.writeUInt32LE(type, at + 8 + Buffer.byteLength(name) + 4 + 8 * shape.length);
-  done.push(`${name} of type ${type}`);
-  return changed;
+  length.writeBigUInt64LE(BigInt(Buffer.byteLength(tensor.name)));
+  const name = Buffer.concat([length, Buffer.from(tensor.name)]);
+  written.writeUInt32LE(type, written.lastIndexOf(name) + name.length + 4 + 8 * tensor.shape.length);
+  return written;
 }

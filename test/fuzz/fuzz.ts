@@ -1,9 +1,9 @@
 /**
- * Damaged models, odd calls and odd command lines: `npm run fuzz -- [--seed N] [--count N] [--only PART] [--case N]`.
- * The same seed gives the same cases; `--case` runs one of a part alone.
+ * Damaged models, odd calls and odd command lines: `npm run fuzz -- [--seed N] [--count N] [--only PART] [--case N] [--verbose]`.
+ * The same seed gives the same cases; `--case` runs one of a part alone; `--verbose` tells of all.
  */
 import { parseArgs } from 'node:util';
-import type { PartName } from './cases.js';
+import type { Outcome, PartName } from './cases.js';
 import { type Fault, runCases, type Summary } from './runner.js';
 
 /** Of each ten cases. */
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     count: { type: 'string', default: '10000' },
     only: { type: 'string' },
     case: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
   },
 });
 
@@ -33,7 +34,7 @@ for (const part of only === undefined ? names : [only]) {
   const cases = only === undefined ? Math.round((count * shares[part]) / 10) : count;
   const indexes = values.case === undefined ? Array(cases).keys() : [whole(values.case, '--case')];
   const since = performance.now();
-  const summary = await runCases(part, seed, indexes, report);
+  const summary = await runCases(part, seed, indexes, report, show);
   summaries.push(summary);
   const { accepted, refused, faults } = summary;
   const of = (kind: Fault['kind']) => faults.filter((fault) => fault.kind === kind).length;
@@ -51,6 +52,10 @@ function report({ part, index, kind, what, detail }: Fault): void {
   console.error(
     `${kind}  npm run fuzz -- --seed ${seed} --only ${part} --case ${index}\n  ${what}\n  ${detail}`,
   );
+}
+
+function show(index: number, what: string, { kind, detail }: Outcome): void {
+  if (values.verbose) console.log(`${index}  ${what}\n  ${kind} ${detail}`);
 }
 
 /** MiB for a thousand cases: the middle of the last quarter against that of the first after warming up. */

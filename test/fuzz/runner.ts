@@ -1,7 +1,7 @@
 /** Runs cases in a child process; when it dies or hangs, the case is known and a new child goes on. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { Message, PartName } from './cases.js';
+import type { Message, Outcome, PartName } from './cases.js';
 
 const HANGS_AFTER = 5000;
 /** A machine that is busy with something else is given another chance. */
@@ -34,6 +34,7 @@ class Child {
   readonly #process: ChildProcess;
   readonly #ready: Promise<void>;
   #what = '';
+  #ended = false;
   #stderr = '';
   #settle: (ended: Ended) => void = () => undefined;
 
@@ -53,6 +54,7 @@ class Child {
       });
       this.#process.on('close', (code, signal) => {
         resolve();
+        this.#ended = true;
         this.#settle({ death: `${signal ?? `exit code ${code}`}: ${this.#stderr.trim().slice(-600)}` });
       });
     });
@@ -64,7 +66,7 @@ class Child {
   }
 
   get isAlive(): boolean {
-    return this.#process.exitCode === null && this.#process.signalCode === null;
+    return !this.#ended;
   }
 
   async run(part: PartName, seed: number, index: number, limit: number): Promise<Ended> {
@@ -85,6 +87,7 @@ class Child {
   }
 
   end(): void {
+    this.#ended = true;
     this.#process.kill('SIGKILL');
   }
 }
@@ -94,6 +97,7 @@ export async function runCases(
   seed: number,
   indexes: Iterable<number>,
   tell: (fault: Fault) => void,
+  show: (index: number, what: string, outcome: Outcome) => void,
 ): Promise<Summary> {
   const summary: Summary = { part, cases: 0, accepted: 0, refused: 0, faults: [], bytes: [] };
   let child = new Child();
@@ -113,6 +117,7 @@ export async function runCases(
       tell(found);
     } else if ('outcome' in ended) {
       summary[ended.outcome.kind as 'accepted' | 'refused']++;
+      show(index, child.what, ended.outcome);
     }
     summary.bytes.push('outcome' in ended ? ended.bytes : 0);
     if (!('outcome' in ended)) child.end();
