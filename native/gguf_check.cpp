@@ -82,14 +82,6 @@ public:
         return static_cast<const int32_t *>(gguf_get_arr_data(get(), id))[0];
     }
 
-    std::optional<double> real(const std::string & key) const {
-        const int64_t id = gguf_find_key(get(), key.c_str());
-        if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_FLOAT32) {
-            return std::nullopt; // a wrong type is llama.cpp's to refuse
-        }
-        return gguf_get_val_f32(get(), id);
-    }
-
     // The data of every tensor must lie within the file: llama.cpp maps it and would read beyond.
     void check_data() const {
         const uint64_t size = std::filesystem::file_size(path_);
@@ -172,12 +164,6 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
     if (n_next < 0 || n_next >= n_layer) {
         file.refuse("says that " + std::to_string(n_next) + " of its " + std::to_string(n_layer) +
                     " blocks predict further tokens");
-    }
-    for (const char * key : {"attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"}) {
-        const auto epsilon = file.real(architecture + "." + key);
-        if (epsilon && !(*epsilon >= 0.0 && *epsilon <= 1.0)) {
-            file.refuse("says that " + architecture + "." + key + " is " + std::to_string(*epsilon));
-        }
     }
     const auto scaling = file.text(architecture + ".rope.scaling.type");
     if (scaling && *scaling != "none" && *scaling != "linear" && *scaling != "yarn" &&

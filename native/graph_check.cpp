@@ -4,6 +4,8 @@
 
 #include "ggml-backend.h"
 
+#include <cstring>
+
 namespace ps {
 
 namespace {
@@ -37,12 +39,47 @@ bool takes(ggml_op op, ggml_type type) {
     }
 }
 
+[[noreturn]] void refuse(const std::string & reason) {
+    throw Error("bad_model", "The model " + reason + ".");
+}
+
+void check_weights(const ggml_tensor * node) {
+    for (const ggml_tensor * operand : node->src) {
+        const ggml_tensor * weight = operand != nullptr ? weight_of(operand) : nullptr;
+        if (weight != nullptr && !takes(node->op, operand->type)) {
+            refuse("has " + std::string(weight->name) + " in type " + ggml_type_name(weight->type) +
+                   ", which llama.cpp can't compute " + ggml_op_desc(node) + " with");
+        }
+    }
+}
+
 void check_rotation(const ggml_tensor * node) {
     const int32_t n_dims = node->op_params[1];
+    const int32_t mode = node->op_params[2];
     if (n_dims < 1 || n_dims % 2 != 0 || n_dims > node->ne[0]) {
-        throw Error("bad_model", "The model rotates " + std::to_string(n_dims) + " of the " +
-                                     std::to_string(node->ne[0]) +
-                                     " dimensions of a head: it must be a part of them, and even.");
+        refuse("rotates " + std::to_string(n_dims) + " of the " + std::to_string(node->ne[0]) +
+               " dimensions of a head, which is not an even part of them");
+    }
+    if (mode & GGML_ROPE_TYPE_MROPE) {
+        const int32_t * sections = node->op_params + 11;
+        int64_t sum = 0;
+        for (int i = 0; i < GGML_MROPE_SECTIONS; ++i) {
+            sum += sections[i];
+            if (sections[i] < 0) {
+                refuse("rotates a negative number of dimensions in a section of a head");
+            }
+        }
+        if (sum == 0) {
+            refuse("rotates in sections of a head, but has no sections (rope.dimension_sections)");
+        }
+    }
+}
+
+void check_epsilon(const ggml_tensor * node) {
+    float epsilon;
+    std::memcpy(&epsilon, node->op_params + (node->op == GGML_OP_GROUP_NORM ? 1 : 0), sizeof epsilon);
+    if (!(epsilon >= 0.0f)) {
+        refuse("has an epsilon of " + std::to_string(epsilon) + " in a norm");
     }
 }
 
@@ -51,17 +88,14 @@ void check_rotation(const ggml_tensor * node) {
 void check_graph(ggml_cgraph * graph) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
-        for (const ggml_tensor * operand : node->src) {
-            const ggml_tensor * weight = operand != nullptr ? weight_of(operand) : nullptr;
-            if (weight != nullptr && !takes(node->op, operand->type)) {
-                throw Error("bad_model", "The model has " + std::string(weight->name) + " in type " +
-                                             ggml_type_name(weight->type) +
-                                             ", which llama.cpp can't compute " + ggml_op_desc(node) +
-                                             " with.");
-            }
-        }
-        if (node->op == GGML_OP_ROPE) {
-            check_rotation(node);
+        check_weights(node);
+        switch (node->op) {
+        case GGML_OP_ROPE: check_rotation(node); break;
+        case GGML_OP_NORM:
+        case GGML_OP_RMS_NORM:
+        case GGML_OP_L2_NORM:
+        case GGML_OP_GROUP_NORM: check_epsilon(node); break;
+        default: break;
         }
     }
 }

@@ -268,6 +268,9 @@ function checkFile({ path, parts }: ResolvedModel): void {
   }
 }
 
+/** ggml's own bound. */
+const MAX_THREADS = 512;
+
 function checkOptions(options: EngineOptions): void {
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
@@ -277,6 +280,12 @@ function checkOptions(options: EngineOptions): void {
         `${key} is ${value} where a whole number of at least 1 is needed.`,
       );
     }
+  }
+  if ((options.threads ?? 1) > MAX_THREADS) {
+    throw new PatchscopeError(
+      'bad_input',
+      `threads is ${options.threads} where at most ${MAX_THREADS} can be used.`,
+    );
   }
   const { gpuLayers } = options;
   if (gpuLayers !== undefined && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {
