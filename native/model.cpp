@@ -119,6 +119,9 @@ Napi::Value Model::token_bytes(const Napi::CallbackInfo & info) {
         return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
     } catch (const Error & error) {
         throw coded_error(env, error.code, error.what());
+    } catch (const std::exception & error) {
+        throw coded_error(env, "bad_model",
+                          std::string("The model's vocabulary can't write this token: ") + error.what());
     }
 }
 
