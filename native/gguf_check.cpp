@@ -86,6 +86,9 @@ public:
     void check_data() const {
         const uint64_t size = std::filesystem::file_size(path_);
         for (int64_t i = 0; i < gguf_get_n_tensors(get()); ++i) {
+            if (gguf_get_tensor_size(get(), i) == 0) {
+                refuse("has a tensor without numbers (" + std::string(gguf_get_tensor_name(get(), i)) + ")");
+            }
             const uint64_t end = gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) +
                                  gguf_get_tensor_size(get(), i);
             if (end > size) {

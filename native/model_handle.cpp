@@ -79,6 +79,7 @@ void convert_to_f32(const std::string & from, const std::string & to, int32_t n_
     params.ftype = LLAMA_FTYPE_ALL_F32;
     params.allow_requantize = true;
     log_take();
+    const AssertionGuard guard;
     if (llama_model_quantize(from.c_str(), to.c_str(), &params) != 0) {
         throw Error("bad_model", with_log("The model " + from + " could not be converted"));
     }

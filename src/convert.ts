@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { openDevices } from './devices.js';
 import { asPatchscopeError, PatchscopeError } from './errors.js';
-import type { ResolvedModel } from './models/resolve.js';
+import { checkResolved, type ResolvedModel } from './models/resolve.js';
 import { defaultThreads } from './threads.js';
 
 export const conversionTypes = ['f32'] as const;
@@ -18,6 +18,7 @@ export async function convertModel(
   output: string,
   options: { readonly to: ConversionType; readonly threads?: number },
 ): Promise<void> {
+  checkResolved(file);
   if (!conversionTypes.includes(options.to)) {
     throw new PatchscopeError(
       'bad_input',

@@ -429,6 +429,7 @@ const refused: [name: string, says: RegExp][] = [
   ['zero-heads-in-the-first-block', /no attention heads/],
   ['experts-in-too-many-groups', /llama-model\.cpp:\d+: GGML_ASSERT\(hparams\.n_expert % /],
   ['epsilon-not-a-number', /an epsilon of -?nan in a norm/],
+  ['empty-tensor', /tensor without numbers \(output_norm\.weight\)/],
   ['half-bias', /blk\.0\.attn_q\.bias in type f16, which llama\.cpp can't compute ADD with/],
   [
     'whole-number-weight',

@@ -15,7 +15,7 @@ import type {
   RowResult,
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
-import type { ResolvedModel } from '../models/resolve.js';
+import { checkResolved, type ResolvedModel } from '../models/resolve.js';
 import type { NativeModel, NativeModelInfo } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
@@ -45,7 +45,7 @@ export interface EngineOptions extends LimitOptions {
  *   without a plain residual stream, `no_device` for a device that is not there, `out_of_memory`.
  */
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
-  checkFile(file);
+  checkResolved(file);
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
   const devices = openDevices(gpu);
@@ -257,14 +257,6 @@ class LlamaEngine implements Engine {
         `The vector for ${site === 'embed' ? 'embed' : `layer ${layer}`} holds NaN or infinity.`,
       );
     }
-  }
-}
-
-function checkFile({ path, parts }: ResolvedModel): void {
-  if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string') || path !== parts[0]) {
-    throw new TypeError(
-      'Expected a model as resolveModel gives it: parts is a list of paths, path the first.',
-    );
   }
 }
 

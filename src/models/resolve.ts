@@ -20,6 +20,15 @@ export interface ResolvedModel {
   readonly parts: readonly string[];
 }
 
+/** @throws TypeError for a model that was put together otherwise than here. */
+export function checkResolved({ path, parts }: ResolvedModel): void {
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string') || path !== parts[0]) {
+    throw new TypeError(
+      'Expected a model as resolveModel gives it: parts is a list of paths, path the first.',
+    );
+  }
+}
+
 export interface ResolveOptions extends PullOptions {
   readonly downloadFromHub?: typeof downloadFromHub | undefined;
 }

@@ -1,4 +1,5 @@
 /** Calls of the API with values that its types do not allow, or that are beyond all measure. */
+import { rmSync } from 'node:fs';
 import path from 'node:path';
 import * as api from '../../src/index.js';
 import { writeTinyModel } from '../fixtures/models.js';
@@ -125,6 +126,13 @@ const calls: { readonly [name: string]: Call } = {
   runLens: {
     right: () => [lensExperiment()],
     make: (engine, [what]) => all(api.runLens(api.planLens(what!, engine), engine)),
+  },
+  convertModel: {
+    right: () => [file(), path.join(folder, 'converted.gguf'), { to: 'f32', threads: 1 }],
+    make: async (_, [found, output, how]) => {
+      await api.convertModel(found!, output!, how!);
+      rmSync(output!);
+    },
   },
   parsePosition: { right: () => ['the#2'], make: (_, [typed]) => api.parsePosition(typed!) },
   query: {

@@ -1,6 +1,7 @@
 /** A damaged file opens or is refused, and if it opens, everything that can be asked of it is asked. */
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { convertModel } from '../../src/convert.js';
 import type { Engine } from '../../src/engine.js';
 import { openEngine } from '../../src/llama/llama-engine.js';
 import { judged, type Outcome, type Part } from './cases.js';
@@ -10,6 +11,11 @@ import type { Random } from './random.js';
 export const damagedHeaders = part(headerDamage);
 export const damagedTensors = part(tensorDamage);
 
+/** Of the damaged files. */
+const CONVERTED = 0.1;
+
+const modelAt = (file: string) => ({ path: file, parts: [file], sha256: 'fuzz', bytes: 1 });
+
 function part(damage: (random: Random) => Damaged): Part {
   return {
     async run(random, folder, tell) {
@@ -17,15 +23,25 @@ function part(damage: (random: Random) => Damaged): Part {
       tell(what);
       const file = path.join(folder, 'damaged.gguf');
       writeFileSync(file, bytes);
-      return use(file);
+      return random.chance(CONVERTED) ? convert(file, path.join(folder, 'converted.gguf')) : use(file);
     },
   };
+}
+
+async function convert(file: string, output: string): Promise<Outcome> {
+  rmSync(output, { force: true });
+  try {
+    await convertModel(modelAt(file), output, { to: 'f32', threads: 1 });
+    return { kind: 'accepted', detail: 'converted' };
+  } catch (error) {
+    return judged(error);
+  }
 }
 
 async function use(file: string): Promise<Outcome> {
   let engine: Engine | undefined;
   try {
-    engine = await openEngine({ path: file, parts: [file], sha256: 'fuzz', bytes: 1 }, { threads: 1 });
+    engine = await openEngine(modelAt(file), { threads: 1 });
     const said = await ask(engine);
     return { kind: 'accepted', detail: said };
   } catch (error) {
