@@ -95,7 +95,7 @@ function anyValue(random: Random): Value {
     case 3:
       return list(
         'u32',
-        random.times(0, 5, () => random.pick(edges)),
+        random.times(0, 5, () => random.pick(edges) % 2 ** 32),
       );
     case 4:
       return list(
@@ -160,7 +160,7 @@ export const keyChanges: readonly Change[] = [
         ? scalar('f32', random.pick(fractions))
         : list(
             'u32',
-            random.times(1, 4, () => random.pick(edges)),
+            random.times(1, 4, () => random.pick(edges) % 2 ** 32),
           ),
     );
   },
