@@ -14,8 +14,6 @@ import { addSql } from './commands/sql.js';
 import { addWorker } from './commands/worker.js';
 import { PatchscopeError, packageVersion } from './index.js';
 
-class UsageError extends Error {}
-
 const argv = bindValues(process.argv.slice(2));
 const commands = {
   patch: addPatch,
@@ -49,7 +47,7 @@ try {
       if (error) throw error;
       // yargs hands over an object with the help of the command at hand, other than its types say
       const help = (usage as unknown as { help(): string }).help();
-      throw new UsageError(usageSentence(message, argv, names, help));
+      throw new PatchscopeError('bad_input', usageSentence(message, argv, names, help));
     })
     .parseAsync();
 } catch (error) {
@@ -58,7 +56,7 @@ try {
 
 /** A wrong input is one sentence; anything that is not ours keeps its stack, since it is a bug. */
 function report(error: unknown): void {
-  if (error instanceof PatchscopeError || error instanceof UsageError) {
+  if (error instanceof PatchscopeError) {
     note(`patchscopes: ${error.message}`);
     process.exitCode = EXIT.badInput;
   } else if (error instanceof BrokenRunError) {
