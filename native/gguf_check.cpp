@@ -159,6 +159,12 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
         file.refuse("says that " + std::to_string(n_next) + " of its " + std::to_string(n_layer) +
                     " blocks predict further tokens");
     }
+    // the CPU's kernel takes 64 numbers of a head at a time, and writes beyond a smaller one
+    const auto n_wkv = integer("wkv.head_size");
+    if (n_wkv && (*n_wkv < 1 || *n_wkv % 64 != 0)) {
+        file.refuse("says that its recurrent heads hold " + std::to_string(*n_wkv) +
+                    " numbers, where llama.cpp needs a multiple of 64");
+    }
     const auto scaling = file.text(architecture + ".rope.scaling.type");
     if (scaling && *scaling != "none" && *scaling != "linear" && *scaling != "yarn" &&
         *scaling != "longrope") {

@@ -172,7 +172,11 @@ const calls: [what: string, call: (engine: Engine) => unknown, says: RegExp, cod
   ['a layer beyond the last', (e) => captureAt(e, { layer: 4 }), /Layer 4 .* layers are 0 to 3/],
   ['a layer below the first', (e) => captureAt(e, { layer: -1 }), /Layer -1 .* 0 to 3/],
   ['a layer between two', (e) => captureAt(e, { layer: 1.5 }), /Layer 1\.5 .* 0 to 3/],
-  ['a site that does not exist', (e) => captureAt(e, { site: 'resid_mid' }), /no site 'resid_mid'.*embed or/],
+  [
+    'a site that does not exist',
+    (e) => captureAt(e, { site: 'logits' }),
+    /no site 'logits'.*embed, resid_mid/,
+  ],
   ['a block at the site embed', (e) => captureAt(e, { site: 'embed' }), /site embed has no layer '1'/],
   ['embed at a block', (e) => captureAt(e, { layer: 'embed' }), /resid_out has no layer 'embed'/],
   ['a position beyond the prompt', (e) => captureAt(e, { tokenIndex: 2 }), /Token index 2 .* 0 to 1/],
