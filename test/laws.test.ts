@@ -8,13 +8,14 @@ import { Patcher } from '../src/llama/patch.js';
 import type { LlamaTokenizer } from '../src/llama/tokenizer.js';
 import type { NativeContext, NativeModelInfo, NativeStep } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
-import { loadNative } from './device.js';
+import { device, loadNative } from './device.js';
 import { scalar, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, tinyModel } from './fixtures/models.js';
 import {
   argmax,
   assertClose,
   assertRefused,
+  assertSameAcrossShapes,
   assertSameBits,
   captured,
   edit,
@@ -29,6 +30,7 @@ import {
   open,
   patched,
   realModel,
+  SHAPE_ROUNDING,
   sameBits,
   type TestModel,
   tinyModels,
@@ -112,7 +114,7 @@ law(
       assert.ok(largestDifference(unpatched, fromSource) > tolerance(model), 'the prompts differ');
       if (target.length > 1) {
         const inOneDecode = await logitsEverywhere(engine, target, [patch]);
-        assertSameBits(inOneDecode.at(-1)!, fromSource, text);
+        assertSameAcrossShapes(inOneDecode.at(-1)!, fromSource, text);
       }
       const [behindPrefix] = await nextLogits(engine, [{ tokenIds: target, edits: [patch] }]);
       assertClose(behindPrefix!, fromSource, tolerance(model), text);
@@ -236,7 +238,7 @@ law('capture of some layers and positions gives the same states as capture of al
     const subset = await captured(engine, prompt, some, tokenIndexes);
     for (const layer of some) {
       for (const i of tokenIndexes)
-        assertSameBits(subset(layer, i), all(layer, i), `layer ${layer}, token ${i}`);
+        assertSameAcrossShapes(subset(layer, i), all(layer, i), `layer ${layer}, token ${i}`);
     }
   }
 });
@@ -250,7 +252,8 @@ law('capture of one position gives the same state as capture of all, up to round
       const state = (await captured(engine, prompt, [layer], [i]))(layer, i);
       const scale = Math.max(...all(layer, i).map(Math.abs));
       const difference = largestDifference(state, all(layer, i)) / scale;
-      assert.ok(difference < 1e-3, `layer ${layer}, token ${i}: ${difference}`);
+      const bound = device.roundsByShape ? SHAPE_ROUNDING : 1e-3;
+      assert.ok(difference < bound, `layer ${layer}, token ${i}: ${difference}`);
     }
   }
 });
@@ -269,7 +272,8 @@ law('captures of several prompts at once equal the captures of each', async (eng
     const [alone] = await engine.capture([request]);
     const both = together[i]!;
     assert.ok(alone?.status === 'ok' && both.status === 'ok', `prompt ${i} failed`);
-    for (const [k, state] of alone.states.entries()) assertSameBits(both.states[k]!, state, `prompt ${i}`);
+    for (const [k, state] of alone.states.entries())
+      assertSameAcrossShapes(both.states[k]!, state, `prompt ${i}`);
   }
 });
 
