@@ -1,6 +1,8 @@
 #include "decoder.h"
 
+#include "assertions.h"
 #include "error.h"
+#include "graph_check.h"
 #include "lens.h"
 #include "log.h"
 #include "model_handle.h"
@@ -52,7 +54,11 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.abort_callback_data = &aborted_;
 
     log_take();
+    const AssertionGuard guard;
     ctx_ = llama_init_from_model(model_->model, params);
+    if (ctx_ == nullptr && guard.tripped()) {
+        throw Error("bad_model", with_log("The model's graph can't be built"));
+    }
     if (ctx_ == nullptr) {
         throw Error("out_of_memory",
                     with_log("A context of " + std::to_string(options_.n_ctx) +
@@ -63,6 +69,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
+        check_graph(graph);
         sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
     } catch (...) {

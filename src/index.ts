@@ -1,6 +1,7 @@
 export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
+export { type Check, type Diagnosis, diagnose, type VariantCheck } from './doctor/doctor.js';
 export type {
   CapturePoint,
   CaptureRequest,

@@ -105,7 +105,8 @@ function configuration(source: string, made: string, variant: string, arch: stri
     '-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON',
     '-DBUILD_SHARED_LIBS=ON',
     // the folder is moved once it is complete
-    `-DCMAKE_BUILD_RPATH=${process.platform === 'darwin' ? '@loader_path' : '$ORIGIN'}`,
+    '-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON',
+    `-DCMAKE_INSTALL_RPATH=${process.platform === 'darwin' ? '@loader_path' : '$ORIGIN'}`,
     ...['COMMON', 'TESTS', 'TOOLS', 'EXAMPLES', 'SERVER', 'APP'].map((part) => `-DLLAMA_BUILD_${part}=OFF`),
     '-DGGML_CCACHE=OFF',
     `-DGGML_CUDA=${isOn('cuda')}`,

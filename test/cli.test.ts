@@ -801,7 +801,7 @@ test('quantized weights without a fast kernel are warned of, with the command th
 
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
+const commands = 'patch lens demo pull inspect convert sql doctor worker build'.split(' ');
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
@@ -1017,6 +1017,8 @@ test('a run that is refused leaves the results file as it was', () => {
 const misspelt: [args: readonly string[], says: RegExp][] = [
   [['pacth'], /no command 'pacth', perhaps patch was meant/],
   [['lense', '--prompt', 'x'], /no command 'lense', perhaps lens was meant/],
+  [['__proto__'], /no command '__proto__'/],
+  [['len\ns'], /no command 'len\\u000as', perhaps lens was meant/],
   [['xyzzy'], /no command 'xyzzy'[^,]*$/],
   [
     [...patchWords(), '--source-posision', '1'],

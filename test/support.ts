@@ -1,38 +1,22 @@
 /** What several tests need: models on disk, engines that are closed in the end, bits compared, child processes. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
 import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
-import type { NativeReadings } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
 import { device } from './device.js';
+import { asFile, folder, tinyPath } from './fixtures/disk.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
-import { goodKinds, type ModelKind, tinyModel, writeTinyModel } from './fixtures/models.js';
+import { goodKinds, type ModelKind, tinyModel } from './fixtures/models.js';
+import { everyIndex, nativeRead, nativeReplace } from './native-step.js';
 
-let temporary: string | undefined;
-
-/** This process's own folder, gone when it ends. */
-export function folder(): string {
-  if (temporary === undefined) {
-    const made = mkdtempSync(join(tmpdir(), 'patchscopes-test-'));
-    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
-    temporary = made;
-  }
-  return temporary;
-}
-
-/** A tiny model's file, written once. */
-export function tinyPath(kind: ModelKind): string {
-  const path = join(folder(), `${kind}.gguf`);
-  if (!existsSync(path)) writeTinyModel(kind, path);
-  return path;
-}
+export { asFile, everyIndex, folder, nativeRead, nativeReplace, tinyPath };
 
 export function writeFile(name: string, bytes: Uint8Array | string): string {
   const path = join(folder(), name);
@@ -82,8 +66,6 @@ export const realModel: TestModel = {
 };
 
 export const allModels: readonly TestModel[] = [...tinyModels, realModel];
-
-export const asFile = (path: string) => ({ path, parts: [path], sha256: 'test', bytes: 1 });
 
 /** On the device that the tests run on. One thread: more of them wait for each other where the machine is busy. */
 export function open(path: string, options: EngineOptions = {}): Promise<Engine> {
@@ -141,8 +123,6 @@ export const edit = (layer: Layer, tokenIndex: number, vector: Float32Array): Ed
   tokenIndex,
   vector,
 });
-
-export const everyIndex = (tokenIds: readonly number[]): number[] => tokenIds.map((_, i) => i);
 
 /** States of one prompt, found by layer and token index. */
 export async function captured(
@@ -324,26 +304,3 @@ export function runChild(
     );
   });
 }
-
-/** What the addon is asked to read at these rows, where the most probable tokens are all that is wanted. */
-export function nativeRead(rows: readonly number[], asked: Partial<NativeReadings> = {}) {
-  return {
-    topK: 1,
-    tracked: new Int32Array(),
-    logits: false,
-    temperature: 0,
-    sampledTopK: 0,
-    sampledTopP: 1,
-    ...asked,
-    rows: Int32Array.from(rows),
-    given: new Int32Array(rows.length).fill(-1),
-    seeds: new Int32Array(rows.length),
-  };
-}
-
-/** States that replace others, as the addon takes them. */
-export const nativeReplace = (vectors: Float32Array, rows: number) => ({
-  op: 'replace',
-  alphas: new Float32Array(rows).fill(1),
-  vectors,
-});

@@ -23,6 +23,8 @@ const letters: Readonly<Record<string, string>> = {
   '-h': '--help',
 };
 
+const spellings = new Map([...Object.entries(letters), ...Object.entries(llamaSpellings)]);
+
 /** Options without a value. */
 const switches = new Set([
   'json',
@@ -44,7 +46,7 @@ export function bindValues(argv: readonly string[]): string[] {
   const bound: string[] = [];
   for (let i = 0; i < argv.length; i++) {
     const [, typed, inline] = /^(--[a-z][a-z-]*)=(.*)$/s.exec(argv[i]!) ?? [undefined, argv[i]!, undefined];
-    const name = llamaSpellings[typed!] ?? letters[typed!] ?? typed!;
+    const name = spellings.get(typed!) ?? typed!;
     const takesValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
     const value = inline ?? (takesValue ? argv[i + 1] : undefined);
     if (value === undefined) {
@@ -83,7 +85,7 @@ export function usageSentence(
     const [, usage] = new RegExp(`patchscopes ${command} (<\\w+>)`).exec(help) ?? [];
     return `patchscopes ${command} needs a ${usage?.slice(1, -1) ?? 'word more'}: patchscopes ${command} --help shows an example.`;
   }
-  const extra = /^Unknown arguments?: (.+)$/.exec(message)?.[1];
+  const extra = /^Unknown arguments?: (.+)$/s.exec(message)?.[1];
   if (extra !== undefined) return `'${extra}' is one word too many: put quotes around texts with blanks.`;
   return message;
 }
@@ -113,8 +115,7 @@ export function unknownWords(
 
 /** The spelling people know best, if there is one. */
 function shortOf(option: string): string {
-  const all = Object.entries({ ...letters, ...llamaSpellings });
-  return all.find(([short, long]) => long === option && !short.startsWith('--'))?.[0] ?? option;
+  return [...spellings].find(([short, long]) => long === option && !short.startsWith('--'))?.[0] ?? option;
 }
 
 function meaning(word: string, known: readonly string[], prefix = ''): string {

@@ -17,6 +17,8 @@ import {
   type PatchRow,
   resolveModel,
 } from '../../src/index.js';
+import type { ModelKind } from '../fixtures/models.js';
+import { labelMilliseconds } from './labelling.js';
 import { startRawLoop } from './raw-loop.js';
 
 const ROUNDS = 5;
@@ -90,6 +92,9 @@ await compare('900 states by the fast lens : by the slow lens', 4, {
 
 raw.close();
 await engine.close();
+await labelling('llama');
+await labelling('gptneox'); // most of its nodes have no name of their own
+await labelling('qwen2moe'); // the largest graph of a block
 if (wantedWord === '') rows.push(await memoryOfGrid());
 
 console.log(formatTable({ columns: ['measure', 'ratio', 'from', 'to', 'wanted'], rows, truncated: false }));
@@ -118,6 +123,14 @@ async function compare(measure: string, wanted: number, { ours, theirs }: Pair):
   );
   rows.push([measure, ...shown, `at least ${wanted.toFixed(2)}`]);
   process.stderr.write(`${measure}: ${shown[0]}\n`);
+}
+
+async function labelling(kind: ModelKind): Promise<void> {
+  const measure = `ms to find the sites of 32 blocks, ${kind}`;
+  if (!measure.includes(wantedWord)) return;
+  const times = (await labelMilliseconds(kind, 32, ROUNDS)).sort((a, b) => a - b);
+  const shown = [times[Math.floor(ROUNDS / 2)]!, times[0]!, times.at(-1)!].map((time) => time.toFixed(1));
+  rows.push([measure, ...shown, 'under 100']);
 }
 
 async function timed(work: () => Promise<readonly { readonly status: string }[]>): Promise<number> {
