@@ -30,6 +30,8 @@ export const device = {
   options: kind === 'cpu' ? {} : options,
   /** Its kernels differ by the number of rows, so only decodes of one shape give the same bits. */
   roundsByShape: kind === 'vulkan',
+  /** A software driver compiles its shaders for each shape, which takes seconds a piece. */
+  oneModel: kind === 'vulkan',
 };
 
 /** A model of the addon itself, without an engine. */

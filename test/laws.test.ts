@@ -144,7 +144,9 @@ law('a patch changes no bit at earlier positions, and changes its own and later 
 
 // the engine captures unpatched runs only, so this law asks the addon, which reads and writes in one decode
 for (const model of tinyModels) {
-  test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, async (t) => {
+  test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, {
+    skip: model.skip,
+  }, async (t) => {
     const native = await loadNative(model.path());
     const { layerCount, embeddingSize } = native.describe();
     const tokenIds = native.tokenize(TARGET, true, false);
