@@ -690,6 +690,9 @@ law('a patch of enormous numbers leaves the next run clean', async (engine, mode
   }
 });
 
+/** Where these tests can't make NaN. */
+const noNaN = device.roundsByShape && `not run on ${device.name}: its norm makes no NaN of a state of zeros`;
+
 /** Without the small number under its root, this norm makes NaN of a state of zeros. */
 const zeroBreaks = () =>
   writeVariant('llama', 'no-epsilon.gguf', {
@@ -700,7 +703,9 @@ for (const flashAttention of [true, false]) {
   for (const count of [2, 12, 80]) {
     const setting = `${count} rows, flash attention ${flashAttention ? 'on' : 'off'}`;
 
-    test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, async (t) => {
+    test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, {
+      skip: noNaN,
+    }, async (t) => {
       const engine = await open(zeroBreaks(), { flashAttention });
       t.after(() => engine.close());
       const target = tokens(engine, TARGET);
@@ -728,7 +733,9 @@ for (const flashAttention of [true, false]) {
       }
     });
 
-    test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, async (t) => {
+    test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, {
+      skip: noNaN,
+    }, async (t) => {
       const engine = await open(zeroBreaks(), { flashAttention });
       const fresh = await open(zeroBreaks(), { flashAttention });
       t.after(() => Promise.all([engine.close(), fresh.close()]));
@@ -757,7 +764,9 @@ for (const flashAttention of [true, false]) {
 for (const flashAttention of [true, false]) {
   const setting = `flash attention ${flashAttention ? 'on' : 'off'}`;
 
-  test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, async (t) => {
+  test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, {
+    skip: noNaN,
+  }, async (t) => {
     const dead = 40; // the token's embedding is made of zeros
     const model = tinyModel('llama');
     const tensors = model.tensors.map((tensor) => {
@@ -792,7 +801,7 @@ for (const flashAttention of [true, false]) {
   });
 }
 
-test('a state without finite logits fails its own lens and no other', async (t) => {
+test('a state without finite logits fails its own lens and no other', { skip: noNaN }, async (t) => {
   const engine = await open(zeroBreaks());
   t.after(() => engine.close());
   const zero = new Float32Array(engine.record.embeddingSize);
