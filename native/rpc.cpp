@@ -44,6 +44,9 @@ void look_for_lost_worker(const char * message) {
             known += (known.empty() ? "" : " or ") + worker;
         }
     }
+    if (known.empty()) {
+        return; // this is a worker itself
+    }
     std::fprintf(
         stderr,
         "%spatchscopes: The worker at %s was lost in the middle of the work: what was stored before is "
