@@ -199,7 +199,7 @@ export function assertSameAcrossShapes(actual: Float32Array, expected: Float32Ar
   assert.ok(difference < SHAPE_ROUNDING, `${where}: they differ by ${difference} of the largest number`);
 }
 
-/** Measured on Vulkan, tiny models: 0.0013. */
+/** Of the largest number. Seen on Vulkan: 0.0012. */
 export const SHAPE_ROUNDING = 5e-3;
 
 export function largestDifference(a: Float32Array, b: Float32Array): number {
