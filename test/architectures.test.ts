@@ -1,8 +1,10 @@
 /** Every architecture: a state written back where it was read changes nothing, in attention's memory or in a recurrent one. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { Layer } from '../src/patchscope.js';
-import { examine } from './architecture-report.js';
+import { type ArchitectureReport, examine, type Refusal } from './architecture-report.js';
+import { architectureTable } from './architecture-table.js';
 import { loadNative } from './device.js';
 import { badKinds, decoderKinds, type ModelKind } from './fixtures/models.js';
 import {
@@ -22,9 +24,12 @@ import {
 const TARGET = [5, 90, 70, 71, 72, 95, 80, 81];
 const SOURCE = [6, 91, 73, 74, 75, 96];
 
+const reports: (ArchitectureReport | Refusal)[] = [];
+
 for (const kind of decoderKinds) {
   test(`${kind}: at each of its sites, its own state changes no bit and another one something`, async () => {
     const report = await examine(kind);
+    reports.push(report);
     assert.ok('sites' in report, JSON.stringify(report));
     assert.equal(report.ownState, 0);
     assert.deepEqual(report.deaf, []);
@@ -50,10 +55,19 @@ for (const kind of decoderKinds) {
 for (const kind of badKinds) {
   test(`${kind}: it is refused with a reason`, async () => {
     const report = await examine(kind);
+    reports.push(report);
     assert.ok('refused' in report, 'it was opened');
     assertSentence(report.refused);
   });
 }
+
+test('the README shows what was found', () => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  assert.ok(
+    readme.includes(architectureTable(reports)),
+    'it is stale: npm run architectures prints the table',
+  );
+});
 
 const recurrent: readonly ModelKind[] = [
   'mamba',
