@@ -50,7 +50,7 @@ void look_for_lost_worker(const char * message) {
     std::fprintf(
         stderr,
         "%spatchscopes: The worker at %s was lost in the middle of the work: what was stored before is "
-        "kept; start the worker and then this command again.\n",
+        "kept; start the worker and then this command again, a patch with --resume.\n",
         isatty(STDERR_FILENO) ? "\n" : "", known.c_str());
     _exit(1);
 }

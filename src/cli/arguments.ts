@@ -34,6 +34,7 @@ const switches = new Set([
   'special',
   'exact',
   'at-generated',
+  'resume',
   'help',
   'version',
 ]);

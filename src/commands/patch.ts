@@ -6,6 +6,7 @@ import {
   commandLine,
   interruptSignal,
   printCells,
+  resumedRun,
   stored,
   withEngine,
 } from '../cli/session.js';
@@ -58,6 +59,11 @@ const own = (yargs: Argv) =>
     })
     .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
+    .option('resume', {
+      type: 'boolean',
+      default: false,
+      describe: 'go on with the newest run of these very words that broke off',
+    })
     .example(
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
       'describe an entity from its hidden state, layer by layer',
@@ -107,17 +113,16 @@ export const addPatch = (yargs: Argv) =>
       process.exitCode = await withEngine(args, signal, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
-        const cells = stored(
-          run(plan, engine, { signal }),
-          runHeader(plan, commandLine()),
-          engine,
-          dbOf(args),
-        );
+        const header = runHeader(plan, commandLine());
+        const db = dbOf(args);
+        const resumed = resumedRun(args.resume, header, engine, db);
+        const done = resumed?.cells ?? 0;
+        const cells = stored(run(plan, engine, { signal, done }), header, engine, db, resumed);
         return printCells(cells, {
           json: args.json,
           toJson: patchJson,
           toTable: patchTable,
-          planned: plan.cells.length,
+          planned: plan.cells.length - done,
         });
       });
     },
