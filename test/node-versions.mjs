@@ -1,5 +1,5 @@
-// The project on other versions of Node: `npm run test:node [-- 22 24]`. For each, the files of the working
-// tree are copied to a folder of their own, built there with that Node and its headers, and tested.
+// The project on other versions of Node: `npm run test:node [-- 22 24] [TEST FILES]`. For each, the files of the
+// working tree are copied to a folder of their own, built there with that Node and its headers, and tested.
 import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -7,8 +7,11 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const versions = process.argv.slice(2).length > 0 ? process.argv.slice(2) : ['22', '24'];
-const package_ = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
+const words = process.argv.slice(2);
+const named = words.filter((word) => /^\d/.test(word));
+const versions = named.length > 0 ? named : ['22', '24'];
+const files = words.filter((word) => !named.includes(word));
+const nodePackage = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 
 const failed = versions.filter((version) => !passes(version));
 process.exit(failed.length > 0 ? 1 : 0);
@@ -21,11 +24,11 @@ function passes(version) {
     copyProject(project);
     const env = environment(node);
     const name = execFileSync('node', ['--version'], { env, encoding: 'utf8' }).trim();
-    for (const words of [
+    for (const line of [
       ['npm', 'ci', '--no-audit', '--no-fund'],
-      ['node', path.join('test', 'run.mjs')],
+      ['node', path.join('test', 'run.mjs'), ...files],
     ]) {
-      const [command, ...args] = words;
+      const [command, ...args] = line;
       const { status, stdout } = spawnSync(command, args, {
         cwd: project,
         env,
@@ -42,7 +45,7 @@ function passes(version) {
       if (status !== 0) {
         process.stdout.write(stdout.slice(-20_000));
         console.log(
-          `Node ${name}: ${words.join(' ')} failed${counts.fail ? `, ${counts.pass} tests passed and ${counts.fail} failed` : ''}`,
+          `Node ${name}: ${line.join(' ')} failed${counts.fail ? `, ${counts.pass} tests passed and ${counts.fail} failed` : ''}`,
         );
         return false;
       }
@@ -61,11 +64,11 @@ function passes(version) {
 /** From npm, where a package carries each version of Node. @returns its folder. */
 function installNode(version, prefix) {
   fs.mkdirSync(prefix);
-  execFileSync('npm', ['install', '--silent', '--no-save', '--prefix', prefix, `${package_}@${version}`], {
+  execFileSync('npm', ['install', '--silent', '--no-save', '--prefix', prefix, `${nodePackage}@${version}`], {
     cwd: prefix,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  return path.join(prefix, 'node_modules', package_);
+  return path.join(prefix, 'node_modules', nodePackage);
 }
 
 /** What git tracks or would track, as it is now. */

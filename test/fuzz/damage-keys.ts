@@ -137,6 +137,36 @@ const changeValue: Change = (draft, random) => {
   set(draft, key, otherValue(draft.metadata.get(key)!, random));
 };
 
+export /** The whole model under another name, so that another loader reads it. */
+function rename(draft: Draft, random: Random): void {
+  const from = `${architectureOf(draft)}.`;
+  const to = random.pick(architectures);
+  for (const [key, value] of [...draft.metadata]) {
+    if (!key.startsWith(from)) continue;
+    draft.metadata.delete(key);
+    draft.metadata.set(`${to}.${key.slice(from.length)}`, value);
+  }
+  set(draft, 'general.architecture', scalar('string', to));
+}
+
+/** What is a text, or makes a model that is refused before much of it is read. */
+const notGuessed =
+  /rope\.scaling\.type|expert_(count|used|group)|nextn|causal|pooling_type|activation$|data_layout|output_labels/;
+
+/** Of the type that a key's name promises. */
+function plausible(key: string, random: Random): Value {
+  if (
+    /epsilon|scale$|factor|base$|base_swa$|capping|beta|alpha|bias$|clamp|multiplier$|gain$|magnitude|bound$/.test(
+      key,
+    )
+  ) {
+    return scalar('f32', random.pick([0, 1e-6, 1, 10000]));
+  }
+  if (/causal|finetuned|use_|norm$|_rms$|safe_gate|before_|prefix_lm/.test(key))
+    return scalar('bool', random.chance(0.5));
+  return scalar('u32', random.pick([0, 1, 1, 2, 4, 8, 16, 32]));
+}
+
 export const keyChanges: readonly Change[] = [
   changeValue,
   changeValue,
@@ -168,15 +198,24 @@ export const keyChanges: readonly Change[] = [
     const key = random.pick(tokenizerKeys);
     set(draft, key, random.chance(0.5) ? asWhole('u32', random.pick(edges)) : anyValue(random));
   },
-  // the whole model under another name, so that another loader reads it
+  rename,
+  // and whatever that loader may ask for
   (draft, random) => {
-    const from = `${architectureOf(draft)}.`;
-    const to = random.pick(architectures);
-    for (const [key, value] of [...draft.metadata]) {
-      if (!key.startsWith(from)) continue;
-      draft.metadata.delete(key);
-      draft.metadata.set(`${to}.${key.slice(from.length)}`, value);
+    rename(draft, random);
+    const prefix = `${architectureOf(draft)}.`;
+    const wanted = ownKeys
+      .filter((key) => !notGuessed.test(key))
+      .map((key) => `${prefix}${key}`)
+      .filter((key) => !draft.metadata.has(key));
+    if (random.chance(0.3)) {
+      draft.metadata.set(`${prefix}expert_count`, scalar('u32', 4));
+      draft.metadata.set(`${prefix}expert_used_count`, scalar('u32', 2));
     }
-    set(draft, 'general.architecture', scalar('string', to));
+    for (const key of wanted) draft.metadata.set(key, plausible(key, random));
+    const zeros = random.times(1, 3, () =>
+      random.pick([...draft.metadata.keys()].filter((key) => key.startsWith(prefix))),
+    );
+    for (const key of zeros)
+      set(draft, key, isWhole(draft.metadata.get(key)!.type) ? scalar('u32', 0) : anyValue(random));
   },
 ];
