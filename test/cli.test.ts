@@ -1110,6 +1110,42 @@ test('Ctrl-C ends after the batch under way: what is done is kept, the run is in
   assert.ok(printed > 0 && printed < 1600, `${printed} cells`);
 });
 
+test('--resume goes on with the run that broke off, as if it had not, and refuses what can not be gone on with', async () => {
+  const cwd = temporaryFolder();
+  const { child, said, ended } = start(longJob('1'), cwd);
+  await said('stdout', '\n');
+  child.kill('SIGKILL');
+  const first = parsed<PatchCell>((await ended).stdout);
+  const [{ cells_stored: before }] = sql<{ cells_stored: number }>(
+    cwd,
+    'SELECT cells_stored FROM run_summary',
+    'x.db',
+  ) as [{ cells_stored: number }];
+  assert.ok(before > 0 && before < 1600, `${before} cells`);
+
+  const words = longJob('1');
+  const other = cli([...words, '--resume', '-t', '2'], cwd);
+  assert.equal(other.code, 2);
+  assert.match(other.stderr, /can't go on with other settings: threads was 1 and is 2\.$/m);
+  const { code, stdout, stderr } = cli([...words, '--resume'], cwd);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, new RegExp(`^resumed run 1, which has ${before} of 1600 cells$`, 'm'));
+  const rest = parsed<PatchCell>(stdout);
+  assert.equal(rest.length, 1600 - before);
+  assert.deepEqual(sql(cwd, 'SELECT run_id, status, cells_stored FROM run_summary', 'x.db'), [
+    { run_id: 1, status: 'done', cells_stored: 1600 },
+  ]);
+  const whole = parsed<PatchCell>(cli(words, cwd).stdout);
+  assert.deepEqual(rest, whole.slice(before), 'the rest has the bits of an undisturbed run');
+  assert.deepEqual(first.slice(0, before), whole.slice(0, Math.min(before, first.length)));
+
+  assertBadInput([...words, '--resume'], /There is no results file x\.db/);
+  const done = cli([...words, '--resume'], cwd);
+  assert.match(done.stderr, /no unfinished run of this experiment/);
+  assert.equal(done.code, 2);
+  assertBadInput(patchWords({ '--resume': true, '--no-db': true }), /leave --no-db out/);
+});
+
 test('a second Ctrl-C ends at once, and no run is left that seems to go on', async () => {
   const cwd = temporaryFolder();
   const { child, said, ended } = start(longJob('400'), cwd);

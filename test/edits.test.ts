@@ -16,22 +16,16 @@ import {
   logitsEverywhere,
   open,
   patched,
+  SOURCE,
   sameBits,
   siteOf,
-  type TestModel,
+  someLayers,
+  TARGET,
   tinyModels,
   tinyPath,
   tokens,
+  tolerance,
 } from './support.js';
-
-const SOURCE = 'the cat and the dog is on a mat of the sea and other';
-const TARGET = 'in the house there are men and women of the town';
-
-const tolerance = ({ isTiny }: TestModel): number => (isTiny ? 0.05 : 1);
-
-function someLayers({ record: { layerCount } }: Engine): Layer[] {
-  return ['embed', 0, Math.floor(layerCount / 2), layerCount - 1];
-}
 
 const rounded = (values: Float32Array, f: (value: number, i: number) => number): Float32Array =>
   Float32Array.from(values, f);

@@ -31,29 +31,18 @@ import {
   patched,
   realModel,
   SHAPE_ROUNDING,
+  SOURCE,
   sameBits,
+  someLayers,
+  TARGET,
   type TestModel,
   tinyModels,
   tinyPath,
   tokens,
+  tolerance,
   writeFile,
   writeVariant,
 } from './support.js';
-
-// both are longer than the window of 8 tokens of the tiny Gemma 3
-const SOURCE = 'the cat and the dog is on a mat of the sea and other';
-const TARGET = 'in the house there are men and women of the town';
-
-/**
- * Largest difference of logits between two ways of computing the same: kernels differ by the number of rows,
- * and states are rounded to half floats in the cache.
- */
-const tolerance = ({ isTiny }: TestModel): number => (isTiny ? 0.05 : 1);
-
-/** Where an edit goes in the laws: the first site, the first, a middle and the last block. */
-function someLayers({ record: { layerCount } }: Engine): Layer[] {
-  return ['embed', 0, Math.floor(layerCount / 2), layerCount - 1];
-}
 
 const lastLayer = ({ record }: Engine): number => record.layerCount - 1;
 const middleOf = (tokenIds: readonly number[]): number => Math.floor(tokenIds.length / 2);

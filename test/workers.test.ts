@@ -193,13 +193,13 @@ test('a worker that is gone is no harm to who does without it', async () => {
   );
 });
 
-test('a run whose worker dies ends with one sentence, keeps what was stored, and can be made again', async (t) => {
+test('a run whose worker dies ends with one sentence, keeps what was stored, and goes on from there', async (t) => {
   const [one] = both();
   const worker = await startWorker();
   const db = join(temporaryFolder(), 'results.db');
   const cells = 300; // more than are stored at a time
-  const script = (kill: string) => `
-    import { makePlan, openStore, parsePosition, recordRun, run, runHeader } from '${new URL('../src/index.ts', import.meta.url).href}';
+  const script = (resume: boolean, kill: string) => `
+    import { findUnfinishedRun, makePlan, openStore, parsePosition, recordRun, run, runHeader } from '${new URL('../src/index.ts', import.meta.url).href}';
     const engine = await open(${JSON.stringify(world)}, { rpc: ['${one}', '${worker.address}'] });
     const samples = Array.from({ length: ${cells} }, (_, i) => ({
       name: String(i),
@@ -213,14 +213,17 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       engine.tokenizer,
       engine.record,
     );
-    const kept = recordRun(run(plan, engine), runHeader(plan, 'test'), engine, () => openStore(${JSON.stringify(db)}));
+    const results = () => openStore(${JSON.stringify(db)});
+    const header = runHeader(plan, 'test');
+    const resumed = ${resume} ? findUnfinishedRun(header, engine, results) : undefined;
+    const kept = recordRun(run(plan, engine, { done: resumed?.cells ?? 0 }), header, engine, results, resumed);
     for await (const chunk of kept) {
       console.log(chunk.length);
       ${kill}
     }
     await engine.close();
   `;
-  const lost = await runChild(script(`process.kill(${worker.process.pid}, 'SIGKILL');`));
+  const lost = await runChild(script(false, `process.kill(${worker.process.pid}, 'SIGKILL');`));
   await worker.stop();
   assert.equal(lost.code, 1, lost.stderr);
   assert.equal(lost.stdout, '256\n');
@@ -237,10 +240,23 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
 
   const restarted = await startWorker('127.0.0.1', Number(worker.address.split(':')[1]));
   t.after(() => restarted.stop());
-  const again = await runChild(script(''));
+  const again = await runChild(script(true, ''));
   assert.equal(again.code, 0, again.stderr);
+  assert.equal(again.stdout, `${cells - 256}\n`);
+  const undisturbed = await runChild(script(false, ''));
+  assert.equal(undisturbed.code, 0, undisturbed.stderr);
   assert.deepEqual(
-    stored().map((row) => row.slice(2)),
-    [[256], [cells]],
+    stored().map((row) => row.slice(1)),
+    [
+      ['done', cells],
+      ['done', cells],
+    ],
   );
+  const scores = (runId: number) =>
+    query(
+      db,
+      `SELECT sample_idx, step, rank, token_id, logprob FROM observation
+       JOIN token_score ON observation_id = observation.id WHERE run_id = ${runId} ORDER BY 1, 2, 3`,
+    ).rows;
+  assert.deepEqual(scores(1), scores(2), 'the same bits as those of an undisturbed run');
 });
