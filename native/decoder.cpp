@@ -11,7 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
+#include <numeric>
 #include <tuple>
 
 namespace ps {
@@ -20,13 +20,17 @@ namespace {
 
 bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted); }
 
-// The graph callback has to be given when the context is made, before the sites are known.
-bool on_node(ggml_tensor * node, bool ask, void * tap) {
-    Tap * armed = static_cast<std::unique_ptr<Tap> *>(tap)->get();
-    return armed != nullptr ? Tap::on_node(node, ask, armed) : !ask;
-}
+[[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
 
 } // namespace
+
+bool Decoder::Callback::on_node(ggml_tensor * node, bool ask, void * self) {
+    const auto & [tap, nodes] = *static_cast<Callback *>(self);
+    if (ask && nodes != nullptr) {
+        nodes->push_back(node);
+    }
+    return tap != nullptr ? Tap::on_node(node, ask, tap) : !ask;
+}
 
 Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options)
     : model_(std::move(model)), options_(options) {
@@ -46,8 +50,8 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.kv_unified = true;
     params.swa_full = true; // sequences are cut back and copied, which a windowed cache can't do
     params.no_perf = true;
-    params.cb_eval = on_node;
-    params.cb_eval_user_data = &tap_;
+    params.cb_eval = Callback::on_node;
+    params.cb_eval_user_data = &callback_;
     params.abort_callback = on_abort;
     params.abort_callback_data = &aborted_;
 
@@ -63,12 +67,32 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
-        sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
+        sites_ = label_sites(graph, model_->n_layer(), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
+        if (model_->n_encoder_layer() > 0) {
+            if (ggml_graph_get_tensor(graph, "cross_embd") == nullptr) {
+                throw Error("no_site", "The decoder of this architecture does not attend to what its "
+                                       "encoder gives.");
+            }
+            label_encoder();
+        }
     } catch (...) {
         llama_free(ctx_);
         throw;
     }
+}
+
+// llama.cpp reserves the decoder's graph alone, so the encoder's is seen while it runs.
+void Decoder::label_encoder() {
+    std::vector<ggml_tensor *> nodes;
+    callback_.nodes = &nodes;
+    const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, options_.n_batch), 0), {0});
+    callback_.nodes = nullptr;
+    if (status != 0) {
+        throw Error("engine", with_log("The encoder could not be run"));
+    }
+    encoder_sites_ = label_sites(seen_graph(nodes).graph, model_->n_encoder_layer(), n_embd_);
+    encoder_tap_ = std::make_unique<Tap>(*encoder_sites_, n_embd_);
 }
 
 Decoder::~Decoder() {
@@ -84,22 +108,10 @@ size_t Decoder::memory_bytes() const {
     return bytes;
 }
 
-namespace {
-
-[[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
-
-} // namespace
-
 // llama.cpp ends the process on what is refused here.
 void Decoder::check(const Step & step) const {
     const size_t n = step.tokens.size();
-    if (aborted_) {
-        throw Error("closed", "The context was closed.");
-    }
-    if (n == 0 || n > options_.n_batch) {
-        refuse("A decode takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " +
-               std::to_string(n) + ".");
-    }
+    check_size("A decode", n);
     if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
         refuse("Tokens, positions, sequences and outputs must be lists of one length.");
     }
@@ -108,9 +120,9 @@ void Decoder::check(const Step & step) const {
     llama_memory_t memory = llama_get_memory(ctx_);
     for (size_t i = 0; i < n; ++i) {
         const llama_seq_id sequence = step.sequences[i];
-        if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
-            refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
-                   std::to_string(options_.n_sequences) + ".");
+        check_sequence(sequence);
+        if (encoder_sites_ != nullptr && encoded_.count(sequence) == 0) {
+            refuse("Nothing was encoded for sequence " + std::to_string(sequence) + ".");
         }
         if (next[sequence] < 0) {
             next[sequence] = memory != nullptr ? llama_memory_seq_pos_max(memory, sequence) + 1 : 0;
@@ -125,7 +137,7 @@ void Decoder::check(const Step & step) const {
         refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) +
                " tokens, not " + std::to_string(n_outputs) + ".");
     }
-    check_states(step);
+    check_states(step, n, *sites_);
     check_tokens(step.read_options.tracked);
     for (const LogitRead & read : step.logit_reads) {
         if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
@@ -137,30 +149,63 @@ void Decoder::check(const Step & step) const {
     }
 }
 
-void Decoder::check_states(const Step & step) const {
+void Decoder::check(const EncodeStep & step) const {
+    if (encoder_sites_ == nullptr) {
+        refuse("The model has no encoder.");
+    }
+    check_size("An encode", step.tokens.size());
+    check_tokens(step.tokens);
+    for (llama_seq_id sequence : step.sequences) {
+        check_sequence(sequence);
+    }
+    if (step.sequences.empty() ||
+        std::set(step.sequences.begin(), step.sequences.end()).size() != step.sequences.size()) {
+        refuse("An encode is for one sequence or more, each named once.");
+    }
+    check_states(step, step.tokens.size(), *encoder_sites_);
+}
+
+void Decoder::check_size(const char * name, size_t n_tokens) const {
+    if (aborted_) {
+        throw Error("closed", "The context was closed.");
+    }
+    if (n_tokens == 0 || n_tokens > options_.n_batch) {
+        refuse(std::string(name) + " takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " +
+               std::to_string(n_tokens) + ".");
+    }
+}
+
+void Decoder::check_sequence(llama_seq_id sequence) const {
+    if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
+        refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
+               std::to_string(options_.n_sequences) + ".");
+    }
+}
+
+void Decoder::check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const {
     const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & rows) {
-        if (key.layer < 0 || key.layer >= sites_->n_layer()) {
+        if (key.layer < 0 || key.layer >= sites.n_layer()) {
             refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
-                   std::to_string(sites_->n_layer()) + ".");
+                   std::to_string(sites.n_layer()) + ".");
         }
-        if (!sites_->has(key)) {
-            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites_->reason(key) + ".");
+        if (!sites.has(key)) {
+            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites.reason(key) + ".");
         }
         for (int32_t row : rows) {
-            if (row < 0 || row >= (int32_t)step.tokens.size()) {
-                refuse("Row " + std::to_string(row) + " is outside the batch of " +
-                       std::to_string(step.tokens.size()) + ".");
+            if (row < 0 || row >= (int32_t)n_tokens) {
+                refuse("Row " + std::to_string(row) + " is outside the batch of " + std::to_string(n_tokens) +
+                       ".");
             }
         }
     };
-    for (const SiteRead & read : step.reads) {
+    for (const SiteRead & read : states.reads) {
         check_rows(read.key, read.tokens);
     }
     std::set<std::tuple<Site, int, int32_t>> written;
-    for (const SiteWrite & write : step.writes) {
+    for (const SiteWrite & write : states.writes) {
         const std::string place = to_string(write.key);
         check_rows(write.key, write.tokens);
-        if (write.key.site == Site::final_norm) {
+        if (write.key.site == Site::final_norm && &sites == sites_.get()) {
             throw Error("no_site", "The final norm is read, not written: write at the last layer's output.");
         }
         for (int32_t row : write.tokens) {
@@ -212,37 +257,7 @@ LogitResults Decoder::decode(Step & step) {
         step.outputs.data(),
     };
 
-    log_take();
-    tap_->arm(step.reads, step.writes, std::move(output_index));
-    const int32_t status = llama_decode(ctx_, batch);
-    if (status == 0) {
-        llama_synchronize(ctx_);
-    }
-    if (status != 0) {
-        try {
-            tap_->disarm();
-        } catch (const Error &) {
-            // the decode's own failure is the one to report
-        }
-        if (aborted_ || status == 2) {
-            throw Error("closed", "The context was closed during a decode.");
-        }
-        if (status == 1) {
-            throw Error("context_full", "The context of " + std::to_string(options_.n_ctx) +
-                                            " cells has no room for " + std::to_string(n) +
-                                            " more tokens; use a larger -c or fewer rows.");
-        }
-        throw Error("engine", with_log("The decode of " + std::to_string(n) + " tokens failed with status " +
-                                       std::to_string(status)));
-    }
-    tap_->disarm();
-
-    parallel_for((int)step.reads.size(), options_.n_threads, [&](int i) {
-        SiteRead & read = step.reads[i];
-        for (size_t row = 0; row < read.tokens.size(); ++row) {
-            read.finite.push_back(all_finite(read.states + row * n_embd_, n_embd_) ? 1 : 0);
-        }
-    });
+    compute(*tap_, step, std::move(output_index), "decode", [&] { return llama_decode(ctx_, batch); });
     std::vector<const float *> rows;
     for (const LogitRead & read : step.logit_reads) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
@@ -253,6 +268,64 @@ LogitResults Decoder::decode(Step & step) {
         rows.push_back(logits);
     }
     return reduce(rows, step.logit_reads, step.read_options);
+}
+
+void Decoder::encode(EncodeStep & step) {
+    encoded_.clear();
+    check(step);
+    std::vector<int32_t> output_index(step.tokens.size()); // all of them go on to the decoder
+    std::iota(output_index.begin(), output_index.end(), 0);
+    compute(*encoder_tap_, step, std::move(output_index), "encode",
+            [&] { return run_encoder(step.tokens, step.sequences); });
+    encoded_.insert(step.sequences.begin(), step.sequences.end());
+}
+
+int32_t Decoder::run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences) {
+    const int32_t n = (int32_t)tokens.size();
+    std::vector<llama_pos> positions(n);
+    std::iota(positions.begin(), positions.end(), 0);
+    std::vector<int32_t> n_seq(n, (int32_t)sequences.size());
+    std::vector<llama_seq_id *> seq_ids(n, sequences.data());
+    return llama_encode(
+        ctx_, {n, tokens.data(), nullptr, positions.data(), n_seq.data(), seq_ids.data(), nullptr});
+}
+
+void Decoder::compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,
+                      const std::function<int32_t()> & work) {
+    const std::string n = std::to_string(output_index.size());
+    log_take();
+    callback_.tap = &tap;
+    tap.arm(states.reads, states.writes, std::move(output_index));
+    const int32_t status = work();
+    if (status == 0) {
+        llama_synchronize(ctx_);
+    }
+    callback_.tap = nullptr;
+    if (status != 0) {
+        try {
+            tap.disarm();
+        } catch (const Error &) {
+            // the decode's own failure is the one to report
+        }
+        if (aborted_ || status == 2) {
+            throw Error("closed", std::string("The context was closed during the ") + name + ".");
+        }
+        if (status == 1) {
+            throw Error("context_full", "The context of " + std::to_string(options_.n_ctx) +
+                                            " cells has no room for " + n +
+                                            " more tokens; use a larger -c or fewer rows.");
+        }
+        throw Error("engine", with_log(std::string("The ") + name + " of " + n +
+                                       " tokens failed with status " + std::to_string(status)));
+    }
+    tap.disarm();
+
+    parallel_for((int)states.reads.size(), options_.n_threads, [&](int i) {
+        SiteRead & read = states.reads[i];
+        for (size_t row = 0; row < read.tokens.size(); ++row) {
+            read.finite.push_back(all_finite(read.states + row * n_embd_, n_embd_) ? 1 : 0);
+        }
+    });
 }
 
 LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
@@ -290,7 +363,10 @@ LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std:
     return results;
 }
 
-void Decoder::clear() { llama_memory_clear(llama_get_memory(ctx_), false); }
+void Decoder::clear() {
+    llama_memory_clear(llama_get_memory(ctx_), false);
+    encoded_.clear();
+}
 
 void Decoder::copy_sequence(llama_seq_id from, llama_seq_id to) {
     llama_memory_seq_cp(llama_get_memory(ctx_), from, to, -1, -1);
