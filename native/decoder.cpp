@@ -86,7 +86,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
 void Decoder::label_encoder() {
     std::vector<ggml_tensor *> nodes;
     callback_.nodes = &nodes;
-    const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, options_.n_batch), 0), {0});
+    const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, llama_n_ubatch(ctx_)), 0), {0});
     callback_.nodes = nullptr;
     if (status != 0) {
         throw Error("engine", with_log("The encoder could not be run"));
@@ -111,7 +111,7 @@ size_t Decoder::memory_bytes() const {
 // llama.cpp ends the process on what is refused here.
 void Decoder::check(const Step & step) const {
     const size_t n = step.tokens.size();
-    check_size("A decode", n);
+    check_size("A decode", n, options_.n_batch);
     if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
         refuse("Tokens, positions, sequences and outputs must be lists of one length.");
     }
@@ -153,7 +153,8 @@ void Decoder::check(const EncodeStep & step) const {
     if (encoder_sites_ == nullptr) {
         refuse("The model has no encoder.");
     }
-    check_size("An encode", step.tokens.size());
+    // llama.cpp takes no more tokens at once than there are cells
+    check_size("An encode", step.tokens.size(), llama_n_ubatch(ctx_));
     check_tokens(step.tokens);
     for (llama_seq_id sequence : step.sequences) {
         check_sequence(sequence);
@@ -165,12 +166,12 @@ void Decoder::check(const EncodeStep & step) const {
     check_states(step, step.tokens.size(), *encoder_sites_);
 }
 
-void Decoder::check_size(const char * name, size_t n_tokens) const {
+void Decoder::check_size(const char * name, size_t n_tokens, uint32_t most) const {
     if (aborted_) {
         throw Error("closed", "The context was closed.");
     }
-    if (n_tokens == 0 || n_tokens > options_.n_batch) {
-        refuse(std::string(name) + " takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " +
+    if (n_tokens == 0 || n_tokens > most) {
+        refuse(std::string(name) + " takes 1 to " + std::to_string(most) + " tokens, not " +
                std::to_string(n_tokens) + ".");
     }
 }

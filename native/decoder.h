@@ -126,7 +126,7 @@ private:
                  const std::function<int32_t()> & work);
     void check(const Step & step) const;
     void check(const EncodeStep & step) const;
-    void check_size(const char * name, size_t n_tokens) const;
+    void check_size(const char * name, size_t n_tokens, uint32_t most) const;
     void check_sequence(llama_seq_id sequence) const;
     void check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;

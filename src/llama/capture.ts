@@ -67,7 +67,7 @@ async function decodePack(
   });
   const { points, encoderTokenIds = [] } = pack[0]!.request;
   const context = await pool.take({
-    cells: Math.max(1, batch.size),
+    cells: Math.max(encoderTokenIds.length, batch.size),
     batchTokens: Math.max(encoderTokenIds.length, Math.min(limits.batchTokens, batch.size)),
     sequences: pack.length,
     outputs: Math.max(1, Math.min(limits.outputs, batch.size)),

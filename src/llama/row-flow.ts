@@ -64,7 +64,7 @@ export class RowFlow {
     const { encoder, prefix, rest, cellsPerRow } = group;
     const reads = 1 + (reading.tokenIndexes?.length ?? 0);
     const context = await pool.take({
-      cells: prefix.length + slots * cellsPerRow,
+      cells: Math.max(encoder?.tokenIds.length ?? 0, prefix.length + slots * cellsPerRow),
       batchTokens: Math.max(
         encoder?.tokenIds.length ?? 0,
         Math.min(limits.batchTokens, Math.max(slots * rest.length, prefix.length)),

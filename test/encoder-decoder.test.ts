@@ -1,0 +1,491 @@
+/** What must hold on a model whose decoder attends to what an encoder gave. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { CapturePoint, Edit, Engine, PatchRow, TokenInput } from '../src/engine.js';
+import type { EngineOptions } from '../src/llama/llama-engine.js';
+import { loadAddon, type NativeContext } from '../src/native.js';
+import type { Layer, Side, Site } from '../src/patchscope.js';
+import { t5 } from './fixtures/architectures/t5.js';
+import { type Gguf, scalar, writeGguf } from './fixtures/gguf.js';
+import {
+  assertClose,
+  assertRefused,
+  assertSameBits,
+  captured,
+  folder,
+  largestDifference,
+  nativeRead,
+  nativeReplace,
+  nextLogits,
+  open,
+  patched,
+  sameBits,
+  sharedEngine,
+  tinyPath,
+  tokens,
+  writeFile,
+} from './support.js';
+
+const SOURCE = 'the cat and the dog is on a mat';
+const OTHER = 'in the house there are men of the town';
+
+function pathOf(name = 't5', model: () => Gguf = t5): string {
+  const path = join(folder(), `${name}.gguf`);
+  return existsSync(path) ? path : writeFile(`${name}.gguf`, writeGguf(model()));
+}
+
+const t5Engine = (options: EngineOptions = {}): Promise<Engine> =>
+  sharedEngine({ name: 't5', isTiny: true, path: () => pathOf(), skip: false }, options);
+
+const START = [0, 40, 50];
+
+function input(engine: Engine, text: string, tokenIds: readonly number[] = START) {
+  return { tokenIds, encoderTokenIds: tokens(engine, text) };
+}
+
+const layersOf = ({ record }: Engine, side: Side): number[] => [
+  ...Array(side === 'encoder' ? record.encoderLayerCount : record.layerCount).keys(),
+];
+
+/** States of all tokens of one side at one place. */
+async function statesOf(
+  engine: Engine,
+  own: TokenInput,
+  side: Side,
+  site: Site,
+  layer: Layer,
+): Promise<readonly Float32Array[]> {
+  const { length } = side === 'encoder' ? own.encoderTokenIds! : own.tokenIds;
+  const points = Array.from({ length }, (_, tokenIndex) => ({ side, site, layer, tokenIndex }));
+  const [result] = await engine.capture([{ ...own, points }]);
+  assert.ok(result?.status === 'ok', JSON.stringify(result));
+  return result.states;
+}
+
+const replace = (side: Side, site: Site, layer: Layer, states: readonly Float32Array[]): Edit[] =>
+  states.map((vector, tokenIndex) => ({ side, site, layer, tokenIndex, vector }));
+
+/** Where encoder states can be written. */
+function encoderPlaces(engine: Engine): [Site, Layer][] {
+  const layers = layersOf(engine, 'encoder');
+  return [
+    ['embed', 'embed'],
+    ...layers.flatMap((layer): [Site, Layer][] => [
+      ['attn_out', layer],
+      ['resid_mid', layer],
+      ['mlp_out', layer],
+      ['resid_out', layer],
+    ]),
+    ['final_norm', layers.at(-1)!],
+  ];
+}
+
+const sum = (a: Float32Array, b: Float32Array): Float32Array => a.map((x, i) => x + b[i]!);
+
+function assertEachClose(
+  actual: readonly Float32Array[],
+  expected: readonly Float32Array[],
+  where: string,
+): void {
+  assert.equal(actual.length, expected.length, where);
+  actual.forEach((state, i) => {
+    const difference = largestDifference(state, expected[i]!);
+    assert.ok(difference < 1e-4, `${where}, token ${i}: ${difference}`);
+  });
+}
+
+function weightsOf(name: string): Float32Array {
+  const found = t5().tensors.find((tensor) => tensor.name === name);
+  assert.ok(found, name);
+  return new Float32Array(found.bytes.slice().buffer);
+}
+
+for (const side of ['encoder', 'decoder'] as const) {
+  test(`the sites of the ${side} are what their names say`, async () => {
+    const engine = await t5Engine();
+    const own = input(engine, SOURCE);
+    const at = (site: Site, layer: Layer) => statesOf(engine, own, side, site, layer);
+    const embeddings = weightsOf('token_embd.weight');
+    const tokenIds = side === 'encoder' ? own.encoderTokenIds : own.tokenIds;
+    let residual = await at('embed', 'embed');
+    assertEachClose(
+      residual,
+      tokenIds.map((id) => embeddings.slice(id * 64, (id + 1) * 64)),
+      'embed',
+    );
+    for (const layer of layersOf(engine, side)) {
+      const middle = await at('resid_mid', layer);
+      if (side === 'encoder') {
+        const added = await at('attn_out', layer);
+        const expected = residual.map((state, i) => sum(state, added[i]!));
+        assertEachClose(middle, expected, `resid_mid of layer ${layer}`);
+      }
+      const added = await at('mlp_out', layer);
+      residual = await at('resid_out', layer);
+      const expected = middle.map((state, i) => sum(state, added[i]!));
+      assertEachClose(residual, expected, `resid_out of layer ${layer}`);
+    }
+    const gains = weightsOf(`${side.slice(0, 3)}.output_norm.weight`);
+    const normed = residual.map((state) => {
+      const scale = 1 / Math.sqrt(state.reduce((total, x) => total + x * x, 0) / 64 + 1e-6);
+      return state.map((x, i) => x * scale * gains[i]!);
+    });
+    assertEachClose(await at('final_norm', layersOf(engine, side).at(-1)!), normed, 'final_norm');
+  });
+}
+
+test('the encoder sees all of its prompt and nothing of the decoder; the decoder sees both', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const ended = { ...own, encoderTokenIds: [...own.encoderTokenIds.slice(0, -1), 77] };
+  const first = async (of: TokenInput, side: Side, site: Site, layer: Layer) =>
+    (await statesOf(engine, of, side, site, layer))[0]!;
+  assert.ok(
+    !sameBits(await first(own, 'encoder', 'resid_out', 1), await first(ended, 'encoder', 'resid_out', 1)),
+    'its last token reaches its first',
+  );
+  const elsewhere = { ...own, tokenIds: [0, 60, 61] };
+  assertSameBits(
+    await first(elsewhere, 'encoder', 'final_norm', 2),
+    await first(own, 'encoder', 'final_norm', 2),
+    'other tokens in the decoder',
+  );
+  assertSameBits(await first(ended, 'decoder', 'embed', 'embed'), await first(own, 'decoder', 'embed', 'embed'), 'embed');
+  assert.ok(
+    !sameBits(await first(ended, 'decoder', 'resid_mid', 0), await first(own, 'decoder', 'resid_mid', 0)),
+    'attention to the encoder lies before the middle of a decoder block',
+  );
+});
+
+test('a state put into its own place changes no bit, on either side', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  const decoderPlaces: [Site, Layer][] = [
+    ['embed', 'embed'],
+    ...layersOf(engine, 'decoder').flatMap((layer): [Site, Layer][] => [
+      ['resid_mid', layer],
+      ['mlp_out', layer],
+      ['resid_out', layer],
+    ]),
+  ];
+  const places = { encoder: encoderPlaces(engine), decoder: decoderPlaces };
+  for (const side of ['encoder', 'decoder'] as const) {
+    for (const [site, layer] of places[side]) {
+      const states = await statesOf(engine, own, side, site, layer);
+      // in the last block of the decoder, states are computed where logits are read
+      const [row] = await patched(engine, [{ ...own, edits: replace(side, site, layer, states) }], {
+        tokenIndexes: START.map((_, i) => i),
+      });
+      const [unpatched] = await patched(engine, [{ ...own, edits: [] }], {
+        tokenIndexes: START.map((_, i) => i),
+      });
+      row!.positions.forEach(({ logits }, i) => {
+        assertSameBits(logits!, unpatched!.positions[i]!.logits!, `${side} ${site} ${layer}, read at ${i}`);
+      });
+    }
+  }
+  const [again] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  assertSameBits(again!, expected!, 'nothing is left behind');
+});
+
+test('a decoder says of a whole encoder state put into another prompt what it says of its own', async () => {
+  const engine = await t5Engine();
+  const source = input(engine, SOURCE);
+  const target = { ...source, encoderTokenIds: tokens(engine, OTHER).slice(0, source.encoderTokenIds.length) };
+  assert.equal(target.encoderTokenIds.length, source.encoderTokenIds.length);
+  const [expected, unpatched] = await nextLogits(engine, [
+    { ...source, edits: [] },
+    { ...target, edits: [] },
+  ]);
+  assert.ok(largestDifference(expected!, unpatched!) > 0.1);
+  // one sum of the block is not yet its whole state
+  const whole = encoderPlaces(engine).filter(([site]) => site !== 'attn_out' && site !== 'mlp_out');
+  for (const [site, layer] of whole) {
+    const edits = replace('encoder', site, layer, await statesOf(engine, source, 'encoder', site, layer));
+    const [logits] = await nextLogits(engine, [{ ...target, edits }]);
+    assertSameBits(logits!, expected!, `${site} ${layer}`);
+    const [part] = await nextLogits(engine, [{ ...target, edits: edits.slice(1, 3) }]);
+    assert.ok(!sameBits(part!, expected!) && !sameBits(part!, unpatched!), `part of ${site} ${layer}`);
+  }
+});
+
+test("a source's state as the decoder's last block gives the source's next tokens", async () => {
+  const engine = await t5Engine();
+  const source = input(engine, SOURCE);
+  const target = input(engine, OTHER, [0, 70, 71, 72]);
+  const layer = engine.record.layerCount - 1;
+  const [expected] = await nextLogits(engine, [{ ...source, edits: [] }]);
+  const states = await statesOf(engine, source, 'decoder', 'resid_out', layer);
+  const edit: Edit = { site: 'resid_out', layer, tokenIndex: 3, vector: states.at(-1)! };
+  const [logits] = await nextLogits(engine, [{ ...target, edits: [edit] }]);
+  assertClose(logits!, expected!, 1e-3, 'last layer');
+});
+
+/** Rows of several encoder prompts, encoder edits and decoder edits, mixed. */
+async function manyRows(engine: Engine): Promise<PatchRow[]> {
+  const layer = engine.record.layerCount - 1;
+  const [a, b, c] = [input(engine, SOURCE), input(engine, OTHER), input(engine, `${OTHER} ${SOURCE}`)];
+  const vector = (await statesOf(engine, a, 'decoder', 'resid_out', 0))[2]!;
+  const output = (await statesOf(engine, a, 'encoder', 'final_norm', 2))[1]!;
+  const decoder = (tokenIndex: number): Edit => ({ site: 'resid_out', layer: 0, tokenIndex, vector });
+  const encoder: Edit = { side: 'encoder', site: 'final_norm', layer: 2, tokenIndex: 2, vector: output };
+  return [
+    { ...a, edits: [decoder(2)] },
+    { ...b, edits: [encoder] },
+    { ...b, edits: [decoder(2)] },
+    { ...b, edits: [encoder, decoder(1)] },
+    { ...c, edits: [] },
+    { ...a, edits: [{ ...decoder(2), layer }] },
+    { ...b, edits: [{ ...encoder, op: 'scale', alpha: 0.5, ...{ vector: undefined } } as Edit] },
+    { ...b, edits: [{ ...decoder(2), op: 'add', alpha: -2 }] },
+  ];
+}
+
+test('rows with other encoder prompts and edits beside them come out as by themselves', async () => {
+  const engine = await t5Engine();
+  const rows = await manyRows(engine);
+  const together = await patched(engine, rows, { maxTokens: 3 });
+  for (const [i, row] of rows.entries()) {
+    const [alone] = await patched(engine, [row], { maxTokens: 3 });
+    assert.deepEqual(together[i]!.tokenIds, alone!.tokenIds, `row ${i}`);
+    together[i]!.steps.forEach(({ logits }, step) => {
+      assertClose(logits!, alone!.steps[step]!.logits!, 0.01, `row ${i}, step ${step}`);
+    });
+    const next = together[(i + 1) % rows.length]!.steps[0]!.logits!;
+    assert.ok(largestDifference(together[i]!.steps[0]!.logits!, next) > 1e-2, `row ${i} is like the next one`);
+  }
+});
+
+test('exact mode holds: the rows beside a row change no bit', async () => {
+  const engine = await t5Engine({ exact: true });
+  const rows = await manyRows(engine);
+  const together = await patched(engine, rows, { maxTokens: 3 });
+  const reversed = (await patched(engine, [...rows].reverse(), { maxTokens: 3 })).reverse();
+  together.forEach(({ steps }, i) => {
+    steps.forEach(({ logits }, step) => {
+      assertSameBits(reversed[i]!.steps[step]!.logits!, logits!, `row ${i}, step ${step}`);
+    });
+  });
+});
+
+test('tokens that are generated attend to the encoder as given ones do', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const [generated] = await patched(engine, [{ ...own, edits: [] }], { maxTokens: 5 });
+  const tokenIds = [...own.tokenIds, ...generated!.tokenIds.slice(0, -1)];
+  const [whole] = await patched(engine, [{ ...own, tokenIds, edits: [] }], {
+    maxTokens: 0,
+    tokenIndexes: tokenIds.map((_, i) => i),
+  });
+  generated!.steps.forEach(({ logits }, step) => {
+    assertClose(logits!, whole!.positions[own.tokenIds.length - 1 + step]!.logits!, 0.01, `step ${step}`);
+  });
+});
+
+test('an encoder prompt may be longer than a batch', async () => {
+  const engine = await t5Engine();
+  const small = await t5Engine({ batchTokens: 8 });
+  const own = input(engine, `${SOURCE} ${OTHER} ${SOURCE}`);
+  assert.ok(own.encoderTokenIds.length > 24);
+  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  const [logits] = await nextLogits(small, [{ ...own, edits: [] }]);
+  assertClose(logits!, expected!, 1e-3, 'logits');
+  const states = [small, engine].map((one) => statesOf(one, own, 'encoder', 'resid_out', 2));
+  const [actual, wanted] = await Promise.all(states);
+  assertEachClose(actual!, wanted!, 'states');
+});
+
+test('the lens reads decoder states, the fast way as the slow way', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const layer = engine.record.layerCount - 1;
+  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  const state = (await statesOf(engine, own, 'decoder', 'resid_out', layer)).at(-1)!;
+  for (const way of ['fast', 'slow'] as const) {
+    const [result] = await engine.lens(state.slice(), { topK: 1, logits: true, way });
+    assert.ok(result?.status === 'ok', JSON.stringify(result));
+    assertClose(result.logits!, expected!, 1e-3, way);
+  }
+});
+
+test('a row whose encoder overflows fails by itself', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const vector = new Float32Array(64).fill(3e38);
+  const huge: Edit = { side: 'encoder', site: 'final_norm', layer: 2, tokenIndex: 0, vector };
+  const rows = [
+    { ...own, edits: [] },
+    { ...own, edits: [huge] },
+    { ...own, edits: [] },
+  ];
+  const results = await engine.patch(rows, { topK: 1, maxTokens: 1, logits: true });
+  const [before, broken, after] = results;
+  assert.ok(broken?.status === 'failed' && broken.code === 'not_finite', JSON.stringify(broken?.status));
+  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  for (const row of [before, after]) {
+    assert.ok(row?.status === 'ok');
+    assertClose(row.steps[0]!.logits!, expected!, 0.01, 'a row beside it');
+  }
+});
+
+test('what does not fit is refused in one sentence', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const { encoderTokenIds: _, ...bare } = own;
+  const point: CapturePoint = { side: 'encoder', site: 'resid_out', layer: 0, tokenIndex: 0 };
+  const vector = new Float32Array(64);
+  const reading = { topK: 1, maxTokens: 1 };
+  const capture = (changes: Partial<CapturePoint>) =>
+    engine.capture([{ ...own, points: [{ ...point, ...changes }] }]);
+  const patch = (changes: Partial<Edit>) =>
+    engine.patch([{ ...own, edits: [{ ...point, vector, ...changes }] }], reading);
+  const { length } = own.encoderTokenIds;
+  await assertRefused(() => engine.patch([{ ...bare, edits: [] }], reading), 'bad_input', /has an encoder/);
+  await assertRefused(() => engine.capture([{ ...bare, points: [] }]), 'bad_input', /has an encoder/);
+  const empty = { ...own, encoderTokenIds: [], points: [] };
+  await assertRefused(() => engine.capture([empty]), 'bad_input', /encoder's prompt is empty/);
+  const unknown = { ...own, encoderTokenIds: [99_999], points: [] };
+  await assertRefused(() => engine.capture([unknown]), 'bad_input', /outside the vocabulary/);
+  await assertRefused(() => capture({ tokenIndex: length }), 'bad_input', new RegExp(`0 to ${length - 1}`));
+  await assertRefused(() => capture({ side: 'decoder', tokenIndex: 3 }), 'bad_input', /0 to 2/);
+  await assertRefused(() => capture({ layer: 3 }), 'bad_input', /not in the encoder, .* 0 to 2/);
+  await assertRefused(() => capture({ side: 'decoder', layer: 2 }), 'bad_input', /not in the decoder, .* 0 to 1/);
+  await assertRefused(() => capture({ side: 'left' as Side }), 'bad_input', /no side 'left'/);
+  await assertRefused(() => patch({ side: 'decoder', site: 'final_norm', layer: 1 }), 'bad_input', /is read/);
+  await assertRefused(() => patch({ atGenerated: true }), 'bad_input', /reads no generated tokens/);
+  await assertRefused(() => patch({ side: 'decoder', site: 'attn_out' }), 'no_site', /in 2 parts/);
+
+  const llama = await sharedEngine({ name: 'llama', isTiny: true, path: () => tinyPath('llama'), skip: false });
+  await assertRefused(() => llama.patch([{ ...own, edits: [] }], reading), 'bad_input', /has no encoder/);
+  const request = { tokenIds: [1], points: [point] };
+  await assertRefused(() => llama.capture([request]), 'bad_input', /has no encoder/);
+});
+
+test('a file that llama.cpp could not run is refused', async () => {
+  const deeper = pathOf('t5-deeper', () => t5({ decoder_block_count: scalar('u32', 4) }));
+  await assertRefused(() => open(deeper), 'bad_model', /./);
+  const startless = pathOf('t5-startless', () => {
+    const { metadata, tensors } = t5();
+    return { metadata: new Map([...metadata].filter(([key]) => !key.includes('start_token'))), tensors };
+  });
+  await assertRefused(() => open(startless), 'bad_model', /which token its decoder starts from/);
+});
+
+test('a decoder-only model gives the same bits before and after', async () => {
+  const llama = await open(tinyPath('llama'));
+  const tokenIds = tokens(llama, OTHER);
+  const before = await nextLogits(llama, [{ tokenIds, edits: [] }]);
+  const states = await captured(llama, tokenIds, [1]);
+  const engine = await t5Engine();
+  await nextLogits(engine, [{ ...input(engine, SOURCE), edits: [] }]);
+  const [after] = await nextLogits(llama, [{ tokenIds, edits: [] }]);
+  assertSameBits(after!, before[0]!, 'logits');
+  assertSameBits((await captured(llama, tokenIds, [1]))(1, 2), states(1, 2), 'states');
+  await llama.close();
+});
+
+test('an engine that is closed while the encoder runs rejects with code closed', async () => {
+  const engine = await open(pathOf());
+  const own = { tokenIds: [0], encoderTokenIds: Array.from({ length: 500 }, (_, i) => 3 + (i % 200)) };
+  const rows = Array.from({ length: 50 }, (_, i) => ({
+    tokenIds: [0],
+    encoderTokenIds: [3 + i, ...own.encoderTokenIds.slice(1)],
+    edits: [],
+  }));
+  const work = engine.patch(rows, { topK: 1, maxTokens: 1 });
+  const rejected = assert.rejects(work, { code: 'closed' });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await engine.close();
+  await rejected;
+});
+
+async function withContext(work: (context: NativeContext) => Promise<void>): Promise<void> {
+  const addon = loadAddon('cpu');
+  const model = await addon.load(pathOf(), { gpuLayers: 0, devices: [], splitMode: 'none' });
+  const context = await model.createContext({
+    cells: 256,
+    batchTokens: 16,
+    sequences: 4,
+    outputs: 8,
+    threads: 1,
+    flashAttention: true,
+    typeK: 'f16',
+    typeV: 'f16',
+  });
+  try {
+    await work(context);
+  } finally {
+    context.close();
+    model.close();
+  }
+}
+
+const list = (...numbers: number[]) => Int32Array.from(numbers);
+
+test('nothing is decoded for a sequence that nothing was encoded for', async () => {
+  await withContext(async (context) => {
+    const step = (sequence: number) => ({
+      tokens: list(0),
+      positions: list(0),
+      sequences: list(sequence),
+      outputs: Uint8Array.of(1),
+      captures: [],
+      edits: [],
+      readings: nativeRead([0], { logits: true }),
+    });
+    const prompt = (sequences: Int32Array, tokens = list(5, 6, 7)) => ({
+      tokens,
+      sequences,
+      captures: [],
+      edits: [],
+    });
+    const nothing = { code: 'engine', message: /Nothing was encoded for sequence/ };
+    await assert.rejects(context.decode(step(0)), nothing);
+    await context.encode(prompt(list(0, 2)));
+    const first = await context.decode(step(0));
+    const third = await context.decode(step(2));
+    assert.deepEqual(third.readings.logits, first.readings.logits);
+    await assert.rejects(context.decode(step(1)), nothing);
+    await context.encode(prompt(list(1), list(8, 9)));
+    await assert.rejects(context.decode(step(3)), nothing);
+    const second = await context.decode(step(1));
+    assert.notDeepEqual(second.readings.logits, first.readings.logits);
+    context.clear();
+    await assert.rejects(context.decode(step(1)), nothing);
+
+    await assert.rejects(context.encode(prompt(list())), { code: 'engine', message: /one sequence or more/ });
+    await assert.rejects(context.encode(prompt(list(1, 1))), { code: 'engine', message: /named once/ });
+    await assert.rejects(context.encode(prompt(list(4))), { code: 'engine', message: /Sequence 4/ });
+    await assert.rejects(context.encode(prompt(list(0), list())), { code: 'engine', message: /1 to 16/ });
+    const long = new Int32Array(17);
+    await assert.rejects(context.encode(prompt(list(0), long)), { code: 'engine', message: /1 to 16/ });
+    const outside = {
+      ...prompt(list(0)),
+      edits: [{ site: 'resid_out', layer: 1, rows: list(3), ...nativeReplace(new Float32Array(64), 1) }],
+    };
+    await assert.rejects(context.encode(outside), { code: 'engine', message: /Row 3 is outside/ });
+  });
+});
+
+test('what is read in the encoder at a place that was written is what was written', async () => {
+  await withContext(async (context) => {
+    const vector = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i));
+    for (const [site, layer] of [
+      ['embed', 0],
+      ['resid_out', 1],
+      ['resid_out', 2],
+      ['final_norm', 0],
+    ] as const) {
+      const [captures] = await context.encode({
+        tokens: list(5, 6, 7),
+        sequences: list(0),
+        captures: [{ site, layer, rows: list(1) }],
+        edits: [{ site, layer, rows: list(1), ...nativeReplace(vector, 1) }],
+      });
+      assert.deepEqual(captures!.states, vector);
+    }
+  });
+});
