@@ -136,12 +136,12 @@ public:
             work.reads.push_back({key, std::move(rows), states.Data(), {}});
             arrays_.push_back(Napi::Persistent(states));
         });
-        for_site_rows(in.Get("edits"), [&](SiteKey key, std::vector<int32_t> rows,
-                                           const Napi::Object & edit) {
-            work.writes.push_back({key, to_edit_op(in.Env(), edit.Get("op").As<Napi::String>()),
-                                   std::move(rows), to_floats(edit.Get("alphas")),
-                                   to_floats(edit.Get("vectors"))});
-        });
+        for_site_rows(in.Get("edits"),
+                      [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object & edit) {
+                          work.writes.push_back({key, to_edit_op(in.Env(), edit.Get("op").As<Napi::String>()),
+                                                 std::move(rows), to_floats(edit.Get("alphas")),
+                                                 to_floats(edit.Get("vectors"))});
+                      });
     }
 
     Napi::Array captures(Napi::Env env, const StateWork & work) const {

@@ -287,8 +287,8 @@ int32_t Decoder::run_encoder(std::vector<llama_token> tokens, std::vector<llama_
     std::iota(positions.begin(), positions.end(), 0);
     std::vector<int32_t> n_seq(n, (int32_t)sequences.size());
     std::vector<llama_seq_id *> seq_ids(n, sequences.data());
-    return llama_encode(
-        ctx_, {n, tokens.data(), nullptr, positions.data(), n_seq.data(), seq_ids.data(), nullptr});
+    return llama_encode(ctx_,
+                        {n, tokens.data(), nullptr, positions.data(), n_seq.data(), seq_ids.data(), nullptr});
 }
 
 void Decoder::compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,

@@ -93,7 +93,8 @@ public:
                 refuse("its graph does not name " + what + " (" + name + ")");
             }
             if (named.size() != 1) {
-                refuse("its graph has " + std::to_string(named.size()) + " nodes named " + named.front()->name);
+                refuse("its graph has " + std::to_string(named.size()) + " nodes named " +
+                       named.front()->name);
             }
             const ggml_tensor * output = named.front();
             put_needed({Site::resid_out, il}, output, what);

@@ -45,10 +45,11 @@ std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bo
             break;
         }
     }
-    // llama.cpp's switch adds the end token of some models too: a prompt goes on, so it is taken off, but what
-    // an encoder reads is whole
+    // llama.cpp's switch adds the end token of some models too: a prompt goes on, so it is taken off, but
+    // what an encoder reads is whole
     const llama_token end = llama_vocab_eos(vocab());
-    if (!llama_model_has_encoder(model) && bos && llama_vocab_get_add_eos(vocab()) && !tokens.empty() && tokens.back() == end) {
+    if (!llama_model_has_encoder(model) && bos && llama_vocab_get_add_eos(vocab()) && !tokens.empty() &&
+        tokens.back() == end) {
         tokens.pop_back();
     }
     return tokens;
@@ -90,10 +91,10 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placemen
     }
     // llama.cpp gives the decoder a K/V cache for as many blocks as the encoder has
     if (handle->n_encoder_layer() > 0 && handle->n_layer() > handle->n_encoder_layer()) {
-        throw Error("bad_model", "The model " + path + " has a decoder of " +
-                                     std::to_string(handle->n_layer()) + " blocks and an encoder of " +
-                                     std::to_string(handle->n_encoder_layer()) +
-                                     ", and llama.cpp can't run a decoder with more blocks than the encoder.");
+        throw Error("bad_model",
+                    "The model " + path + " has a decoder of " + std::to_string(handle->n_layer()) +
+                        " blocks and an encoder of " + std::to_string(handle->n_encoder_layer()) +
+                        ", and llama.cpp can't run a decoder with more blocks than the encoder.");
     }
     return handle;
 }

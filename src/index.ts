@@ -13,6 +13,7 @@ export type {
   PatchRow,
   RowReading,
   RowResult,
+  TokenInput,
   Tokenizer,
   TokenReading,
 } from './engine.js';
@@ -36,9 +37,21 @@ export type { Progress } from './models/watch.js';
 export { nearest } from './nearest.js';
 export type { Observation } from './observation.js';
 export { packageVersion } from './package-version.js';
-export type { Experiment, Layer, Mapping, Position, Prompt, Reading, Sample, Site } from './patchscope.js';
+export type {
+  Experiment,
+  Layer,
+  Mapping,
+  Position,
+  Prompt,
+  Reading,
+  Sample,
+  Side,
+  Site,
+} from './patchscope.js';
+export { sides } from './patchscope.js';
 export { type Cell, makePlan, type Plan } from './plan.js';
 export { parsePosition } from './positions.js';
+export { positionTokens } from './prompts.js';
 export { lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';

@@ -74,7 +74,7 @@ export type Position =
 /** f of the paper. */
 export type Mapping = { readonly kind: 'identity' };
 
-/** One pair of prompts. */
+/** One pair of prompts. In an encoder-decoder model the encoder reads the prompt, and the decoder begins. */
 export interface Sample {
   readonly name: string;
   readonly source: { readonly prompt: Prompt; readonly position: Position };
@@ -110,10 +110,14 @@ export interface Experiment {
   readonly sourceLayers: string;
   /** Where in its block a source state lies. Default: `resid_out`. */
   readonly sourceSite?: Site;
+  /** Where source layers and positions count, in an encoder-decoder model. Default: `decoder`. */
+  readonly sourceSide?: Side;
   /** As `sourceLayers`, or `same`: the layer the state came from. */
   readonly targetLayers: string;
   /** Default: `resid_out`. */
   readonly targetSite?: Site;
+  /** As `sourceSide`. */
+  readonly targetSide?: Side;
   readonly mapping: Mapping;
   readonly patch?: Patch;
   readonly reading: Reading;

@@ -1,12 +1,19 @@
 /** What must hold on a model whose decoder attends to what an encoder gave. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type { CapturePoint, Edit, Engine, PatchRow, TokenInput } from '../src/engine.js';
+import { planLens, runLens } from '../src/lens.js';
 import type { EngineOptions } from '../src/llama/llama-engine.js';
 import { loadAddon, type NativeContext } from '../src/native.js';
-import type { Layer, Side, Site } from '../src/patchscope.js';
+import type { Observation } from '../src/observation.js';
+import type { Experiment, Layer, Side, Site } from '../src/patchscope.js';
+import { makePlan } from '../src/plan.js';
+import { parsePosition } from '../src/positions.js';
+import { run } from '../src/run.js';
 import { t5 } from './fixtures/architectures/t5.js';
 import { type Gguf, scalar, writeGguf } from './fixtures/gguf.js';
 import {
@@ -152,7 +159,11 @@ test('the encoder sees all of its prompt and nothing of the decoder; the decoder
     await first(own, 'encoder', 'final_norm', 2),
     'other tokens in the decoder',
   );
-  assertSameBits(await first(ended, 'decoder', 'embed', 'embed'), await first(own, 'decoder', 'embed', 'embed'), 'embed');
+  assertSameBits(
+    await first(ended, 'decoder', 'embed', 'embed'),
+    await first(own, 'decoder', 'embed', 'embed'),
+    'embed',
+  );
   assert.ok(
     !sameBits(await first(ended, 'decoder', 'resid_mid', 0), await first(own, 'decoder', 'resid_mid', 0)),
     'attention to the encoder lies before the middle of a decoder block',
@@ -194,7 +205,10 @@ test('a state put into its own place changes no bit, on either side', async () =
 test('a decoder says of a whole encoder state put into another prompt what it says of its own', async () => {
   const engine = await t5Engine();
   const source = input(engine, SOURCE);
-  const target = { ...source, encoderTokenIds: tokens(engine, OTHER).slice(0, source.encoderTokenIds.length) };
+  const target = {
+    ...source,
+    encoderTokenIds: tokens(engine, OTHER).slice(0, source.encoderTokenIds.length),
+  };
   assert.equal(target.encoderTokenIds.length, source.encoderTokenIds.length);
   const [expected, unpatched] = await nextLogits(engine, [
     { ...source, edits: [] },
@@ -231,7 +245,8 @@ async function manyRows(engine: Engine): Promise<PatchRow[]> {
   const vector = (await statesOf(engine, a, 'decoder', 'resid_out', 0))[2]!;
   const output = (await statesOf(engine, a, 'encoder', 'final_norm', 2))[1]!;
   const decoder = (tokenIndex: number): Edit => ({ site: 'resid_out', layer: 0, tokenIndex, vector });
-  const encoder: Edit = { side: 'encoder', site: 'final_norm', layer: 2, tokenIndex: 2, vector: output };
+  const encoderPlace = { side: 'encoder', site: 'final_norm', layer: 2, tokenIndex: 2 } as const;
+  const encoder: Edit = { ...encoderPlace, vector: output };
   return [
     { ...a, edits: [decoder(2)] },
     { ...b, edits: [encoder] },
@@ -239,7 +254,7 @@ async function manyRows(engine: Engine): Promise<PatchRow[]> {
     { ...b, edits: [encoder, decoder(1)] },
     { ...c, edits: [] },
     { ...a, edits: [{ ...decoder(2), layer }] },
-    { ...b, edits: [{ ...encoder, op: 'scale', alpha: 0.5, ...{ vector: undefined } } as Edit] },
+    { ...b, edits: [{ ...encoderPlace, op: 'scale', alpha: 0.5 }] },
     { ...b, edits: [{ ...decoder(2), op: 'add', alpha: -2 }] },
   ];
 }
@@ -255,20 +270,15 @@ test('rows with other encoder prompts and edits beside them come out as by thems
       assertClose(logits!, alone!.steps[step]!.logits!, 0.01, `row ${i}, step ${step}`);
     });
     const next = together[(i + 1) % rows.length]!.steps[0]!.logits!;
-    assert.ok(largestDifference(together[i]!.steps[0]!.logits!, next) > 1e-2, `row ${i} is like the next one`);
+    assert.ok(
+      largestDifference(together[i]!.steps[0]!.logits!, next) > 1e-2,
+      `row ${i} is like the next one`,
+    );
   }
 });
 
-test('exact mode holds: the rows beside a row change no bit', async () => {
-  const engine = await t5Engine({ exact: true });
-  const rows = await manyRows(engine);
-  const together = await patched(engine, rows, { maxTokens: 3 });
-  const reversed = (await patched(engine, [...rows].reverse(), { maxTokens: 3 })).reverse();
-  together.forEach(({ steps }, i) => {
-    steps.forEach(({ logits }, step) => {
-      assertSameBits(reversed[i]!.steps[step]!.logits!, logits!, `row ${i}, step ${step}`);
-    });
-  });
+test('exact mode, which does not hold where attention has a bias, is refused', async () => {
+  await assertRefused(() => open(pathOf(), { exact: true }), 'bad_input', /^Exact mode does not hold/);
 });
 
 test('tokens that are generated attend to the encoder as given ones do', async () => {
@@ -352,13 +362,22 @@ test('what does not fit is refused in one sentence', async () => {
   await assertRefused(() => capture({ tokenIndex: length }), 'bad_input', new RegExp(`0 to ${length - 1}`));
   await assertRefused(() => capture({ side: 'decoder', tokenIndex: 3 }), 'bad_input', /0 to 2/);
   await assertRefused(() => capture({ layer: 3 }), 'bad_input', /not in the encoder, .* 0 to 2/);
-  await assertRefused(() => capture({ side: 'decoder', layer: 2 }), 'bad_input', /not in the decoder, .* 0 to 1/);
+  await assertRefused(
+    () => capture({ side: 'decoder', layer: 2 }),
+    'bad_input',
+    /not in the decoder, .* 0 to 1/,
+  );
   await assertRefused(() => capture({ side: 'left' as Side }), 'bad_input', /no side 'left'/);
   await assertRefused(() => patch({ side: 'decoder', site: 'final_norm', layer: 1 }), 'bad_input', /is read/);
   await assertRefused(() => patch({ atGenerated: true }), 'bad_input', /reads no generated tokens/);
   await assertRefused(() => patch({ side: 'decoder', site: 'attn_out' }), 'no_site', /in 2 parts/);
 
-  const llama = await sharedEngine({ name: 'llama', isTiny: true, path: () => tinyPath('llama'), skip: false });
+  const llama = await sharedEngine({
+    name: 'llama',
+    isTiny: true,
+    path: () => tinyPath('llama'),
+    skip: false,
+  });
   await assertRefused(() => llama.patch([{ ...own, edits: [] }], reading), 'bad_input', /has no encoder/);
   const request = { tokenIds: [1], points: [point] };
   await assertRefused(() => llama.capture([request]), 'bad_input', /has no encoder/);
@@ -400,6 +419,139 @@ test('an engine that is closed while the encoder runs rejects with code closed',
   await new Promise((resolve) => setTimeout(resolve, 20));
   await engine.close();
   await rejected;
+});
+
+/** A run of one sample whose prompts are one and the same. */
+async function cellsOf(engine: Engine, changes: Partial<Experiment>): Promise<Observation[]> {
+  const prompt = { prompt: { kind: 'text', text: SOURCE }, position: parsePosition('dog') } as const;
+  const experiment: Experiment = {
+    name: 'test',
+    samples: [{ name: 'one', source: prompt, target: prompt }],
+    sourceLayers: 'embed,all',
+    targetLayers: 'same',
+    mapping: { kind: 'identity' },
+    reading: { topK: 3, maxTokens: 2, stop: [] },
+    seed: 0,
+    ...changes,
+  };
+  const plan = makePlan(experiment, engine.tokenizer, engine.record);
+  const cells: Observation[] = [];
+  for await (const chunk of run(plan, engine)) cells.push(...chunk);
+  return cells;
+}
+
+test('a run counts layers and positions in the side it is told', async () => {
+  const engine = await t5Engine();
+  const own = { tokenIds: [0], encoderTokenIds: tokens(engine, SOURCE) };
+  const [unpatched] = await patched(engine, [{ ...own, edits: [] }], { maxTokens: 2, topK: 3 });
+  const both = await cellsOf(engine, { sourceSide: 'encoder', targetSide: 'encoder' });
+  assert.deepEqual(
+    both.map(({ sourceLayer }) => sourceLayer),
+    ['embed', 0, 1, 2],
+  );
+  for (const cell of both) {
+    assert.equal(cell.status, 'ok', cell.error ?? '');
+    assert.equal(cell.sourceTokenId, own.encoderTokenIds[cell.sourcePosition]);
+    assert.match(cell.variant, /^encoder (\d+)->encoder \1$/);
+    assert.deepEqual(cell.tokenIds, unpatched!.tokenIds, 'its own place');
+    const { logprob } = unpatched!.steps[0]!.top[0]!;
+    assert.ok(Math.abs(cell.steps[0]![0]!.logprob - logprob) < 1e-3);
+  }
+
+  const start = { prompt: { kind: 'text', text: OTHER }, position: parsePosition('-1') } as const;
+  const source = { prompt: { kind: 'text', text: SOURCE }, position: parsePosition('0') } as const;
+  const samples = [{ name: 'one', source, target: start }];
+  const decoder = await cellsOf(engine, { samples });
+  assert.deepEqual(
+    decoder.map(({ sourceLayer }) => sourceLayer),
+    ['embed', 0, 1],
+  );
+  const last = decoder.at(-1)!;
+  assert.deepEqual([last.sourcePosition, last.sourceTokenId, last.variant], [0, 0, '0->0']);
+  assert.equal(last.tokenIds[0], unpatched!.tokenIds[0], 'the last layer says what the source says');
+
+  const across = await cellsOf(engine, {
+    samples: [{ name: 'one', source: { ...source, position: parsePosition('dog') }, target: start }],
+    sourceSide: 'encoder',
+    sourceLayers: '-1',
+    targetLayers: 'all',
+  });
+  assert.deepEqual(
+    across.map(({ sourceLayer, targetLayer, status }) => [sourceLayer, targetLayer, status]),
+    [
+      [2, 0, 'ok'],
+      [2, 1, 'ok'],
+    ],
+  );
+  const toDecoder = { samples, sourceSide: 'encoder', targetLayers: 'same' } as const;
+  await assertRefused(() => cellsOf(engine, { ...toDecoder, sourceLayers: '2' }), 'bad_input', /0 to 1/);
+  const byText = { samples: [{ name: 'one', source, target: { ...start, position: parsePosition('men') } }] };
+  await assertRefused(() => cellsOf(engine, byText), 'bad_input', /read by the encoder: take the target side/);
+  const llama = await sharedEngine({
+    name: 'llama',
+    isTiny: true,
+    path: () => tinyPath('llama'),
+    skip: false,
+  });
+  await assertRefused(() => cellsOf(llama, { sourceSide: 'encoder' }), 'bad_input', /has no encoder/);
+});
+
+test('the lens reads what the decoder reads, layer by layer', async () => {
+  const engine = await t5Engine();
+  const own = { tokenIds: [0], encoderTokenIds: tokens(engine, SOURCE) };
+  const [unpatched] = await patched(engine, [{ ...own, edits: [] }]);
+  const prompt = { kind: 'text', text: SOURCE } as const;
+  const plan = planLens({ prompts: [{ name: 'one', prompt }], layers: 'all', topK: 1, seed: 0 }, engine);
+  const cells: Observation[] = [];
+  for await (const chunk of runLens(plan, engine)) cells.push(...chunk);
+  assert.deepEqual(
+    cells.map(({ sourceLayer, sourcePosition, sourceTokenId }) => [
+      sourceLayer,
+      sourcePosition,
+      sourceTokenId,
+    ]),
+    [
+      [0, 0, 0],
+      [1, 0, 0],
+    ],
+  );
+  assert.deepEqual(cells.at(-1)!.tokenIds, unpatched!.tokenIds);
+});
+
+test('the command takes the side from its options and says where positions lie', () => {
+  const cli = (...more: string[]) =>
+    spawnSync(
+      process.execPath,
+      [
+        fileURLToPath(new URL('../dist/cli.js', import.meta.url)),
+        ...['patch', '-m', pathOf(), '-t', '1', '--gpu', 'off', '--no-db', '--json'],
+        ...['--source', SOURCE, '--target', OTHER, '--target-layer', '0', ...more],
+      ],
+      { encoding: 'utf8', timeout: 60_000, cwd: folder() },
+    );
+  const sides = ['--source-side', 'encoder', '--target-side', 'encoder'];
+  const encoder = cli(
+    '--source-position',
+    'dog',
+    '--source-layer',
+    'all',
+    '--target-position',
+    'men',
+    ...sides,
+  );
+  assert.equal(encoder.status, 0, encoder.stderr);
+  assert.match(encoder.stderr, /^source {2}position \d+ of \d+ in the encoder: /m);
+  const lines = encoder.stdout.trim().split('\n');
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line).source_layer),
+    [0, 1, 2],
+  );
+  const decoder = cli('--source-position', '-1', '--source-layer', 'all', '--target-position', '-1');
+  assert.equal(decoder.status, 0, decoder.stderr);
+  assert.match(decoder.stderr, /^target {2}position 0 of 1 in the decoder: /m);
+  const refused = cli('--source-position', 'dog', '--source-layer', 'all', '--target-position', '-1');
+  assert.equal(refused.status, 2, refused.stderr);
+  assert.match(refused.stderr, /read by the encoder: take the source side/);
 });
 
 async function withContext(work: (context: NativeContext) => Promise<void>): Promise<void> {

@@ -10,7 +10,7 @@ import {
   withEngine,
 } from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, makePlan, parsePosition, run, runHeader } from '../index.js';
+import { type Experiment, makePlan, parsePosition, run, runHeader, sides } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -34,6 +34,12 @@ const own = (yargs: Argv) =>
     .option('target-ids', { type: 'string', describe: 'target prompt as raw token ids' })
     .option('target-position', { type: 'string', demandOption: true, describe: 'as --source-position' })
     .option('target-layer', { type: 'string', demandOption: true, describe: 'as --source-layer, or same' })
+    .option('source-side', {
+      choices: sides,
+      default: 'decoder' as const,
+      describe: 'where source layers and position count, in an encoder-decoder model',
+    })
+    .option('target-side', { choices: sides, default: 'decoder' as const, describe: 'as --source-side' })
     .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(
@@ -65,7 +71,9 @@ export const addPatch = (yargs: Argv) =>
           },
         ],
         sourceLayers: args.sourceLayer,
+        sourceSide: args.sourceSide,
         targetLayers: args.targetLayer,
+        targetSide: args.targetSide,
         mapping: { kind: 'identity' },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,

@@ -97,7 +97,8 @@ function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] 
   let tokens = 0;
   requests.forEach((request, index) => {
     if (request.points.length === 0) return;
-    const length = 1 + ofSide(request.points, 'decoder').reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), -1);
+    const length =
+      1 + ofSide(request.points, 'decoder').reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), -1);
     if (pack.length > 0 && (tokens + length > limits.packTokens || pack.length === limits.promptsPerPack)) {
       packed.push(pack);
       pack = [];

@@ -51,9 +51,14 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
 function encoderKey({ encoderTokenIds = [], edits }: PatchRow): string {
   const written = ofSide(edits, 'encoder').map(
     ({ site, layer, tokenIndex, op = 'replace', alpha = 1, vector = new Float32Array() }) =>
-      [site, layer, tokenIndex, op, alpha, Buffer.from(new Float32Array(vector).buffer).toString('base64')].join(
-        ' ',
-      ),
+      [
+        site,
+        layer,
+        tokenIndex,
+        op,
+        alpha,
+        Buffer.from(new Float32Array(vector).buffer).toString('base64'),
+      ].join(' '),
   );
   return [encoderTokenIds.join(','), ...written.sort()].join(';');
 }
