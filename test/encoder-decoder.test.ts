@@ -8,12 +8,13 @@ import { fileURLToPath } from 'node:url';
 import type { CapturePoint, Edit, Engine, PatchRow, TokenInput } from '../src/engine.js';
 import { planLens, runLens } from '../src/lens.js';
 import type { EngineOptions } from '../src/llama/llama-engine.js';
-import { loadAddon, type NativeContext } from '../src/native.js';
+import type { NativeContext } from '../src/native.js';
 import type { Observation } from '../src/observation.js';
 import type { Experiment, Layer, Side, Site } from '../src/patchscope.js';
 import { makePlan } from '../src/plan.js';
 import { parsePosition } from '../src/positions.js';
 import { run } from '../src/run.js';
+import { loadNative } from './device.js';
 import { t5 } from './fixtures/architectures/t5.js';
 import { type Gguf, scalar, writeGguf } from './fixtures/gguf.js';
 import {
@@ -235,7 +236,7 @@ test("a source's state as the decoder's last block gives the source's next token
   const states = await statesOf(engine, source, 'decoder', 'resid_out', layer);
   const edit: Edit = { site: 'resid_out', layer, tokenIndex: 3, vector: states.at(-1)! };
   const [logits] = await nextLogits(engine, [{ ...target, edits: [edit] }]);
-  assertClose(logits!, expected!, 1e-3, 'last layer');
+  assertClose(logits!, expected!, 0.01, 'last layer');
 });
 
 /** Rows of several encoder prompts, encoder edits and decoder edits, mixed. */
@@ -302,7 +303,7 @@ test('an encoder prompt may be longer than a batch', async () => {
   assert.ok(own.encoderTokenIds.length > 24);
   const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
   const [logits] = await nextLogits(small, [{ ...own, edits: [] }]);
-  assertClose(logits!, expected!, 1e-3, 'logits');
+  assertClose(logits!, expected!, 0.01, 'logits');
   const states = [small, engine].map((one) => statesOf(one, own, 'encoder', 'resid_out', 2));
   const [actual, wanted] = await Promise.all(states);
   assertEachClose(actual!, wanted!, 'states');
@@ -317,28 +318,36 @@ test('the lens reads decoder states, the fast way as the slow way', async () => 
   for (const way of ['fast', 'slow'] as const) {
     const [result] = await engine.lens(state.slice(), { topK: 1, logits: true, way });
     assert.ok(result?.status === 'ok', JSON.stringify(result));
-    assertClose(result.logits!, expected!, 1e-3, way);
+    assertClose(result.logits!, expected!, 0.01, way);
   }
 });
 
-test('a row whose encoder overflows fails by itself', async () => {
-  const engine = await t5Engine();
+test('a row whose encoder makes NaN fails by itself, and the next run is clean', async (t) => {
+  // without the small number under its root, the norm makes NaN of a state of zeros
+  const epsilon = { 'attention.layer_norm_rms_epsilon': scalar('f32', 0) };
+  const engine = await open(pathOf('t5-no-epsilon', () => t5(epsilon)));
+  t.after(() => engine.close());
   const own = input(engine, SOURCE);
-  const vector = new Float32Array(64).fill(3e38);
-  const huge: Edit = { side: 'encoder', site: 'final_norm', layer: 2, tokenIndex: 0, vector };
+  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  const vector = new Float32Array(64);
+  const zero: Edit = { side: 'encoder', site: 'resid_out', layer: 2, tokenIndex: 1, vector };
   const rows = [
     { ...own, edits: [] },
-    { ...own, edits: [huge] },
+    { ...own, edits: [zero] },
+    { ...own, edits: [{ ...zero, tokenIndex: 0 }] },
     { ...own, edits: [] },
   ];
   const results = await engine.patch(rows, { topK: 1, maxTokens: 1, logits: true });
-  const [before, broken, after] = results;
-  assert.ok(broken?.status === 'failed' && broken.code === 'not_finite', JSON.stringify(broken?.status));
-  const [expected] = await nextLogits(engine, [{ ...own, edits: [] }]);
-  for (const row of [before, after]) {
-    assert.ok(row?.status === 'ok');
-    assertClose(row.steps[0]!.logits!, expected!, 0.01, 'a row beside it');
+  for (const [i, result] of results.entries()) {
+    if (i === 1 || i === 2) {
+      assert.ok(result.status === 'failed' && result.code === 'not_finite', `row ${i} is NaN`);
+    } else {
+      assert.ok(result.status === 'ok', JSON.stringify(result));
+      assertClose(result.steps[0]!.logits!, expected!, 0.01, `row ${i}`);
+    }
   }
+  const [after] = await nextLogits(engine, [{ ...own, edits: [] }]);
+  assertSameBits(after!, expected!, 'the next run');
 });
 
 test('what does not fit is refused in one sentence', async () => {
@@ -486,7 +495,11 @@ test('a run counts layers and positions in the side it is told', async () => {
   const toDecoder = { samples, sourceSide: 'encoder', targetLayers: 'same' } as const;
   await assertRefused(() => cellsOf(engine, { ...toDecoder, sourceLayers: '2' }), 'bad_input', /0 to 1/);
   const byText = { samples: [{ name: 'one', source, target: { ...start, position: parsePosition('men') } }] };
-  await assertRefused(() => cellsOf(engine, byText), 'bad_input', /read by the encoder: take the target side/);
+  await assertRefused(
+    () => cellsOf(engine, byText),
+    'bad_input',
+    /read by the encoder: take the target side/,
+  );
   const llama = await sharedEngine({
     name: 'llama',
     isTiny: true,
@@ -555,8 +568,7 @@ test('the command takes the side from its options and says where positions lie',
 });
 
 async function withContext(work: (context: NativeContext) => Promise<void>): Promise<void> {
-  const addon = loadAddon('cpu');
-  const model = await addon.load(pathOf(), { gpuLayers: 0, devices: [], splitMode: 'none' });
+  const model = await loadNative(pathOf());
   const context = await model.createContext({
     cells: 256,
     batchTokens: 16,
