@@ -278,6 +278,11 @@ void Decoder::encode(EncodeStep & step) {
     std::iota(output_index.begin(), output_index.end(), 0);
     compute(*encoder_tap_, step, std::move(output_index), "encode",
             [&] { return run_encoder(step.tokens, step.sequences); });
+    // some devices lose NaN on its way through attention, so what the decoder says would not show it
+    const float * output = llama_get_embeddings(ctx_);
+    if (output == nullptr || !all_finite(output, step.tokens.size() * n_embd_)) {
+        throw Error("not_finite", "What the encoder gives the decoder holds NaN or infinity.");
+    }
     encoded_.insert(step.sequences.begin(), step.sequences.end());
 }
 

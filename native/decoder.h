@@ -95,7 +95,8 @@ public:
     // sequences it touched are removed.
     LogitResults decode(Step & step);
 
-    // Fills the states of step.reads. Throws Error, after which nothing is encoded.
+    // Fills the states of step.reads. Throws Error, after which nothing is encoded: "not_finite" where the
+    // decoder would attend to NaN or infinity.
     void encode(EncodeStep & step);
 
     void clear();

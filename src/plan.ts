@@ -4,9 +4,8 @@
  */
 import type { Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import { parseLayers } from './layers.js';
 import type { Experiment, Side } from './patchscope.js';
-import { type Place, parsePlaces, placeAt } from './places.js';
+import { type Place, parsePlaces } from './places.js';
 import { inputOf, type ResolvedPrompt, resolvePrompt } from './prompts.js';
 
 export interface PlannedSample {
@@ -69,8 +68,8 @@ function placePairs(experiment: Experiment, { layerCount, encoderLayerCount = 0 
   const sources = parsePlaces(sourceLayers, layersOf(sourceSide), sourceSite);
   if (targetLayers === 'same') {
     return sources.map((source): [Place, Place] => {
-      const [layer] = parseLayers(String(source.layer), layersOf(targetSide));
-      return [source, placeAt(layer!, layersOf(targetSide), targetSite)];
+      const [target] = parsePlaces(String(source.layer), layersOf(targetSide), targetSite);
+      return [source, target!];
     });
   }
   return parsePlaces(targetLayers, layersOf(targetSide), targetSite).flatMap((target) =>
