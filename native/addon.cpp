@@ -1,6 +1,7 @@
 // What the addon gives to JavaScript. One addon is built for each variant of the prebuilt llama.cpp
 // libraries; a process loads one of them.
 #include "addon_data.h"
+#include "assertions.h"
 #include "context.h"
 #include "device_list.h"
 #include "gguf_check.h"
@@ -28,6 +29,7 @@ namespace {
 Napi::Value start(const Napi::CallbackInfo & info) {
     log_install(info[1].As<Napi::Boolean>());
     static const bool loaded = [](const std::string & directory) {
+        assertions_install();
         ggml_backend_load_all_from_path(directory.c_str());
         llama_backend_init();
         return true;

@@ -1,6 +1,8 @@
 #include "decoder.h"
 
+#include "assertions.h"
 #include "error.h"
+#include "graph_check.h"
 #include "lens.h"
 #include "log.h"
 #include "model_handle.h"
@@ -21,12 +23,24 @@ bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted
 
 } // namespace
 
-bool Decoder::Callback::on_node(ggml_tensor * node, bool ask, void * self) {
-    const auto & [tap, nodes] = *static_cast<Callback *>(self);
-    if (ask && nodes != nullptr) {
-        nodes->push_back(node);
+// The graph callback: it has to be given when the context is made, before the sites are known.
+bool Decoder::on_node(ggml_tensor * node, bool ask, void * self) {
+    auto * decoder = static_cast<Decoder *>(self);
+    if (ask && decoder->seen_ != nullptr) {
+        decoder->see(node);
     }
-    return tap != nullptr ? Tap::on_node(node, ask, tap) : !ask;
+    return decoder->armed_ != nullptr ? Tap::on_node(node, ask, decoder->armed_) : !ask;
+}
+
+// Nodes are asked for before any of them is computed, where nobody wants one: what can't be computed is not.
+void Decoder::see(ggml_tensor * node) {
+    seen_->push_back(node);
+    try {
+        check_node(node);
+    } catch (const Error & error) { // none may pass through ggml
+        refusal_ = error;
+        aborted_ = true;
+    }
 }
 
 Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options)
@@ -47,13 +61,17 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.kv_unified = true;
     params.swa_full = true; // sequences are cut back and copied, which a windowed cache can't do
     params.no_perf = true;
-    params.cb_eval = Callback::on_node;
-    params.cb_eval_user_data = &callback_;
+    params.cb_eval = on_node;
+    params.cb_eval_user_data = this;
     params.abort_callback = on_abort;
     params.abort_callback_data = &aborted_;
 
     log_take();
+    const AssertionGuard guard;
     ctx_ = llama_init_from_model(model_->model, params);
+    if (ctx_ == nullptr && guard.tripped()) {
+        throw Error("bad_model", with_log("The model's graph can't be built"));
+    }
     if (ctx_ == nullptr) {
         throw Error("out_of_memory",
                     with_log("A context of " + std::to_string(options_.n_ctx) +
@@ -64,6 +82,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
+        check_graph(graph);
         sites_ = label_sites(graph, model_->n_layer(), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
         if (model_->n_encoder_layer() > 0) {
@@ -82,9 +101,12 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
 // llama.cpp reserves the decoder's graph alone, so the encoder's is seen while it runs.
 void Decoder::label_encoder() {
     std::vector<ggml_tensor *> nodes;
-    callback_.nodes = &nodes;
+    seen_ = &nodes;
     const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, llama_n_ubatch(ctx_)), 0), {0});
-    callback_.nodes = nullptr;
+    seen_ = nullptr;
+    if (refusal_.has_value()) {
+        throw *refusal_;
+    }
     if (status != 0) {
         throw Error("engine", with_log("The encoder could not be run"));
     }
@@ -170,13 +192,13 @@ void Decoder::compute(Tap & tap, StateWork & states, std::vector<int32_t> output
                       const std::function<int32_t()> & work) {
     const std::string n = std::to_string(output_index.size());
     log_take();
-    callback_.tap = &tap;
+    armed_ = &tap;
     tap.arm(states.reads, states.writes, std::move(output_index));
     const int32_t status = work();
     if (status == 0) {
         llama_synchronize(ctx_);
     }
-    callback_.tap = nullptr;
+    armed_ = nullptr;
     if (status != 0) {
         try {
             tap.disarm();

@@ -2,6 +2,7 @@
 // logits. Knows tokens, sequences, layers and rows; knows no JavaScript and no experiment.
 #pragma once
 
+#include "error.h"
 #include "reduce.h"
 #include "sample.h"
 #include "sites.h"
@@ -12,6 +13,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -112,14 +114,8 @@ public:
     void abort() { aborted_ = true; }
 
 private:
-    // What llama.cpp's graph callback is given, since it has to be when the context is made.
-    struct Callback {
-        Tap * tap = nullptr;
-        std::vector<ggml_tensor *> * nodes = nullptr; // all that run, in their order
-
-        static bool on_node(ggml_tensor * node, bool ask, void * self);
-    };
-
+    static bool on_node(ggml_tensor * node, bool ask, void * self);
+    void see(ggml_tensor * node);
     void label_encoder();
     int32_t run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences);
     // Runs `work`, which gives llama.cpp's status, and throws unless all that was planned was done.
@@ -141,8 +137,10 @@ private:
     std::unique_ptr<SiteTable> encoder_sites_;
     std::unique_ptr<Tap> tap_;
     std::unique_ptr<Tap> encoder_tap_;
-    Callback callback_;
-    std::set<llama_seq_id> encoded_; // sequences whose decoder has something to attend to
+    Tap * armed_ = nullptr;                       // during a decode or an encode
+    std::vector<ggml_tensor *> * seen_ = nullptr; // nodes in their order, while the encoder is labelled
+    std::optional<Error> refusal_;                // of one of them
+    std::set<llama_seq_id> encoded_;              // sequences whose decoder has something to attend to
     std::unique_ptr<Lens> lens_;
     std::atomic<bool> aborted_{false};
     llama_context * ctx_ = nullptr;

@@ -123,8 +123,15 @@ Napi::Value Model::token_bytes(const Napi::CallbackInfo & info) {
         throw coded_error(env, "bad_input",
                           "Token id " + std::to_string(token) + " is outside the vocabulary.");
     }
-    const std::string bytes = handle.token_bytes(token);
-    return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
+    try {
+        const std::string bytes = handle.token_bytes(token);
+        return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
+    } catch (const Error & error) {
+        throw coded_error(env, error.code, error.what());
+    } catch (const std::exception & error) {
+        throw coded_error(env, "bad_model",
+                          std::string("The model's vocabulary can't write this token: ") + error.what());
+    }
 }
 
 Napi::Value Model::is_end_of_text(const Napi::CallbackInfo & info) {

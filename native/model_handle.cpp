@@ -1,5 +1,6 @@
 #include "model_handle.h"
 
+#include "assertions.h"
 #include "error.h"
 #include "log.h"
 
@@ -33,6 +34,7 @@ std::string ModelHandle::metadata(const std::string & key) const {
 }
 
 std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bos, bool special) const {
+    const AssertionGuard guard;
     std::vector<llama_token> tokens(text.size() + 8);
     while (true) {
         const int32_t n = llama_tokenize(vocab(), text.data(), (int32_t)text.size(), tokens.data(),
@@ -56,6 +58,7 @@ std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bo
 }
 
 std::string ModelHandle::token_bytes(llama_token token) const {
+    const AssertionGuard guard;
     std::string bytes(64, '\0');
     int32_t n = llama_token_to_piece(vocab(), token, bytes.data(), (int32_t)bytes.size(), 0, true);
     if (n < 0) {
@@ -85,6 +88,7 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placemen
     params.devices = devices.data();
     log_take();
     auto handle = std::make_shared<ModelHandle>();
+    const AssertionGuard guard;
     handle->model = llama_model_load_from_file(path.c_str(), params);
     if (handle->model == nullptr) {
         throw Error("bad_model", with_log("The model " + path + " could not be loaded"));
@@ -145,6 +149,7 @@ int32_t convert(const std::string & from, const std::string & to, const std::str
     params.ftype = file_type(type);
     params.allow_requantize = true;
     log_take();
+    const AssertionGuard guard;
     if (llama_model_quantize(from.c_str(), to.c_str(), &params) != 0) {
         throw Error("bad_model", with_log("The model " + from + " could not be converted"));
     }

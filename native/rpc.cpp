@@ -1,5 +1,6 @@
 #include "rpc.h"
 
+#include "assertions.h"
 #include "device_list.h"
 #include "error.h"
 #include "log.h"
@@ -30,11 +31,10 @@ std::vector<std::string> strings(const Napi::Value & list) {
     return out;
 }
 
-// ggml ends the process after this, whatever it returns. That a worker was lost is no bug: it takes a
-// sentence and no trace. What is in the store was written before.
-void on_ggml_abort(const char * message) {
+// ggml ends the process where a worker is lost. That is no bug: it takes a sentence and no trace. What is in
+// the store was written before.
+void look_for_lost_worker(const char * message) {
     if (std::strstr(message, "ggml-rpc") == nullptr) {
-        std::fprintf(stderr, "%s\n", message);
         return;
     }
     std::string known;
@@ -44,10 +44,13 @@ void on_ggml_abort(const char * message) {
             known += (known.empty() ? "" : " or ") + worker;
         }
     }
+    if (known.empty()) {
+        return; // this is a worker itself
+    }
     std::fprintf(
         stderr,
         "%spatchscopes: The worker at %s was lost in the middle of the work: what was stored before is "
-        "kept; start the worker and then this command again.\n",
+        "kept; start the worker and then this command again, a patch with --resume.\n",
         isatty(STDERR_FILENO) ? "\n" : "", known.c_str());
     _exit(1);
 }
@@ -59,7 +62,7 @@ ggml_backend_reg_t load_plugin(const std::string & file) {
         if (loaded == nullptr) {
             throw Error("no_device", with_log("llama.cpp's RPC backend could not be loaded"));
         }
-        ggml_set_abort_callback(on_ggml_abort);
+        assertions_watch(look_for_lost_worker);
         return loaded;
     }();
     return plugin;

@@ -5,6 +5,7 @@
 #include "ggml-backend.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ps {
 
@@ -36,27 +37,29 @@ void Tap::arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writ
     output_index_ = std::move(output_index);
     n_outputs_ =
         (int32_t)std::count_if(output_index_.begin(), output_index_.end(), [](int32_t i) { return i >= 0; });
-    planned_ = applied_ = 0;
+    rows_read_.assign(reads.size(), 0);
+    rows_written_.assign(writes.size(), 0);
     failure_.clear();
-    for (const SiteRead & read : reads) {
-        planned_ += read.tokens.size();
-    }
-    for (const SiteWrite & write : writes) {
-        planned_ += write.tokens.size();
-    }
 }
 
 void Tap::disarm() {
-    reads_ = nullptr;
-    writes_ = nullptr;
+    const auto * reads = std::exchange(reads_, nullptr);
+    const auto * writes = std::exchange(writes_, nullptr);
     if (!failure_.empty()) {
         throw Error("edit_mismatch", failure_);
     }
-    if (applied_ != planned_) {
-        throw Error("edit_mismatch", "Of " + std::to_string(planned_) + " planned reads and edits " +
-                                         std::to_string(applied_) +
-                                         " were applied: the results are thrown away.");
-    }
+    const auto check = [](const auto & entries, const std::vector<size_t> & counts, const char * done) {
+        for (size_t i = 0; i < entries.size(); ++i) {
+            if (counts[i] != entries[i].tokens.size()) {
+                throw Error("edit_mismatch", "Of " + std::to_string(entries[i].tokens.size()) +
+                                                 " states planned to be " + done + " at " +
+                                                 to_string(entries[i].key) + " " + std::to_string(counts[i]) +
+                                                 " were: the results are thrown away.");
+            }
+        }
+    };
+    check(*reads, rows_read_, "read");
+    check(*writes, rows_written_, "written");
 }
 
 bool Tap::on_node(ggml_tensor * node, bool ask, void * self) {
@@ -73,7 +76,7 @@ bool Tap::on_node(ggml_tensor * node, bool ask, void * self) {
 }
 
 bool Tap::wants(const ggml_tensor * node) const {
-    if (planned_ == 0 || reads_ == nullptr) {
+    if (reads_ == nullptr || (reads_->empty() && writes_->empty())) {
         return false;
     }
     const SiteKey * key = sites_.find(node);
@@ -99,7 +102,8 @@ void Tap::visit(ggml_tensor * node) {
         return rows;
     };
     // writes first: a read at the same site sees what goes on into the next block
-    for (const SiteWrite & write : *writes_) {
+    for (size_t i = 0; i < writes_->size(); ++i) {
+        const SiteWrite & write = (*writes_)[i];
         if (!(write.key == *key)) {
             continue;
         }
@@ -108,7 +112,7 @@ void Tap::visit(ggml_tensor * node) {
             return;
         }
         this->write(node, write, rows);
-        applied_ += rows.size();
+        rows_written_[i] += rows.size();
     }
     if (const auto read = find_entry(*reads_, *key); read != reads_->end()) {
         const std::vector<int32_t> rows = rows_of(read->tokens);
@@ -118,7 +122,7 @@ void Tap::visit(ggml_tensor * node) {
         for_runs(rows, [&](size_t row, size_t n, size_t at) {
             ggml_backend_tensor_get(node, read->states + at * n_embd_, row * row_bytes, n * row_bytes);
         });
-        applied_ += rows.size();
+        rows_read_[read - reads_->begin()] += rows.size();
     }
 }
 

@@ -64,8 +64,9 @@ private:
     const std::vector<SiteWrite> * writes_ = nullptr;
     std::vector<int32_t> output_index_;
     int32_t n_outputs_ = 0;
-    size_t planned_ = 0;
-    size_t applied_ = 0;
+    // rows read and written so far, one count for each entry of the two lists
+    std::vector<size_t> rows_read_;
+    std::vector<size_t> rows_written_;
     std::string failure_;
     std::vector<float> edited_;
 };

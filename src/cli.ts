@@ -5,6 +5,7 @@ import { BrokenRunError, EXIT, note } from './cli/session.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDemo } from './commands/demo.js';
+import { addDoctor } from './commands/doctor.js';
 import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
 import { addPatch } from './commands/patch.js';
@@ -13,18 +14,24 @@ import { addSql } from './commands/sql.js';
 import { addWorker } from './commands/worker.js';
 import { PatchscopeError, packageVersion } from './index.js';
 
-class UsageError extends Error {}
-
 const argv = bindValues(process.argv.slice(2));
-const commands = [
-  ...[addPatch, addLens, addDemo, addPull, addSql, addConvert, addInspect],
-  ...[addWorker, addBuild],
-];
-const names = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
+const commands = {
+  patch: addPatch,
+  lens: addLens,
+  demo: addDemo,
+  pull: addPull,
+  inspect: addInspect,
+  convert: addConvert,
+  sql: addSql,
+  doctor: addDoctor,
+  worker: addWorker,
+  build: addBuild,
+};
+const names = Object.keys(commands);
 
 try {
   let parser = yargs(argv).scriptName('patchscopes').usage('$0 <command> [options]');
-  for (const add of commands) parser = add(parser);
+  for (const add of Object.values(commands)) parser = add(parser);
   await parser
     .demandCommand(1, `Name a command: ${names.join(', ')}; patchscopes --help says more.`)
     .strict()
@@ -40,7 +47,7 @@ try {
       if (error) throw error;
       // yargs hands over an object with the help of the command at hand, other than its types say
       const help = (usage as unknown as { help(): string }).help();
-      throw new UsageError(usageSentence(message, argv, names, help));
+      throw new PatchscopeError('bad_input', usageSentence(message, argv, names, help));
     })
     .parseAsync();
 } catch (error) {
@@ -49,7 +56,7 @@ try {
 
 /** A wrong input is one sentence; anything that is not ours keeps its stack, since it is a bug. */
 function report(error: unknown): void {
-  if (error instanceof PatchscopeError || error instanceof UsageError) {
+  if (error instanceof PatchscopeError) {
     note(`patchscopes: ${error.message}`);
     process.exitCode = EXIT.badInput;
   } else if (error instanceof BrokenRunError) {

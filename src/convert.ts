@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { openDevices } from './devices.js';
 import { asPatchscopeError, PatchscopeError } from './errors.js';
 import { readHeader, type TypeShare } from './gguf.js';
-import type { ResolvedModel } from './models/resolve.js';
+import { checkResolved, type ResolvedModel } from './models/resolve.js';
 import { defaultThreads } from './threads.js';
 
 /** File types that llama.cpp makes without measuring first which weights matter, largest first. */
@@ -49,6 +49,7 @@ export async function convertModel(
   output: string,
   options: { readonly to: ConversionType; readonly threads?: number },
 ): Promise<Conversion> {
+  checkResolved(file);
   if (!conversionTypes.includes(options.to)) {
     throw new PatchscopeError(
       'bad_input',

@@ -30,7 +30,7 @@ export interface Devices {
 export function openDevices(choice: GpuChoice): Devices {
   // every variant can use the CPU alone, and a process loads one
   const any = choice === 'auto' || choice === 'off' ? loadedVariant() : choice;
-  const addon = loadAddon(any ?? (choice === 'auto' ? detectVariant() : 'cpu'));
+  const addon = loadAddon(any ?? (choice === 'auto' ? autoVariant().variant : 'cpu'));
   const devices = addon.devices();
   const cpu = devices.find(({ kind }) => kind === 'cpu');
   if (cpu === undefined) {
@@ -51,14 +51,21 @@ export function openDevices(choice: GpuChoice): Devices {
   return { addon, gpus: choice === 'off' ? [] : gpus, cpu };
 }
 
-function detectVariant(): string {
-  const built = builtVariants();
-  const has = (variant: string, sign: string) => built.includes(variant) && fs.existsSync(sign);
-  if (built.includes('metal')) return 'metal';
-  if (has('cuda', '/dev/nvidiactl')) return 'cuda';
-  if (has('vulkan', '/dev/dri')) return 'vulkan';
-  return 'cpu';
+/** What `auto` takes where no variant is loaded yet, and the sign it goes by. */
+export function autoVariant(): { readonly variant: string; readonly reason: string } {
+  const built = builtVariants().map(({ variant }) => variant);
+  if (built.includes('metal')) return { variant: 'metal', reason: 'every Mac has it' };
+  for (const [variant, sign] of driverSigns) {
+    if (built.includes(variant) && fs.existsSync(sign)) return { variant, reason: `${sign} is there` };
+  }
+  const signs = driverSigns.map(([, sign]) => sign).join(' nor ');
+  return { variant: 'cpu', reason: `no driver has made ${signs}` };
 }
+
+const driverSigns = [
+  ['cuda', '/dev/nvidiactl'],
+  ['vulkan', '/dev/dri'],
+] as const;
 
 /** The GPU devices that may take blocks. */
 export function blockDevices({ gpus }: Devices, splitMode: SplitMode): readonly NativeDevice[] {

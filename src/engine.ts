@@ -200,9 +200,10 @@ export interface Engine {
   lens(states: Float32Array, reading: LensReading, options?: WorkOptions): Promise<LensResult[]>;
   /**
    * Largest difference of a log-probability (natural) that the company of a row made, as measured on this
-   * model, backend and settings with up to `rows` rows at once; 0 in exact mode.
+   * model, backend and settings with up to `rows` rows at once; 0 in exact mode, null where the model's own
+   * states are not finite.
    */
-  tolerance(rows: number): Promise<number>;
+  tolerance(rows: number): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }

@@ -29,8 +29,14 @@ export class PatchscopeError extends Error {
     message: string,
     options?: { readonly cause?: unknown },
   ) {
-    super(/[.?!]$/.test(message) ? message : `${message}.`, options);
+    const line = oneLine(message);
+    super(/[.?!]$/.test(line) ? line : `${line}.`, options);
   }
+}
+
+/** What was typed may hold line breaks and signs that steer a terminal: they are written as codes. */
+function oneLine(message: string): string {
+  return message.replace(/\p{Cc}/gu, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 /** The one place where the addon's coded errors become ours; anything else passes unchanged. */

@@ -105,9 +105,10 @@ function configuration(source: string, made: string, variant: string, arch: stri
     '-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON',
     '-DBUILD_SHARED_LIBS=ON',
     // the folder is moved once it is complete
-    `-DCMAKE_BUILD_RPATH=${process.platform === 'darwin' ? '@loader_path' : '$ORIGIN'}`,
+    '-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON',
+    `-DCMAKE_INSTALL_RPATH=${process.platform === 'darwin' ? '@loader_path' : '$ORIGIN'}`,
     ...['COMMON', 'TESTS', 'TOOLS', 'EXAMPLES', 'SERVER', 'APP'].map((part) => `-DLLAMA_BUILD_${part}=OFF`),
-    '-DGGML_CCACHE=OFF',
+    ...['-DLLAMA_ALL_WARNINGS=OFF', '-DGGML_ALL_WARNINGS=OFF', '-DGGML_CCACHE=OFF'],
     `-DGGML_CUDA=${isOn('cuda')}`,
     `-DGGML_VULKAN=${isOn('vulkan')}`,
     `-DGGML_METAL=${isOn('metal')}`,
@@ -133,8 +134,8 @@ const missing: readonly [sign: RegExp, advice: string][] = [
   [/\bgit\b.*ENOENT/, 'git is missing: install git'],
   [/\bcmake\b.*ENOENT/, 'CMake is missing: install CMake 3.18 or later'],
   [
-    /CUDA Toolkit not found|No CMAKE_CUDA_COMPILER|CMAKE_CUDA_COMPILER-NOTFOUND|Could not find nvcc/i,
-    "the CUDA toolkit is missing: install NVIDIA's, with nvcc on the PATH or named by CUDACXX",
+    /CUDA Toolkit not found|No CMAKE_CUDA_COMPILER|CMAKE_CUDA_COMPILER-NOTFOUND|CUDA::\w+\s+but the target was not found/i,
+    "the CUDA toolkit is missing or not whole: install NVIDIA's, with cuBLAS, and nvcc on the PATH or named by CUDACXX",
   ],
   [
     /Could NOT find Vulkan/i,

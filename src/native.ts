@@ -225,13 +225,10 @@ interface Addon {
 interface Built {
   readonly llamaCpp: string;
   readonly nodeLlamaCpp: string;
-  readonly variants: readonly {
-    readonly variant: string;
-    /** `local`: compiled on this machine. */
-    readonly origin: 'prebuilt' | 'local';
+  readonly variants: readonly (Pick<BuiltVariant, 'variant' | 'origin'> & {
     readonly addon: string;
     readonly libraries: string;
-  }[];
+  })[];
   /** llama.cpp's RPC backend; null where it could not be compiled. */
   readonly rpc: string | null;
 }
@@ -252,9 +249,28 @@ export function loadedVariant(): string | undefined {
   return loaded?.variant;
 }
 
-/** The variants that were built on this machine. */
-export function builtVariants(): string[] {
-  return readBuilt().variants.map(({ variant }) => variant);
+/** A variant whose addon was linked on this machine. */
+export interface BuiltVariant {
+  readonly variant: string;
+  /** Where its libraries come from; `local`: compiled on this machine. */
+  readonly origin: 'prebuilt' | 'local';
+  readonly addonFile: string;
+  readonly librariesFolder: string;
+}
+
+export function builtVariants(): BuiltVariant[] {
+  return readBuilt().variants.map(({ variant, origin, addon, libraries }) => ({
+    variant,
+    origin,
+    addonFile: path.resolve(buildFolder, addon),
+    librariesFolder: path.resolve(buildFolder, libraries),
+  }));
+}
+
+/** The versions that the addon was built from. */
+export function builtFrom(): Pick<Built, 'llamaCpp' | 'nodeLlamaCpp'> {
+  const { llamaCpp, nodeLlamaCpp } = readBuilt();
+  return { llamaCpp, nodeLlamaCpp };
 }
 
 /** Loads the addon of `variant`, once; a second variant in one process is refused. */
@@ -266,18 +282,18 @@ export function loadAddon(variant: string): LoadedAddon {
       `This process already uses the ${loaded.variant} libraries: start another one for ${variant}.`,
     );
   }
-  const built = readBuilt();
-  const found = built.variants.find((entry) => entry.variant === variant);
+  const variants = builtVariants();
+  const found = variants.find((entry) => entry.variant === variant);
   if (found === undefined) {
     throw new PatchscopeError(
       'no_device',
-      `There are no ${variant} libraries on this machine; available: ${builtVariants().join(', ')}.`,
+      `There are no ${variant} libraries on this machine; available: ${variants.map(({ variant }) => variant).join(', ')}.`,
     );
   }
-  const librariesFolder = path.resolve(buildFolder, found.libraries);
+  const { addonFile, librariesFolder } = found;
   let addon: Addon;
   try {
-    addon = createRequire(import.meta.url)(path.resolve(buildFolder, found.addon)) as Addon;
+    addon = createRequire(import.meta.url)(addonFile) as Addon;
   } catch (cause) {
     throw new PatchscopeError(
       'no_addon',
@@ -286,18 +302,21 @@ export function loadAddon(variant: string): LoadedAddon {
     );
   }
   addon.start(librariesFolder, process.env.PATCHSCOPES_LOG === 'debug');
+  const { llamaCpp, rpc } = readBuilt();
   loaded = Object.assign(Object.create(addon) as Addon, {
     variant,
-    llamaCpp: built.llamaCpp,
+    llamaCpp,
     librariesFolder,
-    rpcPlugin: built.rpc === null ? null : path.resolve(buildFolder, built.rpc),
+    rpcPlugin: rpc === null ? null : path.resolve(buildFolder, rpc),
   });
   return loaded;
 }
 
 function readBuilt(): Built {
   try {
-    return JSON.parse(fs.readFileSync(path.join(buildFolder, 'built.json'), 'utf8')) as Built;
+    const built = JSON.parse(fs.readFileSync(path.join(buildFolder, 'built.json'), 'utf8')) as Partial<Built>;
+    if (!Array.isArray(built.variants)) throw new TypeError('It lists no variants.');
+    return built as Built;
   } catch (cause) {
     throw new PatchscopeError(
       'no_addon',

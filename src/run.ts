@@ -12,6 +12,8 @@ const CHUNK_CELLS = 256;
 export interface RunOptions {
   /** Ends the run between two chunks. */
   readonly signal?: AbortSignal;
+  /** Cells at the front of the plan that are done already: whole chunks. Default: 0. */
+  readonly done?: number;
 }
 
 /** Yields the observations of each chunk, in the order of the plan's cells. */
@@ -21,7 +23,7 @@ export async function* run(
   options: RunOptions = {},
 ): AsyncGenerator<Observation[]> {
   let sources: Sources = new Map();
-  for (let begin = 0; begin < plan.cells.length; begin += CHUNK_CELLS) {
+  for (let begin = options.done ?? 0; begin < plan.cells.length; begin += CHUNK_CELLS) {
     if (options.signal?.aborted) return;
     const cells = plan.cells.slice(begin, begin + CHUNK_CELLS);
     sources = await captureSources(cells, plan, engine, sources);

@@ -32,7 +32,16 @@ const system: ThreadSources = {
 
 /** The least of physical cores, CPU affinity and container quota, at least 1. */
 export function defaultThreads(sources: ThreadSources = system): number {
-  return Math.max(1, Math.min(physicalCores(sources), sources.affinity(), containerQuota(sources)));
+  return Math.max(1, Math.min(...Object.values(threadLimits(sources))));
+}
+
+/** Infinity where a figure is not known or there is no bound. */
+export function threadLimits(sources: ThreadSources = system) {
+  return {
+    physicalCores: physicalCores(sources),
+    affinity: sources.affinity(),
+    containerQuota: containerQuota(sources),
+  };
 }
 
 /** Hyper-threads of one core share its arithmetic units and count once. */

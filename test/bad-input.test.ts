@@ -9,8 +9,8 @@ import type { EngineOptions } from '../src/llama/llama-engine.js';
 import { openEngine } from '../src/llama/llama-engine.js';
 import { parsePosition } from '../src/positions.js';
 import { resolvePrompt } from '../src/prompts.js';
-import { corruptions } from './fixtures/gguf.js';
-import { writeSplit } from './fixtures/models.js';
+import { type Corruption, corruptions, scalar, tensor, type Value, writeGguf } from './fixtures/gguf.js';
+import { type ModelKind, tinyModel, writeSplit } from './fixtures/models.js';
 import {
   asFile,
   assertRefused,
@@ -89,6 +89,7 @@ test('a split model opens by its parts, and not with one missing, alone or in th
 
 const options: [what: string, options: object, code: string, says: RegExp][] = [
   ['no threads', { threads: 0 }, 'bad_input', /threads is 0 .*at least 1/],
+  ['more threads than ggml can use', { threads: 513 }, 'bad_input', /threads is 513 .*at most 512/],
   ['half a thread', { threads: 0.5 }, 'bad_input', /threads is 0\.5/],
   ['a context of no tokens', { contextSize: 0 }, 'bad_input', /contextSize is 0/],
   ['batches of no rows', { batchRows: 0 }, 'bad_input', /batchRows is 0/],
@@ -171,7 +172,11 @@ const calls: [what: string, call: (engine: Engine) => unknown, says: RegExp, cod
   ['a layer beyond the last', (e) => captureAt(e, { layer: 4 }), /Layer 4 .* layers are 0 to 3/],
   ['a layer below the first', (e) => captureAt(e, { layer: -1 }), /Layer -1 .* 0 to 3/],
   ['a layer between two', (e) => captureAt(e, { layer: 1.5 }), /Layer 1\.5 .* 0 to 3/],
-  ['a site that does not exist', (e) => captureAt(e, { site: 'resid_mid' }), /no site 'resid_mid'.*embed or/],
+  [
+    'a site that does not exist',
+    (e) => captureAt(e, { site: 'logits' }),
+    /no site 'logits'.*embed, resid_mid/,
+  ],
   ['a block at the site embed', (e) => captureAt(e, { site: 'embed' }), /site embed has no layer '1'/],
   ['embed at a block', (e) => captureAt(e, { layer: 'embed' }), /resid_out has no layer 'embed'/],
   ['a position beyond the prompt', (e) => captureAt(e, { tokenIndex: 2 }), /Token index 2 .* 0 to 1/],
@@ -282,6 +287,11 @@ const misuses: [what: string, call: (engine: Engine) => unknown][] = [
   ['an array instead of states', (e) => e.lens([1, 2] as never, { topK: 1 })],
   ['nothing to capture', (e) => e.capture(undefined as never)],
   ['no reading', (e) => e.patch([row()], undefined as never)],
+  [
+    'a model whose parts are no list',
+    () => openEngine({ ...asFile(tinyPath('llama')), parts: 'a' as never }),
+  ],
+  ['a model whose path is not its first part', () => openEngine({ ...asFile(tinyPath('llama')), path: 'a' })],
 ];
 
 for (const [what, call] of misuses) {
@@ -350,7 +360,31 @@ interface Outcome {
 }
 
 const outcomes = new Map<string, string>();
-const damaged = corruptions(readFileSync(tinyPath('llama')));
+const damaged = [
+  ...corruptions(readFileSync(tinyPath('llama'))),
+  // in architectures that check less of it than llama
+  ...[
+    damagedBy('odd-rotation', 'gptneox', { 'gptneox.rope.dimension_count': scalar('u32', 3) }),
+    damagedBy('no-rotation', 'gemma3', { 'gemma3.rope.dimension_count': scalar('u32', 0) }),
+    damagedBy('rotation-beyond-the-head', 'qwen3', { 'qwen3.rope.dimension_count': scalar('u32', 66) }),
+  ],
+  { name: 'half-decay', bytes: withHalves('mamba', 'blk.0.ssm_a') },
+];
+
+function damagedBy(name: string, kind: ModelKind, keys: Record<string, Value>): Corruption {
+  const { metadata, tensors } = tinyModel(kind);
+  return { name, bytes: writeGguf({ metadata: new Map([...metadata, ...Object.entries(keys)]), tensors }) };
+}
+
+function withHalves(kind: ModelKind, name: string): Uint8Array {
+  const { metadata, tensors } = tinyModel(kind);
+  const changed = tensors.map((each) =>
+    each.name === name
+      ? tensor(name, each.shape, new Float32Array(each.bytes.length / 4).fill(-1), 'f16')
+      : each,
+  );
+  return writeGguf({ metadata, tensors: changed });
+}
 
 before(async () => {
   let waiting = damaged.map(({ name, bytes }) => ({ name, path: writeFile(`damaged-${name}.gguf`, bytes) }));
@@ -390,6 +424,31 @@ for (const { name } of damaged) {
     const outcome = outcomes.get(name)!;
     assert.match(outcome, /^ok$|^failed |^PatchscopeError (bad_model|no_site|bad_input) /);
     assertSentence(outcome === 'ok' ? 'It runs.' : outcome);
+  });
+}
+
+/** What ended the process, or never ended, before it was checked. */
+const refused: [name: string, says: RegExp][] = [
+  ['no-heads-though-recurrent', /no attention heads \(llama\.attention\.head_count\)/],
+  ['zero-heads-in-the-first-block', /no attention heads/],
+  ['experts-in-too-many-groups', /llama-model\.cpp:\d+: GGML_ASSERT\(hparams\.n_expert % /],
+  ['epsilon-not-a-number', /an epsilon of -?nan in a norm/],
+  ['empty-tensor', /tensor without numbers \(output_norm\.weight\)/],
+  ['half-bias', /blk\.0\.attn_q\.bias in type f16, which llama\.cpp can't compute ADD with/],
+  [
+    'whole-number-weight',
+    /blk\.1\.ffn_gate\.weight in type i16, which llama\.cpp can't compute MUL_MAT with/,
+  ],
+  ['odd-rotation', /rotates 3 of the 16 dimensions of a head/],
+  ['no-rotation', /rotates 0 of the 32 dimensions/],
+  ['rotation-beyond-the-head', /qwen3\.cpp:\d+: GGML_ASSERT\(n_embd_head == n_rot\)/],
+  ['half-decay', /blk\.0\.ssm_a in type f16, which llama\.cpp can't compute SSM_SCAN with/],
+];
+
+for (const [name, says] of refused) {
+  test(`a model damaged by ${name} is refused with the reason`, () => {
+    assert.match(outcomes.get(name)!, /^PatchscopeError bad_model /);
+    assert.match(outcomes.get(name)!, says);
   });
 }
 

@@ -69,14 +69,19 @@ interface Score {
 }
 
 interface PatchCell {
+  readonly source_site: string;
   readonly source_layer: number | 'embed';
+  readonly target_site: string;
   readonly target_layer: number | 'embed';
+  readonly op: string;
+  readonly alpha: number;
   readonly source_position: number;
   readonly source_token: string;
   readonly target_position: number;
   readonly target_token: string;
   readonly text: string | null;
   readonly token_ids: readonly number[];
+  readonly logprobs: readonly number[];
   readonly top: readonly Score[];
   readonly status: 'ok' | 'failed';
   readonly error: string | null;
@@ -166,14 +171,19 @@ test('patch --json: a cell has the keys and types that are promised, in one line
   const [first, ...others] = cells({ '--source-layer': 'embed,-1', '--target-layer': 'same' });
   assert.equal(others.length, 1);
   assert.deepEqual(Object.keys(first!), [
+    'source_site',
     'source_layer',
+    'target_site',
     'target_layer',
+    'op',
+    'alpha',
     'source_position',
     'source_token',
     'target_position',
     'target_token',
     'text',
     'token_ids',
+    'logprobs',
     'top',
     'status',
     'error',
@@ -398,7 +408,7 @@ test('lens --json: an object for each layer and position', () => {
   const read = parsed<LensCell>(stdout);
   assert.equal(read.length, 6 * 7);
   for (const each of read) {
-    assert.deepEqual(Object.keys(each).slice(0, 4), ['layer', 'position', 'prompt_token', 'top']);
+    assert.deepEqual(Object.keys(each).slice(0, 5), ['site', 'layer', 'position', 'prompt_token', 'top']);
     assert.equal(each.top.length, 2);
     assert.deepEqual(Object.keys(each.top[0]!), ['token_id', 'token', 'logprob']);
   }
@@ -459,15 +469,25 @@ test('the tables hold what patch printed', () => {
      JOIN token ON token.token_id = token_score.token_id WHERE step = 0 ORDER BY observation_id, rank`,
     'x.db',
   );
+  const chosen = sql<Score & { observation_id: number }>(
+    cwd,
+    'SELECT observation_id, logprob FROM token_score WHERE rank = 0 ORDER BY observation_id, step',
+    'x.db',
+  );
   const kept = observations.map((row) => ({
+    source_site: row.source_site,
     source_layer: layer(row.source_layer),
+    target_site: row.site,
     target_layer: layer(row.target_layer),
+    op: row.op,
+    alpha: row.alpha,
     source_position: row.source_position,
     source_token: row.source_token,
     target_position: row.target_position,
     target_token: row.target_token,
     text: row.text,
     token_ids: JSON.parse(String(row.token_ids)),
+    logprobs: chosen.filter(({ observation_id }) => observation_id === row.id).map(({ logprob }) => logprob),
     top: scores
       .filter(({ observation_id }) => observation_id === row.id)
       .map(({ token_id, token, logprob }) => ({ token_id, token, logprob })),
@@ -781,7 +801,7 @@ test('quantized weights without a fast kernel are warned of, with the command th
 
 // --- help
 
-const commands = ['patch', 'lens', 'demo', 'pull', 'sql', 'convert', 'inspect', 'worker', 'build'];
+const commands = 'patch lens demo pull inspect convert sql doctor worker build'.split(' ');
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
@@ -997,6 +1017,8 @@ test('a run that is refused leaves the results file as it was', () => {
 const misspelt: [args: readonly string[], says: RegExp][] = [
   [['pacth'], /no command 'pacth', perhaps patch was meant/],
   [['lense', '--prompt', 'x'], /no command 'lense', perhaps lens was meant/],
+  [['__proto__'], /no command '__proto__'/],
+  [['len\ns'], /no command 'len\\u000as', perhaps lens was meant/],
   [['xyzzy'], /no command 'xyzzy'[^,]*$/],
   [
     [...patchWords(), '--source-posision', '1'],
@@ -1136,4 +1158,95 @@ test('a reader that takes its time loses nothing', () => {
   const read = parsed<LensCell>(stdout);
   assert.equal(read.length, 6 * 19, stderr);
   assert.ok(read.every(({ top }) => top.length === 971));
+});
+
+test('patch understands the layer names of other libraries and answers with its own', () => {
+  const names =
+    'blocks.0.hook_resid_pre,blocks.1.hook_resid_pre,hidden_states[2],blocks.2.hook_mlp_out,hidden_states[6]';
+  const found = cells({ '--source-layer': names });
+  assert.deepEqual(
+    found.map(({ source_site, source_layer }) => [source_site, source_layer]),
+    [
+      ['embed', 'embed'],
+      ['resid_out', 0],
+      ['resid_out', 1],
+      ['mlp_out', 2],
+      ['final_norm', 5],
+    ],
+  );
+  const [own] = cells({ '--source-layer': '2', '--source-site': 'mlp_out' });
+  assert.deepEqual(own, found[3], 'the same place by either name');
+  for (const [layer, says] of [
+    ['blocks.6.hook_mlp_out', /blocks\.6\.hook_mlp_out is not in the model.*0 to 5/],
+    ['hidden_states[7]', /hidden_states\[7\] is not in the model.*0 to 6/],
+    ['blocks.1.hook_z', /'blocks\.1\.hook_z' is not a layer/],
+    ['blocks.1.hook_resid_post', undefined],
+  ] as const) {
+    if (says === undefined) assert.equal(cells({ '--target-layer': layer })[0]!.target_layer, 1);
+    else assertBadInput(patchWords({ '--source-layer': layer }), says);
+  }
+  assertBadInput(patchWords({ '--target-layer': 'hidden_states[6]' }), /final_norm is read, not written/);
+  assertBadInput(patchWords({ '--source-site': 'final_norm' }), /final_norm comes after the last layer/);
+});
+
+test('patch edits by the op that is named, and keeps op, alpha and sites with the cell', () => {
+  const cwd = temporaryFolder();
+  const options = { '--source-site': 'attn_out', '--target-site': 'resid_mid', '--db': 'a.db' };
+  const [first] = cells({ ...options, '--op': 'add', '--alpha': '-0.5' }, cwd);
+  assert.deepEqual(
+    [first!.op, first!.alpha, first!.source_site, first!.target_site],
+    ['add', -0.5, 'attn_out', 'resid_mid'],
+  );
+  assert.deepEqual(sql(cwd, 'SELECT source_site, site, op, alpha, at_generated FROM observation', 'a.db'), [
+    { source_site: 'attn_out', site: 'resid_mid', op: 'add', alpha: -0.5, at_generated: 0 },
+  ]);
+  assert.equal(cells({ '--op': 'mix', '--alpha': '1' })[0]!.text, truth);
+  const [nothing] = cells({ '--op': 'mix', '--alpha': '0' });
+  const [scaled] = cells({ '--op': 'scale', '--alpha': '1' });
+  assert.deepEqual(nothing!.top, scaled!.top, 'both leave the target as it is');
+  assert.notEqual(nothing!.text, truth);
+  assertBadInput(patchWords({ '--op': 'paste' }), /--op is 'paste' where one of replace/);
+  assertBadInput(patchWords({ '--alpha': 'much' }), /--alpha is 'much' where a number is needed/);
+  assertBadInput(patchWords({ '--alpha': '1e99' }), /alpha 1e\+99/);
+});
+
+test('patch draws tokens with a seed, and keeps each with its log-probability and rank', () => {
+  const cwd = temporaryFolder();
+  const options = { '--source-layer': 'all', '-n': '5', '--temp': '2', '--top': '1' };
+  const drawn = cells({ ...options, '-s': '4', '--db': 'a.db' }, cwd);
+  assert.deepEqual(cells({ ...options, '-s': '4' }), drawn, 'the same seed');
+  const texts = (all: readonly PatchCell[]) => all.map(({ text }) => text);
+  assert.notDeepEqual(texts(cells({ ...options, '-s': '1004' })), texts(drawn), 'another seed');
+  assert.notDeepEqual(texts(cells({ ...options, '--temp': '0' })), texts(drawn), 'no temperature');
+  for (const { token_ids, logprobs, top } of drawn) {
+    assert.equal(logprobs.length, token_ids.length);
+    assert.ok(logprobs.every((logprob) => logprob <= 0 && Number.isFinite(logprob)));
+    assert.equal(top.length, 1);
+  }
+  const [kept] = sql<{ count: number }>(
+    cwd,
+    'SELECT count(*) AS count FROM token_score WHERE rank > 0',
+    'a.db',
+  );
+  assert.ok(kept!.count > 0, 'tokens that are not the most probable ones');
+  const [run] = sql<{ reading: string; tolerance: number }>(
+    cwd,
+    'SELECT reading, tolerance FROM run',
+    'a.db',
+  );
+  assert.deepEqual(JSON.parse(run!.reading).sampling, { temperature: 2, topK: 0, topP: 1 });
+  assert.ok(run!.tolerance >= 0 && run!.tolerance < 0.1, String(run!.tolerance));
+  assertBadInput(patchWords({ '--temp': '-1' }), /temperature is -1/);
+  assertBadInput(patchWords({ '--top-k': '4' }), /With --temp 0 nothing is drawn/);
+  assertBadInput(patchWords({ '--temp': '1', '--top-p': '1.5' }), /topP is 1.5/);
+});
+
+test('lens reads other sites of the residual stream, and none behind the final norm', () => {
+  const { code, stdout } = cli(
+    lensWords({ '--site': 'resid_mid', '--json': true, '--no-db': true, '--layer': '0,5' }),
+  );
+  assert.equal(code, 0);
+  const sites = new Set(parsed<{ site: string }>(stdout).map(({ site }) => site));
+  assert.deepEqual([...sites], ['resid_mid']);
+  assertBadInput(lensWords({ '--layer': 'hidden_states[6]' }), /applies the final norm itself/);
 });

@@ -24,7 +24,15 @@ const options: EngineOptions = {
 };
 
 /** Adds nothing on the CPU, so that tests there ask for what users ask for. */
-export const device = { name, isCpu: kind === 'cpu', options: kind === 'cpu' ? {} : options };
+export const device = {
+  name,
+  isCpu: kind === 'cpu',
+  options: kind === 'cpu' ? {} : options,
+  /** Its kernels differ by the number of rows, so only decodes of one shape give the same bits. */
+  roundsByShape: kind === 'vulkan',
+  /** A software driver compiles its shaders for each shape, which takes seconds a piece. */
+  oneModel: kind === 'vulkan',
+};
 
 /** A model of the addon itself, without an engine. */
 export async function loadNative(path: string): Promise<NativeModel> {

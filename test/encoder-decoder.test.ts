@@ -16,7 +16,7 @@ import { parsePosition } from '../src/positions.js';
 import { run } from '../src/run.js';
 import { loadNative } from './device.js';
 import { t5 } from './fixtures/architectures/t5.js';
-import { type Gguf, scalar, writeGguf } from './fixtures/gguf.js';
+import { type Gguf, scalar, tensor, writeGguf } from './fixtures/gguf.js';
 import {
   assertClose,
   assertRefused,
@@ -393,8 +393,15 @@ test('what does not fit is refused in one sentence', async () => {
 });
 
 test('a file that llama.cpp could not run is refused', async () => {
-  const deeper = pathOf('t5-deeper', () => t5({ decoder_block_count: scalar('u32', 4) }));
-  await assertRefused(() => open(deeper), 'bad_model', /./);
+  const deeper = pathOf('t5-deeper', () => t5({}, { encoder: 2, decoder: 3 }));
+  await assertRefused(() => open(deeper), 'bad_model', /decoder of 3 blocks and an encoder of 2/);
+  const halved = pathOf('t5-halved', () => {
+    const { metadata, tensors } = t5();
+    const name = 'enc.blk.1.attn_norm.weight';
+    const ones = tensor(name, [64], new Float32Array(64).fill(1), 'f16');
+    return { metadata, tensors: tensors.map((one) => (one.name === name ? ones : one)) };
+  });
+  await assertRefused(() => open(halved), 'bad_model', /enc\.blk\.1\.attn_norm\.weight in type f16/);
   const startless = pathOf('t5-startless', () => {
     const { metadata, tensors } = t5();
     return { metadata: new Map([...metadata].filter(([key]) => !key.includes('start_token'))), tensors };

@@ -8,13 +8,14 @@ import { Patcher } from '../src/llama/patch.js';
 import type { LlamaTokenizer } from '../src/llama/tokenizer.js';
 import type { NativeContext, NativeModelInfo, NativeStep } from '../src/native.js';
 import type { Layer } from '../src/patchscope.js';
-import { loadNative } from './device.js';
+import { device, loadNative } from './device.js';
 import { scalar, type Value, writeGguf } from './fixtures/gguf.js';
 import { goodKinds, tinyModel } from './fixtures/models.js';
 import {
   argmax,
   assertClose,
   assertRefused,
+  assertSameAcrossShapes,
   assertSameBits,
   captured,
   edit,
@@ -29,6 +30,7 @@ import {
   open,
   patched,
   realModel,
+  SHAPE_ROUNDING,
   sameBits,
   type TestModel,
   tinyModels,
@@ -112,7 +114,7 @@ law(
       assert.ok(largestDifference(unpatched, fromSource) > tolerance(model), 'the prompts differ');
       if (target.length > 1) {
         const inOneDecode = await logitsEverywhere(engine, target, [patch]);
-        assertSameBits(inOneDecode.at(-1)!, fromSource, text);
+        assertSameAcrossShapes(inOneDecode.at(-1)!, fromSource, text);
       }
       const [behindPrefix] = await nextLogits(engine, [{ tokenIds: target, edits: [patch] }]);
       assertClose(behindPrefix!, fromSource, tolerance(model), text);
@@ -142,7 +144,9 @@ law('a patch changes no bit at earlier positions, and changes its own and later 
 
 // the engine captures unpatched runs only, so this law asks the addon, which reads and writes in one decode
 for (const model of tinyModels) {
-  test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, async (t) => {
+  test(`${model.name}: a patch changes no state but its own and those of later layers from its position on`, {
+    skip: model.skip,
+  }, async (t) => {
     const native = await loadNative(model.path());
     const { layerCount, embeddingSize } = native.describe();
     const tokenIds = native.tokenize(TARGET, true, false);
@@ -236,7 +240,7 @@ law('capture of some layers and positions gives the same states as capture of al
     const subset = await captured(engine, prompt, some, tokenIndexes);
     for (const layer of some) {
       for (const i of tokenIndexes)
-        assertSameBits(subset(layer, i), all(layer, i), `layer ${layer}, token ${i}`);
+        assertSameAcrossShapes(subset(layer, i), all(layer, i), `layer ${layer}, token ${i}`);
     }
   }
 });
@@ -250,7 +254,8 @@ law('capture of one position gives the same state as capture of all, up to round
       const state = (await captured(engine, prompt, [layer], [i]))(layer, i);
       const scale = Math.max(...all(layer, i).map(Math.abs));
       const difference = largestDifference(state, all(layer, i)) / scale;
-      assert.ok(difference < 1e-3, `layer ${layer}, token ${i}: ${difference}`);
+      const bound = device.roundsByShape ? SHAPE_ROUNDING : 1e-3;
+      assert.ok(difference < bound, `layer ${layer}, token ${i}: ${difference}`);
     }
   }
 });
@@ -269,7 +274,8 @@ law('captures of several prompts at once equal the captures of each', async (eng
     const [alone] = await engine.capture([request]);
     const both = together[i]!;
     assert.ok(alone?.status === 'ok' && both.status === 'ok', `prompt ${i} failed`);
-    for (const [k, state] of alone.states.entries()) assertSameBits(both.states[k]!, state, `prompt ${i}`);
+    for (const [k, state] of alone.states.entries())
+      assertSameAcrossShapes(both.states[k]!, state, `prompt ${i}`);
   }
 });
 
@@ -684,6 +690,9 @@ law('a patch of enormous numbers leaves the next run clean', async (engine, mode
   }
 });
 
+/** Where these tests can't make NaN. */
+const noNaN = device.roundsByShape && `not run on ${device.name}: its norm makes no NaN of a state of zeros`;
+
 /** Without the small number under its root, this norm makes NaN of a state of zeros. */
 const zeroBreaks = () =>
   writeVariant('llama', 'no-epsilon.gguf', {
@@ -694,7 +703,9 @@ for (const flashAttention of [true, false]) {
   for (const count of [2, 12, 80]) {
     const setting = `${count} rows, flash attention ${flashAttention ? 'on' : 'off'}`;
 
-    test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, async (t) => {
+    test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, {
+      skip: noNaN,
+    }, async (t) => {
       const engine = await open(zeroBreaks(), { flashAttention });
       t.after(() => engine.close());
       const target = tokens(engine, TARGET);
@@ -722,7 +733,9 @@ for (const flashAttention of [true, false]) {
       }
     });
 
-    test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, async (t) => {
+    test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, {
+      skip: noNaN,
+    }, async (t) => {
       const engine = await open(zeroBreaks(), { flashAttention });
       const fresh = await open(zeroBreaks(), { flashAttention });
       t.after(() => Promise.all([engine.close(), fresh.close()]));
@@ -751,7 +764,9 @@ for (const flashAttention of [true, false]) {
 for (const flashAttention of [true, false]) {
   const setting = `flash attention ${flashAttention ? 'on' : 'off'}`;
 
-  test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, async (t) => {
+  test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, {
+    skip: noNaN,
+  }, async (t) => {
     const dead = 40; // the token's embedding is made of zeros
     const model = tinyModel('llama');
     const tensors = model.tensors.map((tensor) => {
@@ -786,7 +801,7 @@ for (const flashAttention of [true, false]) {
   });
 }
 
-test('a state without finite logits fails its own lens and no other', async (t) => {
+test('a state without finite logits fails its own lens and no other', { skip: noNaN }, async (t) => {
   const engine = await open(zeroBreaks());
   t.after(() => engine.close());
   const zero = new Float32Array(engine.record.embeddingSize);

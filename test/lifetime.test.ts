@@ -1,13 +1,23 @@
 /** An engine ends when it is told to, and with its process, whatever it is doing. */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import type { Engine, PatchRow } from '../src/engine.js';
+import { openEngine } from '../src/llama/llama-engine.js';
+import { defaultModel } from '../src/models/catalogue.js';
+import { resolveModel } from '../src/models/resolve.js';
+import type { Fetchers } from '../src/models/source.js';
+import type { Experiment } from '../src/patchscope.js';
+import { makePlan } from '../src/plan.js';
+import { parsePosition } from '../src/positions.js';
+import { run } from '../src/run.js';
 import {
   assertRefused,
   assertSameBits,
   captured,
   edit,
+  folder,
   nextLogits,
   open,
   realModel,
@@ -149,28 +159,147 @@ test('two engines in one process do not disturb each other', async (t) => {
   assertSameBits((await nextLogits(a, rows))[0]!, first!, 'llama after another engine was closed');
 });
 
-test('a hundred engines opened and closed leave no memory behind', async () => {
+test('two engines with different models, asked in turn and at once, answer as each does alone', async (t) => {
+  const a = await open(tinyPath('llama'));
+  t.after(() => a.close());
+  const promptOf = (round: number) => [1, 70 + (round % 20), 71, 72 + (round % 7)];
+  const alone = new Map<string, Float32Array>();
+  for (const kind of ['llama', 'gpt2'] as const) {
+    const engine = await open(tinyPath(kind));
+    for (let round = 0; round < 20; round++) {
+      const [logits] = await nextLogits(engine, [{ tokenIds: promptOf(round), edits: [] }]);
+      alone.set(`${kind} ${round}`, logits!);
+    }
+    await engine.close();
+  }
+  const b = await open(tinyPath('gpt2'));
+  const asked = Array.from({ length: 20 }, (_, round) => {
+    const rows = [{ tokenIds: promptOf(round), edits: [] }];
+    // b is closed in the middle of it all, while a has half of its calls to come
+    if (round === 10) void b.close();
+    return [
+      ['llama', round, nextLogits(a, rows)],
+      ['gpt2', round, nextLogits(b, rows).catch((error: Error & { code?: string }) => error)],
+    ] as const;
+  }).flat();
+  let closed = 0;
+  for (const [kind, round, answer] of asked) {
+    const got = await answer;
+    if (got instanceof Error) {
+      assert.equal(got.code, 'closed');
+      closed++;
+    } else assertSameBits(got[0]!, alone.get(`${kind} ${round}`)!, `${kind} ${round}`);
+  }
+  assert.ok(closed >= 10, `${closed} calls of the closed engine were refused`);
+  const c = await open(tinyPath('gpt2'));
+  t.after(() => c.close());
+  const [after] = await nextLogits(c, [{ tokenIds: promptOf(3), edits: [] }]);
+  assertSameBits(after!, alone.get('gpt2 3')!, 'the model opened again');
+});
+
+test('engines closed at any moment of generation end with code closed or with all they were asked for', async () => {
+  const ends = { ok: 0, closed: 0 };
+  for (let i = 0; i < 60; i++) {
+    const engine = await open(tinyPath('moe'));
+    const rows = Array.from({ length: 3 }, () => ({ tokenIds: [1, 70], edits: [] }));
+    const work = engine.patch(rows, { topK: 1, maxTokens: 40 }).then(
+      (results) => {
+        ends.ok++;
+        for (const { status } of results) assert.equal(status, 'ok');
+      },
+      (error: Error & { code?: string }) => {
+        ends.closed++;
+        assert.equal(error.code, 'closed');
+      },
+    );
+    if (i % 4 > 0) await new Promise((resolve) => setTimeout(resolve, i % 20));
+    await engine.close();
+    await work;
+  }
+  assert.ok(ends.closed >= 15, JSON.stringify(ends));
+});
+
+test('a reader that fails or leaves in the middle of a run leaves the engine as it was', async (t) => {
+  const engine = await open(tinyPath('llama'));
+  t.after(() => engine.close());
+  const rows = [{ tokenIds: [1, 70, 71], edits: [] }];
+  const [before] = await nextLogits(engine, rows);
+  const place = { prompt: { kind: 'tokens', tokenIds: [1, 80, 81] }, position: parsePosition('-1') } as const;
+  const experiment: Experiment = {
+    name: 'left',
+    samples: Array.from({ length: 40 }, () => ({ name: 'x', source: place, target: place })),
+    sourceLayers: 'all',
+    targetLayers: 'all',
+    mapping: { kind: 'identity' },
+    reading: { topK: 1, maxTokens: 1, stop: [] },
+    seed: 0,
+  };
+  const plan = makePlan(experiment, engine.tokenizer, engine.record);
+  await assert.rejects(async () => {
+    for await (const _ of run(plan, engine)) throw new Error('the reader fails');
+  }, /the reader fails/);
+  for await (const chunk of run(plan, engine)) {
+    assert.ok(chunk.length < plan.cells.length, 'there is more to come');
+    break;
+  }
+  assertSameBits((await nextLogits(engine, rows))[0]!, before!, 'afterwards');
+});
+
+/** Calls its listener as a child's message or a timer does: where nobody catches what it throws. */
+const listening: Fetchers = {
+  hub: (_, { watch }) =>
+    new Promise((_, reject) => {
+      watch.signal!.addEventListener('abort', () => reject(watch.signal!.reason));
+      setImmediate(() => watch.onProgress!({ step: 'download', doneBytes: 1, totalBytes: 2 }));
+    }),
+  pypi: async () => assert.fail('no other source is tried'),
+};
+
+for (const [what, spec, options] of [
+  ['reads a file', () => tinyPath('llama'), {}],
+  ['fetches a model', () => defaultModel, { fetchers: listening }],
+] as const) {
+  test(`what a progress listener throws while resolveModel ${what} is what resolveModel throws`, async (t) => {
+    const { PATCHSCOPES_CACHE } = process.env;
+    process.env.PATCHSCOPES_CACHE = join(folder(), 'cache', what);
+    t.after(() => {
+      if (PATCHSCOPES_CACHE === undefined) delete process.env.PATCHSCOPES_CACHE;
+      else process.env.PATCHSCOPES_CACHE = PATCHSCOPES_CACHE;
+    });
+    const error = new Error('the listener fails');
+    const onProgress = () => {
+      throw error;
+    };
+    await assert.rejects(resolveModel(spec(), { ...options, onProgress }), (thrown) => thrown === error);
+    const engine = await openEngine(await resolveModel(tinyPath('llama')), { threads: 1 });
+    await engine.close();
+  });
+}
+
+test('a thousand engines opened and closed leave no memory behind', async () => {
   const { stdout, code, signal, stderr } = await runChild(
     `
-    const cycle = async () => {
+    const cycle = async (i) => {
       const engine = await open(${JSON.stringify(tinyPath('llama'))});
-      const width = engine.record.embeddingSize;
-      await engine.patch([{ tokenIds: [1, 70, 71], edits: [] }], { topK: 1, maxTokens: 3 });
-      await engine.lens(new Float32Array(width).fill(1), { topK: 1 });
+      if (i % 10 === 0) {
+        const width = engine.record.embeddingSize;
+        await engine.patch([{ tokenIds: [1, 70, 71], edits: [] }], { topK: 1, maxTokens: 3 });
+        await engine.lens(new Float32Array(width).fill(1), { topK: 1 });
+      }
       await engine.close();
     };
     const measure = async () => {
       for (let i = 0; i < 3; i++) { gc(); await new Promise((resolve) => setTimeout(resolve, 20)); }
       return process.memoryUsage().rss / 2 ** 20;
     };
-    for (let i = 0; i < 150; i++) await cycle(); // until the allocator has its pools on every thread
+    for (let i = 0; i < 500; i++) await cycle(i); // until the allocator has its pools on every thread
     const before = await measure();
-    for (let i = 0; i < 100; i++) await cycle();
+    for (let i = 0; i < 1000; i++) await cycle(i);
     console.log((await measure()) - before);`,
     { nodeOptions: ['--expose-gc'] },
   );
   assert.deepEqual([code, signal], [0, null], stderr);
-  assert.ok(Number(stdout) < 10, `${stdout.trim()} MiB more after a hundred engines`);
+  assert.ok(Number(stdout) < 12, `${stdout.trim()} MiB more after a thousand engines`); // 12 kB an engine
 });
 
 /** What a process does in the middle of minutes of work, and how it should end. */
@@ -299,4 +428,38 @@ test('a worker thread that exits in the middle of a decode ends soon', { skip: r
   const since = performance.now();
   assert.equal(await new Promise((resolve) => worker.once('exit', resolve)), 5);
   assertSoon(performance.now() - since);
+});
+
+test('worker threads that are ended while their engines work leave the others and the process well', async () => {
+  const { code, signal, stdout, stderr } = await runChild(`
+    import { Worker } from 'node:worker_threads';
+    const path = ${JSON.stringify(tinyPath('llama'))};
+    const reading = { topK: 1, maxTokens: 1, logits: true };
+    const rows = [{ tokenIds: [1, 70, 71], edits: [] }];
+    const engine = await open(path);
+    const logits = async () => String((await engine.patch(rows, reading))[0].steps[0].logits);
+    const expected = await logits();
+    const text = ${JSON.stringify(
+      workerScript(`
+        const engine = await open(${JSON.stringify(tinyPath('gemma3'))});
+        for (let round = 0; ; round++) {
+          await engine.patch([{ tokenIds: [1, 70, 71], edits: [] }], { topK: 1, maxTokens: 30 });
+          if (round === 1) parentPort.postMessage('begun');
+        }`),
+    )};
+    const url = 'data:text/javascript,' + encodeURIComponent(text);
+    let same = true;
+    for (let round = 0; round < 3; round++) {
+      const workers = Array.from({ length: 3 }, () =>
+        new Worker('import(' + JSON.stringify(url) + ')', { eval: true }));
+      await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('message', resolve))));
+      const endings = workers.map((worker) => worker.terminate());
+      same &&= (await logits()) === expected;
+      await Promise.all(endings);
+      same &&= (await logits()) === expected;
+    }
+    await engine.close();
+    console.log(same ? 'same' : 'other');`);
+  assert.deepEqual([code, signal], [0, null], stderr);
+  assert.equal(stdout.trim(), 'same', stderr);
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import type { NativeContext, NativeModelInfo, NativeSite } from '../src/native.js';
 import type { Site } from '../src/patchscope.js';
 import { loadNative } from './device.js';
-import { everyIndex, nativeRead, nativeReplace } from './support.js';
+import { everyIndex, nativeRead, nativeReplace } from './native-step.js';
 
 export interface Place {
   readonly site: Site;

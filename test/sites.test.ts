@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Site } from '../src/patchscope.js';
-import { badKinds, goodKinds, type ModelKind, tinyModel } from './fixtures/models.js';
-import { nameOf, type Probed, type ProbeEdit, type Shape, SiteProbe } from './site-probe.js';
+import { blockKind, sitesOf } from './block-kinds.js';
+import { badKinds, decoderKinds, type ModelKind, tinyModel } from './fixtures/models.js';
+import { nameOf, type Place, type Probed, type Shape, SiteProbe } from './site-probe.js';
 import {
   assertRefused,
   assertSameBits,
@@ -16,26 +17,16 @@ import {
   tinyPath,
 } from './support.js';
 
-/** The first block's input as llama.cpp's graph names it. */
-const embedName: { readonly [K in (typeof goodKinds)[number]]: string } = {
+/** The first block's input: its name in llama.cpp's graph, or what it is made of where it has none. */
+const embedName: { readonly [K in ModelKind]?: string } = {
   llama: 'embd',
+  granite: 'embd',
+  gemma: 'inp_scaled',
+  gemma2: 'inp_scaled',
   gemma3: 'inp_scaled',
-  qwen3: 'embd',
   gpt2: 'inpL',
-  gptneox: 'embd',
-  'gptneox-sequential': 'embd',
-  moe: 'embd',
-};
-
-/** How the blocks of a model add what they add. */
-const blockKind: { readonly [K in (typeof goodKinds)[number]]: 'in turn' | 'side by side' } = {
-  llama: 'in turn',
-  gemma3: 'in turn',
-  qwen3: 'in turn',
-  gpt2: 'in turn',
-  gptneox: 'side by side',
-  'gptneox-sequential': 'in turn',
-  moe: 'in turn',
+  bloom: 'inp_norm-0',
+  rwkv6: 'ADD(norm_w-0=MUL(norm-0=NORM(embd), token_embd_norm.weight), token_embd_norm.bias)',
 };
 
 const prompts = [
@@ -43,42 +34,45 @@ const prompts = [
   [6, 91, 73, 74, 75],
   [7, 92, 76, 77, 78],
 ];
+const long = Array.from({ length: 48 }, (_, i) => 40 + i);
 const shapes: readonly Shape[] = [
   { name: 'one token', prompts: [[5]], outputs: 'all' },
   { name: 'five tokens, one output', prompts: prompts.slice(0, 1), outputs: 'last of each' },
   { name: 'five tokens, all outputs', prompts: prompts.slice(0, 1), outputs: 'all' },
+  { name: 'three sequences, all outputs', prompts, outputs: 'all' },
   { name: 'three sequences, three outputs', prompts, outputs: 'last of each' },
-  {
-    name: '48 tokens, one output',
-    prompts: [Array.from({ length: 48 }, (_, i) => 40 + i)],
-    outputs: 'last of each',
-  },
+  { name: '48 tokens, one output', prompts: [long], outputs: 'last of each' },
 ];
 
 const sum = (a: Float32Array, b: Float32Array): Float32Array => a.map((value, i) => value + b[i]!);
 
-for (const kind of goodKinds) {
-  const parallel = blockKind[kind] === 'side by side';
+for (const kind of decoderKinds) {
+  const layersOf = ({ info }: SiteProbe) => Array.from({ length: info.layerCount }, (_, layer) => layer);
 
-  test(`${kind}: every site is found, save the state between what lies side by side`, async (t) => {
+  test(`${kind}: the sites that its blocks have are found, and no other`, async (t) => {
     const probe = await SiteProbe.open(tinyPath(kind));
     t.after(() => probe.close());
-    const { embed, resid_mid, resid_out, ...others } = probe.sites;
-    const ofBlocks = (name: string) =>
-      Array.from({ length: probe.info.layerCount }, (_, il) => `${name}-${il}`);
-    assert.deepEqual(embed, { nodes: [embedName[kind]], reason: null });
-    assert.deepEqual(resid_out, { nodes: ofBlocks('l_out'), reason: null });
+    const { embed, resid_out, final_norm, ...others } = probe.sites;
+    assert.equal(embed.nodes[0], embedName[kind] ?? embed.nodes[0]);
+    assert.deepEqual(resid_out, { nodes: layersOf(probe).map((layer) => `l_out-${layer}`), reason: null });
+    assert.deepEqual(final_norm, { nodes: ['result_norm'], reason: null });
     for (const [site, { nodes, reason }] of Object.entries(others)) {
-      assert.ok(nodes.every((node) => node !== null) && reason === null, `${site}: ${reason}`);
-    }
-    if (parallel) {
-      assert.ok(resid_mid.nodes.every((node) => node === null));
-      assert.equal(
-        resid_mid.reason,
-        'attention and MLP read the same input, so there is no state between them',
+      const expected = layersOf(probe).map((layer) =>
+        (sitesOf[blockKind(kind, layer)] as readonly string[]).includes(site),
       );
-    } else {
-      assert.ok(resid_mid.nodes.every((node) => node !== null) && resid_mid.reason === null);
+      assert.deepEqual(
+        nodes.map((node) => node !== null),
+        expected,
+        `${site}: ${reason}`,
+      );
+      assert.equal(reason === null, !expected.includes(false), site);
+    }
+    for (const layer of layersOf(probe)) {
+      if (blockKind(kind, layer) === 'attention and MLP side by side') {
+        assert.match(probe.sites.resid_mid.reason!, /^attention and MLP read the same input/);
+      } else if (blockKind(kind, layer) === 'time mix, then channel mix') {
+        assert.equal(probe.sites.resid_mid.nodes[layer], `ffn_inp-${layer}`);
+      }
     }
   });
 
@@ -88,117 +82,132 @@ for (const kind of goodKinds) {
       t.after(() => probe.close());
       for (const shape of shapes) {
         const probed = await probe.run(shape);
-        for (let layer = 0; layer < probe.info.layerCount; layer++) {
+        for (const layer of layersOf(probe)) {
           for (const row of probed.rows({ site: 'resid_out', layer })) {
             const at = (site: Site) => probed.state({ site, layer }, row);
             const where = `${shape.name}, layer ${layer}, token ${row}`;
             const input = probed.state(probe.inputOf(layer), row);
-            if (parallel) {
-              // three numbers are added, and the order decides about the last bit
-              const total = sum(sum(input, at('attn_out')), at('mlp_out'));
-              const scale = Math.max(
-                ...[input, at('attn_out'), at('mlp_out')].flatMap((x) => [...x.map(Math.abs)]),
-              );
-              const difference = largestDifference(at('resid_out'), total);
-              assert.ok(difference <= scale * 2 ** -22, `${where}: ${difference}`);
-            } else {
+            const has = (site: Site) => probe.has({ site, layer });
+            if (blockKind(kind, layer) === 'attention, then MLP') {
               assertSameBits(at('resid_mid'), sum(input, at('attn_out')), `${where}, resid_mid`);
+            } else if (blockKind(kind, layer) === 'attention and MLP side by side') {
+              // three numbers are added, and the order decides about the last bits
+              const parts = [input, at('attn_out'), at('mlp_out')];
+              const scale = Math.max(...parts.flatMap((part) => [...part.map(Math.abs)]));
+              const difference = largestDifference(at('resid_out'), parts.reduce(sum));
+              assert.ok(difference <= scale * 2 ** -22, `${where}: ${difference}`);
+            } else if (has('resid_mid')) {
+              assert.ok(!sameBits(at('resid_mid'), input), `${where}: the block's input`);
+              assert.ok(!sameBits(at('resid_mid'), at('resid_out')), `${where}: the block's output`);
+            }
+            if (has('resid_mid') && has('mlp_out')) {
               assertSameBits(at('resid_out'), sum(at('resid_mid'), at('mlp_out')), `${where}, resid_out`);
             }
-            assert.ok(!sameBits(at('attn_out'), at('mlp_out')), `${where}: two sites`);
+            if (has('attn_out')) assert.ok(!sameBits(at('attn_out'), at('mlp_out')), `${where}: two sites`);
           }
-        }
-      }
-    });
-
-    test(`${kind}: a state written where it was read changes no bit (flash attention ${flashAttention ? 'on' : 'off'})`, async (t) => {
-      const probe = await SiteProbe.open(tinyPath(kind), flashAttention);
-      t.after(() => probe.close());
-      for (const shape of shapes) {
-        const before = await probe.run(shape);
-        for (const place of probe.places().filter(({ site }) => site !== 'final_norm')) {
-          const rows = before.rows(place);
-          const after = await probe.run(shape, [{ ...place, rows, vectors: before.states(place) }]);
-          assertSameBits(after.logits, before.logits, `${shape.name}, ${nameOf(place)}`);
-          const other = before.states(place).map((value) => 0.5 - value);
-          const changed = await probe.run(shape, [{ ...place, rows, vectors: other }]);
-          assert.ok(!sameBits(changed.logits, before.logits), `${shape.name}, ${nameOf(place)}: no effect`);
         }
       }
     });
   }
 
-  test(`${kind}: without what attention adds, the block goes on from its input`, async (t) => {
+  test(`${kind}: without what attention or MLP adds, the block goes on from what is left`, async (t) => {
     const probe = await SiteProbe.open(tinyPath(kind));
     t.after(() => probe.close());
     for (const shape of shapes) {
       const before = await probe.run(shape);
-      for (let layer = 0; layer < probe.info.layerCount; layer++) {
-        const zero = (site: Site): ProbeEdit => {
-          const rows = before.rows({ site, layer });
-          return { site, layer, rows, vectors: new Float32Array(rows.length * probe.info.embeddingSize) };
-        };
-        const [noAttention, noMlp] = [
-          await probe.run(shape, [zero('attn_out')]),
-          await probe.run(shape, [zero('mlp_out')]),
-        ];
+      const without = async (place: Place): Promise<Probed> => {
+        const rows = before.rows(place);
+        const vectors = new Float32Array(rows.length * probe.info.embeddingSize);
+        return probe.run(shape, [{ ...place, rows, vectors }]);
+      };
+      for (const place of probe.places().filter(({ site }) => site === 'attn_out' || site === 'mlp_out')) {
+        const { site, layer } = place;
+        const after = await without(place);
+        const parallel = blockKind(kind, layer) === 'attention and MLP side by side';
         for (const row of before.rows({ site: 'resid_out', layer })) {
-          const where = `${shape.name}, layer ${layer}, token ${row}`;
+          const where = `${shape.name}, ${nameOf(place)}, token ${row}`;
+          const was = (other: Site) => before.state({ site: other, layer }, row);
+          const is = (other: Site) => after.state({ site: other, layer }, row);
           const input = before.state(probe.inputOf(layer), row);
-          const at = (probed: Probed, site: Site) => probed.state({ site, layer }, row);
           if (parallel) {
-            assertSameBits(
-              at(noAttention, 'resid_out'),
-              sum(input, at(before, 'mlp_out')),
-              `${where}, attention`,
-            );
-            assertSameBits(at(noMlp, 'resid_out'), sum(input, at(before, 'attn_out')), `${where}, MLP`);
+            const left = was(site === 'attn_out' ? 'mlp_out' : 'attn_out');
+            assertSameBits(is('resid_out'), sum(input, left), where);
+          } else if (site === 'mlp_out') {
+            assertSameBits(is('resid_out'), was('resid_mid'), where);
+          } else if (blockKind(kind, layer) === 'attention, then MLP') {
+            assertSameBits(is('resid_mid'), input, where);
           } else {
-            assertSameBits(at(noAttention, 'resid_mid'), input, `${where}, attention`);
-            assertSameBits(at(noMlp, 'resid_out'), at(before, 'resid_mid'), `${where}, MLP`);
+            assert.ok(!sameBits(is('resid_mid'), was('resid_mid')), `${where}: nothing changed`);
           }
+          assertSameBits(after.state(probe.inputOf(layer), row), input, `${where}: the block's input`);
         }
       }
     }
   });
 
-  test(`${kind}: final_norm is the normed output of the last block`, async (t) => {
+  test(`${kind}: what attention adds depends on the tokens before, what the MLP adds on the token alone`, async (t) => {
+    const probe = await SiteProbe.open(tinyPath(kind));
+    t.after(() => probe.close());
+    const shape: Shape = { name: 'five tokens', prompts: prompts.slice(0, 1), outputs: 'all' };
+    const before = await probe.run(shape);
+    const later = [1, 2, 3, 4];
+    for (const layer of layersOf(probe)) {
+      const input = probe.inputOf(layer);
+      const middle = { site: 'resid_mid', layer } as const;
+      const width = probe.info.embeddingSize;
+      const edits = [{ ...input, rows: [0], vectors: before.state(input, 0).map((value) => 0.5 - value) }];
+      if (probe.has(middle)) {
+        edits.push({ ...middle, rows: later, vectors: before.states(middle).slice(width) });
+      }
+      const after = await probe.run(shape, edits);
+      const same = (site: Site) =>
+        later.map((row) => sameBits(after.state({ site, layer }, row), before.state({ site, layer }, row)));
+      if (probe.has({ site: 'attn_out', layer }))
+        assert.ok(!same('attn_out').includes(true), `attention of ${layer}`);
+      if (probe.has({ site: 'mlp_out', layer }))
+        assert.ok(!same('mlp_out').includes(false), `MLP of ${layer}`);
+    }
+  });
+
+  test(`${kind}: final_norm is the normed output of the last block, and is only read`, async (t) => {
     const probe = await SiteProbe.open(tinyPath(kind));
     t.after(() => probe.close());
     const norm = finalNorm(kind);
+    const place = { site: 'final_norm', layer: 0 } as const;
     for (const shape of shapes) {
       const probed = await probe.run(shape);
-      for (const row of probed.rows({ site: 'final_norm', layer: 0 })) {
+      for (const row of probed.rows(place)) {
         const last = probed.state({ site: 'resid_out', layer: probe.info.layerCount - 1 }, row);
-        const difference = largestDifference(probed.state({ site: 'final_norm', layer: 0 }, row), norm(last));
+        const difference = largestDifference(probed.state(place, row), norm(last));
         assert.ok(difference < 1e-4, `${shape.name}, token ${row}: ${difference}`);
       }
     }
-    const [shape] = shapes;
-    const [only] = await Promise.allSettled([
-      probe.run(shape!, [
-        { site: 'final_norm', layer: 0, rows: [0], vectors: new Float32Array(probe.info.embeddingSize) },
-      ]),
-    ]);
-    assert.ok(only.status === 'rejected');
-    assert.match(only.reason.message, /final norm is read, not written/);
+    const vectors = new Float32Array(probe.info.embeddingSize);
+    await assert.rejects(
+      probe.run(shapes[0]!, [{ ...place, rows: [0], vectors }]),
+      /final norm is read, not written/,
+    );
   });
 }
 
 /** The final norm as the model file defines it. */
 function finalNorm(kind: ModelKind): (state: Float32Array) => Float32Array {
   const { tensors, metadata } = tinyModel(kind);
-  const weights = (name: string): Float32Array | undefined => {
-    const bytes = tensors.find((tensor) => tensor.name === name)?.bytes;
+  const weights = (part: string): Float32Array | undefined => {
+    const names = [`output_norm.${part}`, ...(kind === 'lfm2' ? [`token_embd_norm.${part}`] : [])];
+    const bytes = tensors.find(({ name }) => names.includes(name))?.bytes;
     return bytes && new Float32Array(Uint8Array.from(bytes).buffer);
   };
-  const gain = weights('output_norm.weight')!;
-  const bias = weights('output_norm.bias');
-  const epsilon = [...metadata].find(([key]) => key.endsWith('_epsilon'))![1] as { value: number };
+  const gain = weights('weight')!;
+  const bias = weights('bias');
+  const [key, epsilon] = [...metadata].find(([name]) => name.endsWith('_epsilon'))! as [
+    string,
+    { value: number },
+  ];
   const mean = (values: readonly number[]) =>
     values.reduce((total, value) => total + value, 0) / values.length;
   return (state) => {
-    const centre = bias === undefined ? 0 : mean([...state]);
+    const centre = key.includes('rms') ? 0 : mean([...state]);
     const deviation = Math.sqrt(mean([...state].map((value) => (value - centre) ** 2)) + epsilon.value);
     return state.map((value, i) => ((value - centre) / deviation) * gain[i]! + (bias?.[i] ?? 0));
   };
@@ -221,6 +230,12 @@ test('llama: embed is the token alone, so the same token is the same from place 
 
 const refused: [ModelKind, code: string, says: RegExp][] = [
   ['no-residual', 'no_site', /no plain residual stream.*does not name the output of block 0/],
+  ['nemotron_h', 'no_site', /no plain residual stream.*does not name the output of block 0/],
+  [
+    'rwkv6-rescaled',
+    'no_site',
+    /no plain residual stream.*output of block 1 is not the block's input plus what the block adds/,
+  ],
   ['altup', 'no_site', /no plain residual stream.*not a float32 row of width 32 for each token/],
   ['embedding', 'bad_model', /embedding\.gguf is an embedding model \(bert\).*causal language model/],
   ['vocab-only', 'bad_model', /vocab-only\.gguf holds a vocabulary but no weights/],
@@ -241,7 +256,7 @@ test('every kind of model that the fixtures call bad is looked at here', () => {
   const here = refused.map(([kind]) => kind);
   assert.deepEqual(
     badKinds.filter((kind) => !here.includes(kind)),
-    ['mamba'],
+    [],
   );
 });
 

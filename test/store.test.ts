@@ -596,6 +596,16 @@ test('a path that cannot be a file is refused', (t) => {
   assert.throws(() => openStore(undefined as never), TypeError);
 });
 
+test('a value that no column holds is misuse, and nothing of it is stored', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  const runId = begin(store);
+  for (const text of [[1, 2], Array(600)]) {
+    assert.throws(() => store.addObservations(runId, [cell({ text: text as never })]), TypeError);
+  }
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 0);
+});
+
 test('a full disk ends in one sentence and keeps what was stored', (t) => {
   const home = folder(t);
   const path = join(home, 'r.db');

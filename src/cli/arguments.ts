@@ -23,8 +23,21 @@ const letters: Readonly<Record<string, string>> = {
   '-h': '--help',
 };
 
+const spellings = new Map([...Object.entries(letters), ...Object.entries(llamaSpellings)]);
+
 /** Options without a value. */
-const switches = new Set(['json', 'csv', 'bos', 'chat', 'special', 'exact', 'help', 'version']);
+const switches = new Set([
+  'json',
+  'csv',
+  'bos',
+  'chat',
+  'special',
+  'exact',
+  'at-generated',
+  'resume',
+  'help',
+  'version',
+]);
 
 /**
  * Binds each option to its value (`--name="value"`), so that values may begin with a dash: layers and
@@ -34,7 +47,7 @@ export function bindValues(argv: readonly string[]): string[] {
   const bound: string[] = [];
   for (let i = 0; i < argv.length; i++) {
     const [, typed, inline] = /^(--[a-z][a-z-]*)=(.*)$/s.exec(argv[i]!) ?? [undefined, argv[i]!, undefined];
-    const name = llamaSpellings[typed!] ?? letters[typed!] ?? typed!;
+    const name = spellings.get(typed!) ?? typed!;
     const takesValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
     const value = inline ?? (takesValue ? argv[i + 1] : undefined);
     if (value === undefined) {
@@ -73,7 +86,7 @@ export function usageSentence(
     const [, usage] = new RegExp(`patchscopes ${command} (<\\w+>)`).exec(help) ?? [];
     return `patchscopes ${command} needs a ${usage?.slice(1, -1) ?? 'word more'}: patchscopes ${command} --help shows an example.`;
   }
-  const extra = /^Unknown arguments?: (.+)$/.exec(message)?.[1];
+  const extra = /^Unknown arguments?: (.+)$/s.exec(message)?.[1];
   if (extra !== undefined) return `'${extra}' is one word too many: put quotes around texts with blanks.`;
   return message;
 }
@@ -103,8 +116,7 @@ export function unknownWords(
 
 /** The spelling people know best, if there is one. */
 function shortOf(option: string): string {
-  const all = Object.entries({ ...letters, ...llamaSpellings });
-  return all.find(([short, long]) => long === option && !short.startsWith('--'))?.[0] ?? option;
+  return [...spellings].find(([short, long]) => long === option && !short.startsWith('--'))?.[0] ?? option;
 }
 
 function meaning(word: string, known: readonly string[], prefix = ''): string {
@@ -171,12 +183,28 @@ export function promptArguments<T>(yargs: Argv<T>) {
     .option('special', { type: 'boolean', default: false, describe: 'read special tokens in texts as such' });
 }
 
+/** How tokens are drawn; without a temperature the most probable one follows. */
+export function samplingArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('temp', {
+      type: 'string',
+      default: '0',
+      describe: 'temperature of drawn tokens; 0: the most probable one follows',
+    })
+    .option('top-k', { type: 'string', default: '0', describe: 'draw from this many tokens; 0: from all' })
+    .option('top-p', {
+      type: 'string',
+      default: '1',
+      describe: 'draw from the most probable tokens that reach this probability together',
+    });
+}
+
 export function outputArguments<T>(yargs: Argv<T>) {
   return yargs
     .option('seed', {
       type: 'string',
       default: '0',
-      describe: '-s: kept in the record; nothing is drawn yet',
+      describe: '-s: what tokens are drawn with; kept in the record',
     })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' })
     .option('db', {

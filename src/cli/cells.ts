@@ -1,5 +1,13 @@
 /** Observations as JSON lines and as tables. */
-import { formatTable, type Layer, type Observation, type Plan, positionTokens } from '../index.js';
+import {
+  formatTable,
+  type Layer,
+  type Observation,
+  type Plan,
+  positionTokens,
+  type Site,
+  type TokenScore,
+} from '../index.js';
 import { note } from './session.js';
 
 /** Says which tokens the positions of a plan mean; a target that all samples share, once. */
@@ -16,14 +24,19 @@ export function echoPlan(plan: Plan): void {
 
 export function patchJson(observation: Observation): string {
   return JSON.stringify({
+    source_site: observation.sourceSite,
     source_layer: observation.sourceLayer,
+    target_site: observation.targetSite,
     target_layer: observation.targetLayer,
+    op: observation.op,
+    alpha: observation.alpha,
     source_position: observation.sourcePosition,
     source_token: observation.sourceToken,
     target_position: observation.targetPosition,
     target_token: observation.targetToken,
     text: observation.text,
     token_ids: observation.tokenIds,
+    logprobs: logprobsOf(observation),
     top: topJson(observation),
     status: observation.status,
     error: observation.error,
@@ -32,6 +45,7 @@ export function patchJson(observation: Observation): string {
 
 export function lensJson(observation: Observation): string {
   return JSON.stringify({
+    site: observation.sourceSite,
     layer: observation.sourceLayer,
     position: observation.sourcePosition,
     prompt_token: observation.sourceToken,
@@ -41,8 +55,18 @@ export function lensJson(observation: Observation): string {
   });
 }
 
-function topJson({ steps }: Observation) {
-  return (steps[0] ?? []).map(({ tokenId, token, logprob }) => ({ token_id: tokenId, token, logprob }));
+/** Of the generated tokens. */
+function logprobsOf({ steps, tokenIds }: Observation): (number | undefined)[] {
+  return tokenIds.map((id, i) => steps[i]?.find(({ tokenId }) => tokenId === id)?.logprob);
+}
+
+/** Of the first token read; behind the most probable ones a step holds one that was drawn. */
+function topScores({ steps }: Observation): readonly TokenScore[] {
+  return (steps[0] ?? []).filter(({ rank }, place) => rank === place);
+}
+
+function topJson(observation: Observation) {
+  return topScores(observation).map(({ tokenId, token, logprob }) => ({ token_id: tokenId, token, logprob }));
 }
 
 /** One line a cell, by source layer and then by target layer. */
@@ -55,8 +79,8 @@ export function patchTable(observations: readonly Observation[]): string {
   return formatTable({
     columns: ['source layer', 'target layer', ...(generated ? ['text'] : []), 'most probable next tokens'],
     rows: sorted.map((cell) => [
-      String(cell.sourceLayer),
-      String(cell.targetLayer),
+      placeText(cell.sourceSite, cell.sourceLayer),
+      placeText(cell.targetSite, cell.targetLayer),
       ...(generated ? [cell.text === null ? '' : quote(cell.text)] : []),
       cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
     ]),
@@ -64,8 +88,10 @@ export function patchTable(observations: readonly Observation[]): string {
   });
 }
 
-export function topText({ steps }: Observation): string {
-  return (steps[0] ?? []).map(({ token, logprob }) => `${quote(token)} ${percent(logprob)}`).join('  ');
+export function topText(observation: Observation): string {
+  return topScores(observation)
+    .map(({ token, logprob }) => `${quote(token)} ${percent(logprob)}`)
+    .join('  ');
 }
 
 export function percent(logprob: number): string {
@@ -80,6 +106,11 @@ export function quote(text: string): string {
   );
 }
 
+/** A layer alone means the block's output. */
+function placeText(site: Site, layer: Layer): string {
+  return site === 'resid_out' || site === 'embed' ? String(layer) : `${layer} ${site}`;
+}
+
 /** One line for each layer, position by position. */
 export function lensTable(observations: readonly Observation[]): string {
   return formatTable({
@@ -89,7 +120,7 @@ export function lensTable(observations: readonly Observation[]): string {
       .map((cell) => [
         cell.sourcePosition,
         quote(cell.sourceToken),
-        String(cell.sourceLayer),
+        placeText(cell.sourceSite, cell.sourceLayer),
         cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
       ]),
     truncated: false,

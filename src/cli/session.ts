@@ -6,6 +6,7 @@ import {
   defaultThreads,
   type Engine,
   type EngineOptions,
+  findUnfinishedRun,
   type Observation,
   openEngine,
   openStore,
@@ -13,6 +14,7 @@ import {
   type RunHeader,
   recordRun,
   resolveModel,
+  type UnfinishedRun,
 } from '../index.js';
 import { cellProgress, downloadProgress } from './progress.js';
 import { gpuLayersOf, wholeNumber } from './values.js';
@@ -107,15 +109,18 @@ export async function* stored(
   header: RunHeader,
   engine: Engine,
   db: string | false,
+  resumed?: UnfinishedRun,
 ): AsyncGenerator<Observation[]> {
   if (db !== false) checkStore(db);
+  const before = resumed?.cells ?? 0;
   const progress = cellProgress(header.cellsPlanned);
-  const kept = db === false ? observations : recordRun(observations, header, engine, () => openStore(db));
+  const kept =
+    db === false ? observations : recordRun(observations, header, engine, () => openStore(db), resumed);
   let done = 0;
   try {
     for await (const chunk of kept) {
       done += chunk.length;
-      progress.update(done);
+      progress.update(before + done);
       yield chunk;
     }
   } catch (error) {
@@ -124,6 +129,27 @@ export async function* stored(
     progress.stop();
     if (db !== false && done > 0) note(`stored  ${done} cells in ${db}`);
   }
+}
+
+/** The run that `--resume` means. */
+export function resumedRun(
+  resume: boolean,
+  header: RunHeader,
+  engine: Engine,
+  db: string | false,
+): UnfinishedRun | undefined {
+  if (!resume) return undefined;
+  if (db === false || !fs.existsSync(db)) {
+    throw new PatchscopeError(
+      'bad_input',
+      db === false
+        ? 'Without a results file there is nothing to --resume: leave --no-db out.'
+        : `There is no results file ${db} with a run to --resume: name it with --db.`,
+    );
+  }
+  const found = findUnfinishedRun(header, engine, () => openStore(db));
+  note(`resumed run ${found.runId}, which has ${found.cells} of ${header.cellsPlanned} cells`);
+  return found;
 }
 
 export interface CellOutput {

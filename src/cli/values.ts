@@ -1,5 +1,5 @@
 /** Option values as typed -> what the API takes; each mistake is one sentence. */
-import { type GpuLayers, PatchscopeError, type Prompt } from '../index.js';
+import { type GpuLayers, PatchscopeError, type Prompt, type Sampling } from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
   if (value === undefined) return undefined;
@@ -19,6 +19,32 @@ export function gpuLayersOf(value: string): GpuLayers {
     'bad_input',
     `-ngl is '${value}' where auto, all or a whole number of at least 0 is needed.`,
   );
+}
+
+/** The bounds are for whoever uses the number. */
+export function realNumber(value: string, option: string): number {
+  if (!/^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value)) {
+    throw new PatchscopeError('bad_input', `${option} is '${value}' where a number is needed.`);
+  }
+  return Number(value);
+}
+
+/** Undefined where nothing is drawn. */
+export function samplingOf(args: {
+  readonly temp: string;
+  readonly topK: string;
+  readonly topP: string;
+}): Sampling | undefined {
+  const temperature = realNumber(args.temp, '--temp');
+  const topK = wholeNumber(args.topK, '--top-k', 0)!;
+  const topP = realNumber(args.topP, '--top-p');
+  if (temperature === 0 && (topK !== 0 || topP !== 1)) {
+    throw new PatchscopeError(
+      'bad_input',
+      'With --temp 0 nothing is drawn, and --top-k and --top-p mean nothing: give a --temp.',
+    );
+  }
+  return temperature === 0 ? undefined : { temperature, topK, topP };
 }
 
 /** Raw token ids, separated by commas or blanks. */

@@ -3,7 +3,7 @@ import { engineArguments, outputArguments, promptArguments } from '../cli/argume
 import { lensJson, lensTable } from '../cli/cells.js';
 import { commandLine, interruptSignal, printCells, stored, withEngine } from '../cli/session.js';
 import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { lensRunHeader, planLens, runLens } from '../index.js';
+import { lensRunHeader, planLens, runLens, sites } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -13,6 +13,11 @@ const own = (yargs: Argv) =>
       type: 'string',
       default: 'all',
       describe: '12, -1, 0..9, embed, all, or a list of these',
+    })
+    .option('site', {
+      choices: sites.filter((site) => site !== 'embed' && site !== 'final_norm'),
+      default: 'resid_out' as const,
+      describe: 'where in its block a state lies',
     })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(`$0 lens --prompt 'The capital of France is'`, 'the logit lens at each layer and position');
@@ -31,7 +36,10 @@ export const addLens = (yargs: Argv) =>
       const signal = interruptSignal();
       process.exitCode = await withEngine(args, signal, async (engine) => {
         const name = args.prompt ?? args.promptIds ?? '';
-        const plan = planLens({ prompts: [{ name, prompt }], layers: args.layer, topK, seed }, engine);
+        const plan = planLens(
+          { prompts: [{ name, prompt }], layers: args.layer, site: args.site, topK, seed },
+          engine,
+        );
         const header = lensRunHeader(plan, commandLine());
         const cells = stored(runLens(plan, engine, { signal }), header, engine, dbOf(args));
         return printCells(cells, {

@@ -1,16 +1,17 @@
 import type { Argv } from 'yargs';
-import { engineArguments, outputArguments, promptArguments } from '../cli/arguments.js';
+import { engineArguments, outputArguments, promptArguments, samplingArguments } from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
 import {
   checkSameModel,
   commandLine,
   interruptSignal,
   printCells,
+  resumedRun,
   stored,
   withEngine,
 } from '../cli/session.js';
-import { dbOf, promptOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, makePlan, parsePosition, run, runHeader, sides } from '../index.js';
+import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
+import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sides, sites } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -28,7 +29,7 @@ const own = (yargs: Argv) =>
     .option('source-layer', {
       type: 'string',
       demandOption: true,
-      describe: '12, -1, 0..9, embed, all, or a list of these',
+      describe: '12, -1, 0..9, embed, all, blocks.5.hook_attn_out, hidden_states[5], or a list of these',
     })
     .option('target', { type: 'string', describe: 'target (inspection) prompt' })
     .option('target-ids', { type: 'string', describe: 'target prompt as raw token ids' })
@@ -40,14 +41,42 @@ const own = (yargs: Argv) =>
       describe: 'where source layers and position count, in an encoder-decoder model',
     })
     .option('target-side', { choices: sides, default: 'decoder' as const, describe: 'as --source-side' })
+    .option('source-site', {
+      choices: sites.filter((site) => site !== 'embed'),
+      default: 'resid_out' as const,
+      describe: 'where in its block the state is captured',
+    })
+    .option('target-site', {
+      choices: sites.filter((site) => site !== 'embed'),
+      default: 'resid_out' as const,
+      describe: 'where in its block it is patched',
+    })
+    .option('op', {
+      choices: editOps,
+      default: 'replace' as const,
+      describe:
+        'state h becomes: replace a v, add h + a v, scale a h, mix a v + (1-a) h, norm-matched-add h + a |h| v/|v|',
+    })
+    .option('alpha', { type: 'string', default: '1', describe: 'the a of --op' })
+    .option('at-generated', {
+      type: 'boolean',
+      default: false,
+      describe: 'patch each generated token too, not the prompt alone',
+    })
     .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
+    .option('resume', {
+      type: 'boolean',
+      default: false,
+      describe: 'go on with the newest run of these very words that broke off',
+    })
     .example(
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
       'describe an entity from its hidden state, layer by layer',
     );
 
-const build = (yargs: Argv) => engineArguments(outputArguments(promptArguments(own(yargs))));
+const build = (yargs: Argv) =>
+  engineArguments(outputArguments(samplingArguments(promptArguments(own(yargs)))));
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -55,6 +84,7 @@ export const addPatch = (yargs: Argv) =>
     'Capture a hidden state in a source prompt, patch it into a target prompt, read what comes out',
     build,
     async (args) => {
+      const sampling = samplingOf(args);
       const experiment: Experiment = {
         name: 'patch',
         samples: [
@@ -71,14 +101,18 @@ export const addPatch = (yargs: Argv) =>
           },
         ],
         sourceLayers: args.sourceLayer,
+        sourceSite: args.sourceSite,
         sourceSide: args.sourceSide,
         targetLayers: args.targetLayer,
+        targetSite: args.targetSite,
         targetSide: args.targetSide,
         mapping: { kind: 'identity' },
+        patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,
           maxTokens: wholeNumber(args.predict, '-n', 1)!,
           stop: [],
+          ...(sampling && { sampling }),
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
@@ -87,17 +121,16 @@ export const addPatch = (yargs: Argv) =>
       process.exitCode = await withEngine(args, signal, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
-        const cells = stored(
-          run(plan, engine, { signal }),
-          runHeader(plan, commandLine()),
-          engine,
-          dbOf(args),
-        );
+        const header = runHeader(plan, commandLine());
+        const db = dbOf(args);
+        const resumed = resumedRun(args.resume, header, engine, db);
+        const done = resumed?.cells ?? 0;
+        const cells = stored(run(plan, engine, { signal, done }), header, engine, db, resumed);
         return printCells(cells, {
           json: args.json,
           toJson: patchJson,
           toTable: patchTable,
-          planned: plan.cells.length,
+          planned: plan.cells.length - done,
         });
       });
     },

@@ -18,6 +18,12 @@ const EXACT_ROWS = 40;
  */
 export async function provePermutable(engine: Patching): Promise<void> {
   const rows = await differentRows(engine, EXACT_ROWS);
+  if (rows === null) {
+    throw new PatchscopeError(
+      'bad_input',
+      "Exact mode can't be shown to hold for this model, whose own states hold NaN or infinity: leave --exact out.",
+    );
+  }
   const reading = { topK: 1, maxTokens: 2, logits: true };
   const expected = await engine.patch(rows, reading);
   const orders = [rows.map((_, i) => (i * 7 + 3) % rows.length), [...rows.keys()].filter((i) => i % 2 === 1)];
@@ -36,17 +42,21 @@ export async function provePermutable(engine: Patching): Promise<void> {
   }
 }
 
-/** Largest difference of the ten highest log-probabilities of each row between two orders of `count` different rows. */
-export async function measureCompany(engine: Patching, count: number): Promise<number> {
+/**
+ * Largest difference of the ten highest log-probabilities of each row between two orders of `count` different
+ * rows; null where the model's own states are not finite.
+ */
+export async function measureCompany(engine: Patching, count: number): Promise<number | null> {
   const rows = await differentRows(engine, count);
+  if (rows === null) return null;
   const reading = { topK: 20, maxTokens: 1 };
   const inOrder = await engine.patch(rows, reading);
   const turned = await engine.patch([...rows].reverse(), reading);
   return Math.max(0, ...inOrder.map((result, i) => difference(result, turned[rows.length - 1 - i]!)));
 }
 
-/** Rows of one prompt that differ in layer and state, as large as the model's own states. */
-async function differentRows(engine: Patching, count: number): Promise<PatchRow[]> {
+/** Rows of one prompt that differ in layer and state, as large as the model's own states, if those are finite. */
+async function differentRows(engine: Patching, count: number): Promise<PatchRow[] | null> {
   const { layerCount, encoderLayerCount } = engine.record;
   const tokenIds = engine.tokenizer
     .tokenize('Which of these rows is it?', { bos: true, special: false })
@@ -56,7 +66,7 @@ async function differentRows(engine: Patching, count: number): Promise<PatchRow[
   const point = (tokenIndex: number) => ({ site: 'resid_out' as const, layer: middle, tokenIndex });
   const input = { tokenIds, ...(encoderLayerCount > 0 && { encoderTokenIds: tokenIds }) };
   const [captured] = await engine.capture([{ ...input, points: [point(last >> 1), point(last)] }]);
-  if (captured!.status === 'failed') throw new PatchscopeError('not_finite', captured!.error);
+  if (captured!.status === 'failed') return null;
   const [one, other] = captured!.states as readonly [Float32Array, Float32Array];
   const places: readonly { readonly site: Site; readonly layer: Layer }[] = [
     { site: 'embed', layer: 'embed' },
@@ -104,13 +114,17 @@ export interface KeptTolerance {
 }
 
 /** `measureCompany`, once for each model, backend and settings. */
-export async function tolerance(engine: Patching, count: number, kept: KeptTolerance): Promise<number> {
+export async function tolerance(
+  engine: Patching,
+  count: number,
+  kept: KeptTolerance,
+): Promise<number | null> {
   if (engine.record.exact || count < 2) return 0;
   const { path, name, ...settings } = engine.record;
   const key = { ...settings, count };
   const known = kept.read(key);
   if (known !== undefined) return known;
   const measured = await measureCompany(engine, count);
-  kept.write(key, measured);
+  if (measured !== null) kept.write(key, measured);
   return measured;
 }

@@ -15,7 +15,7 @@ import type {
 } from '../engine.js';
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import { type GpuLayers, resolveGpuLayers } from '../gpu-layers/resolve.js';
-import type { ResolvedModel } from '../models/resolve.js';
+import { checkResolved, type ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { defaultThreads } from '../threads.js';
@@ -55,6 +55,7 @@ export interface EngineOptions extends LimitOptions {
  *   without a plain residual stream, `no_device` for a device that is not there, `out_of_memory`.
  */
 export async function openEngine(file: ResolvedModel, options: EngineOptions = {}): Promise<Engine> {
+  checkResolved(file);
   checkOptions(options);
   const gpu = options.gpu ?? 'auto';
   const splitMode = checkSplitMode(options.splitMode ?? 'layer');
@@ -197,7 +198,7 @@ class LlamaEngine implements Engine {
     return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));
   }
 
-  tolerance(rows: number): Promise<number> {
+  tolerance(rows: number): Promise<number | null> {
     return tolerance(this, Math.min(rows, this.record.batchRows), keptTolerance);
   }
 
@@ -232,6 +233,9 @@ class LlamaEngine implements Engine {
   }
 }
 
+/** ggml's own bound. */
+const MAX_THREADS = 512;
+
 function checkOptions(options: EngineOptions): void {
   for (const key of ['threads', 'contextSize', 'batchTokens', 'batchRows'] as const) {
     const value = options[key];
@@ -241,6 +245,12 @@ function checkOptions(options: EngineOptions): void {
         `${key} is ${value} where a whole number of at least 1 is needed.`,
       );
     }
+  }
+  if ((options.threads ?? 1) > MAX_THREADS) {
+    throw new PatchscopeError(
+      'bad_input',
+      `threads is ${options.threads} where at most ${MAX_THREADS} can be used.`,
+    );
   }
   const { gpuLayers = 'auto' } = options;
   if (gpuLayers !== 'auto' && gpuLayers !== 'all' && (!Number.isInteger(gpuLayers) || gpuLayers < 0)) {

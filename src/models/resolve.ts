@@ -8,7 +8,7 @@ import { downloadFromHub } from './hub-source.js';
 import { localParts, realPaths } from './local-model.js';
 import { withLock } from './lock.js';
 import { type PullOptions, pull } from './pull.js';
-import { reason } from './watch.js';
+import { reason, sheltered } from './watch.js';
 
 /** A model on this machine. */
 export interface ResolvedModel {
@@ -20,6 +20,15 @@ export interface ResolvedModel {
   readonly parts: readonly string[];
 }
 
+/** @throws TypeError for a model that was put together otherwise than here. */
+export function checkResolved({ path, parts }: ResolvedModel): void {
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string') || path !== parts[0]) {
+    throw new TypeError(
+      'Expected a model as resolveModel gives it: parts is a list of paths, path the first.',
+    );
+  }
+}
+
 export interface ResolveOptions extends PullOptions {
   readonly downloadFromHub?: typeof downloadFromHub | undefined;
 }
@@ -29,6 +38,13 @@ export interface ResolveOptions extends PullOptions {
  * GGUF file (of its first part where it is split) or an `hf:` URI.
  */
 export async function resolveModel(spec: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
+  const shelter = sheltered(options);
+  const model = await find(spec, shelter);
+  shelter.signal.throwIfAborted();
+  return model;
+}
+
+async function find(spec: string, options: ResolveOptions): Promise<ResolvedModel> {
   if (spec.startsWith('hf:')) return resolveHubUri(spec, options);
   const isName = Object.hasOwn(options.catalogue ?? catalogue, spec);
   if (!isName && (await isPath(spec))) {

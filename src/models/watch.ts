@@ -14,6 +14,29 @@ export interface Watch {
   readonly signal?: AbortSignal | undefined;
 }
 
+/**
+ * The same listeners, called from wherever the work is: what one of them throws aborts the work with it,
+ * instead of ending a process from some timer or child's message.
+ */
+export function sheltered<T extends Watch>(watch: T): T & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const shelter =
+    <V>(listen: ((value: V) => void) | undefined) =>
+    (value: V): void => {
+      try {
+        listen?.(value);
+      } catch (error) {
+        controller.abort(error);
+      }
+    };
+  return {
+    ...watch,
+    signal: AbortSignal.any([controller.signal, ...(watch.signal ? [watch.signal] : [])]),
+    onProgress: shelter(watch.onProgress),
+    onNote: shelter(watch.onNote),
+  };
+}
+
 /** An error as part of one sentence: one line, no full stop. */
 export function reason(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);

@@ -34,6 +34,8 @@ const sentences: readonly (readonly [RegExp, (path: string) => string])[] = [
 /** A failure of SQLite or the file system, told as ours; anything else passes unchanged. */
 export function storeError(error: unknown, path: string): unknown {
   if (error instanceof PatchscopeError || !(error instanceof Error)) return error;
+  // better-sqlite3 says it of a value that is an array or another object
+  if (error instanceof RangeError) return new TypeError(`A value is not one to be stored: ${error.message}.`);
   const { code } = error as { code?: unknown };
   if (typeof code !== 'string') return error;
   const sentence = sentences.find(([pattern]) => pattern.test(code))?.[1];

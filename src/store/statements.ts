@@ -11,6 +11,8 @@ export interface Statements {
   readonly addScore: Statement;
   readonly countFailed: Statement;
   readonly finishRun: Statement;
+  readonly unfinishedRun: Statement<[run: object], Readonly<Record<string, unknown>>>;
+  readonly resumeRun: Statement;
 }
 
 /** Every statement that writes results, prepared once per connection. */
@@ -61,6 +63,14 @@ export function prepareStatements(database: Database): Statements {
       'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
     ),
     countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
+    unfinishedRun: database.prepare<[run: object], Readonly<Record<string, unknown>>>(
+      `SELECT run.*, (SELECT count(*) FROM observation WHERE observation.run_id = run.id) AS cells_stored
+			FROM run
+			WHERE name = :name AND experiment = :experiment AND status <> 'done'
+				AND source_model_id = :sourceModelId AND target_model_id = :targetModelId
+			ORDER BY id DESC LIMIT 1`,
+    ),
+    resumeRun: database.prepare("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
     finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
   };
 }

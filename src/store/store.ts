@@ -21,9 +21,22 @@ export interface Store {
   beginRun(run: RunRecord, samples: readonly SampleRecord[]): number;
   /** All of them or, where this throws, none. */
   addObservations(runId: number, observations: readonly Observation[]): void;
+  /**
+   * The newest run of this experiment on this model that has not come to its end, and how many cells it has.
+   *
+   * @throws PatchscopeError `bad_input` where that was made with other settings, and says which.
+   */
+  unfinishedRun(run: RunRecord): UnfinishedRun | undefined;
+  /** It goes on: its status is `running` again. */
+  resumeRun(runId: number): void;
   finishRun(runId: number, status: FinalStatus): void;
   /** Idempotent. */
   close(): void;
+}
+
+export interface UnfinishedRun {
+  readonly runId: number;
+  readonly cells: number;
 }
 
 export interface StoreOptions {
@@ -115,34 +128,7 @@ class SqliteStore implements Store {
 
   beginRun(run: RunRecord, samples: readonly SampleRecord[]): number {
     return this.#write(() => {
-      const { engine } = run;
-      const { lastInsertRowid } = this.#statements.addRun.run({
-        name: run.name,
-        command: run.command,
-        experiment: JSON.stringify(run.experiment),
-        reading: JSON.stringify(run.reading),
-        seed: run.seed,
-        sourceModelId: run.sourceModelId,
-        targetModelId: run.targetModelId,
-        package: engine.packageVersion,
-        llamaCpp: engine.llamaCpp,
-        backend: engine.backend,
-        devices: JSON.stringify(engine.devices),
-        gpuLayers: engine.gpuLayers,
-        threads: engine.threads,
-        batchTokens: engine.batchTokens,
-        batchRows: engine.batchRows,
-        batchOutputs: engine.batchOutputs,
-        cacheLayout: engine.cacheLayout,
-        typeK: engine.typeK,
-        typeV: engine.typeV,
-        flashAttention: Number(engine.flashAttention),
-        exact: Number(engine.exact),
-        splitMode: engine.splitMode,
-        tolerance: run.tolerance,
-        startedAt: run.startedAt.toISOString(),
-        cellsPlanned: run.cellsPlanned,
-      });
+      const { lastInsertRowid } = this.#statements.addRun.run(columnsOf(run));
       const runId = Number(lastInsertRowid);
       for (const [index, { name, source, target }] of samples.entries()) {
         this.#statements.addSample.run(
@@ -177,6 +163,27 @@ class SqliteStore implements Store {
       const failed = observations.filter(({ status }) => status === 'failed').length;
       this.#statements.countFailed.run(failed, runId);
     });
+  }
+
+  unfinishedRun(run: RunRecord): UnfinishedRun | undefined {
+    const wanted = columnsOf(run);
+    const { name, experiment, sourceModelId, targetModelId } = wanted;
+    const found = this.#statements.unfinishedRun.get({ name, experiment, sourceModelId, targetModelId });
+    if (found === undefined) return undefined;
+    const differing = Object.entries(settings)
+      .filter(([column, parameter]) => found[column] !== wanted[parameter])
+      .map(([column, parameter]) => `${column} was ${found[column]} and is ${wanted[parameter]}`);
+    if (differing.length > 0) {
+      throw new PatchscopeError(
+        'bad_input',
+        `Run ${found.id} in ${this.#path} can't go on with other settings: ${differing.join(', ')}`,
+      );
+    }
+    return { runId: found.id as number, cells: found.cells_stored as number };
+  }
+
+  resumeRun(runId: number): void {
+    this.#write(() => this.#statements.resumeRun.run(runId));
   }
 
   finishRun(runId: number, status: FinalStatus): void {
@@ -243,6 +250,57 @@ class SqliteStore implements Store {
     return new PatchscopeError('store', `There is no run ${runId} in ${this.#path}`);
   }
 }
+
+/** What a run's row is made of, under the names of the statement's parameters. */
+function columnsOf(run: RunRecord) {
+  const { engine } = run;
+  return {
+    name: run.name,
+    command: run.command,
+    experiment: JSON.stringify(run.experiment),
+    reading: JSON.stringify(run.reading),
+    seed: run.seed,
+    sourceModelId: run.sourceModelId,
+    targetModelId: run.targetModelId,
+    package: engine.packageVersion,
+    llamaCpp: engine.llamaCpp,
+    backend: engine.backend,
+    devices: JSON.stringify(engine.devices),
+    gpuLayers: engine.gpuLayers,
+    threads: engine.threads,
+    batchTokens: engine.batchTokens,
+    batchRows: engine.batchRows,
+    batchOutputs: engine.batchOutputs,
+    cacheLayout: engine.cacheLayout,
+    typeK: engine.typeK,
+    typeV: engine.typeV,
+    flashAttention: Number(engine.flashAttention),
+    exact: Number(engine.exact),
+    splitMode: engine.splitMode,
+    tolerance: run.tolerance,
+    startedAt: run.startedAt.toISOString(),
+    cellsPlanned: run.cellsPlanned,
+  };
+}
+
+/** Settings that decide about the bits of a cell, by the names of their columns. */
+const settings = {
+  package: 'package',
+  llama_cpp: 'llamaCpp',
+  backend: 'backend',
+  devices: 'devices',
+  gpu_layers: 'gpuLayers',
+  threads: 'threads',
+  batch_tokens: 'batchTokens',
+  batch_rows: 'batchRows',
+  batch_outputs: 'batchOutputs',
+  cache_layout: 'cacheLayout',
+  type_k: 'typeK',
+  type_v: 'typeV',
+  flash_attention: 'flashAttention',
+  exact: 'exact',
+  split_mode: 'splitMode',
+} as const;
 
 /** The same in every column that holds a layer. */
 function layerNumber(layer: Layer): number {

@@ -9,7 +9,16 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Engine, formatTable, openEngine, type PatchRow, resolveModel } from '../../src/index.js';
+import {
+  type Edit,
+  type Engine,
+  formatTable,
+  openEngine,
+  type PatchRow,
+  resolveModel,
+} from '../../src/index.js';
+import type { ModelKind } from '../fixtures/models.js';
+import { labelMilliseconds } from './labelling.js';
 import { startRawLoop } from './raw-loop.js';
 
 const ROUNDS = 5;
@@ -17,6 +26,7 @@ const wantedWord = process.argv[2] ?? '';
 const PREFIX = 19;
 const LAYERS = 30;
 const READ_ONE = { topK: 5, maxTokens: 1 };
+const READ_EIGHT = { topK: 5, maxTokens: 8 };
 
 const file = await resolveModel('smollm2-135m-instruct');
 const engine = await openEngine(file, { gpu: 'off' });
@@ -38,6 +48,26 @@ await compare('256 rows patched : the same rows unpatched', 0.95, {
 await compare('30 rows patched : the same rows unpatched', 0.92, {
   ours: () => timed(() => engine.patch(patchRows(30), READ_ONE)),
   theirs: () => timed(() => engine.patch(plainRows(30), READ_ONE)),
+});
+await compare('128 rows with norm-matched adds : the same rows unpatched', 0.9, {
+  ours: () => timed(() => engine.patch(patchRows(128, { op: 'norm-matched-add' }), READ_ONE)),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_ONE)),
+});
+await compare('128 rows edited at each of 8 generated tokens : the same rows unpatched', 0.9, {
+  ours: () =>
+    timed(() => engine.patch(patchRows(128, { op: 'add', alpha: 0.1, atGenerated: true }), READ_EIGHT)),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+});
+await compare('128 rows of 8 drawn tokens : of the most probable tokens', 0.9, {
+  ours: () => timed(() => engine.patch(plainRows(128), { ...READ_EIGHT, sampling: { temperature: 1 } })),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+});
+await compare('128 rows of 8 tokens drawn from 40 and 0.95 : of the most probable tokens', 0.9, {
+  ours: () =>
+    timed(() =>
+      engine.patch(plainRows(128), { ...READ_EIGHT, sampling: { temperature: 0.8, topK: 40, topP: 0.95 } }),
+    ),
+  theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
 });
 await compare('all layers of 8 x 128 tokens captured : raw prefill, same rows output', 0.95, {
   ours: () => timed(() => engine.capture(promptsToCapture(8, 128))),
@@ -62,6 +92,9 @@ await compare('900 states by the fast lens : by the slow lens', 4, {
 
 raw.close();
 await engine.close();
+await labelling('llama');
+await labelling('gptneox'); // most of its nodes have no name of their own
+await labelling('qwen2moe'); // the largest graph of a block
 if (wantedWord === '') rows.push(await memoryOfGrid());
 
 console.log(formatTable({ columns: ['measure', 'ratio', 'from', 'to', 'wanted'], rows, truncated: false }));
@@ -92,6 +125,14 @@ async function compare(measure: string, wanted: number, { ours, theirs }: Pair):
   process.stderr.write(`${measure}: ${shown[0]}\n`);
 }
 
+async function labelling(kind: ModelKind): Promise<void> {
+  const measure = `ms to find the sites of 32 blocks, ${kind}`;
+  if (!measure.includes(wantedWord)) return;
+  const times = (await labelMilliseconds(kind, 32, ROUNDS)).sort((a, b) => a - b);
+  const shown = [times[Math.floor(ROUNDS / 2)]!, times[0]!, times.at(-1)!].map((time) => time.toFixed(1));
+  rows.push([measure, ...shown, 'under 100']);
+}
+
 async function timed(work: () => Promise<readonly { readonly status: string }[]>): Promise<number> {
   const begin = process.hrtime.bigint();
   const results = await work();
@@ -116,7 +157,7 @@ async function sourceStates(from: Engine): Promise<readonly Float32Array[]> {
 }
 
 /** Source layer by target layer, rows of one target layer side by side, as a plan orders them. */
-function patchRows(count: number): PatchRow[] {
+function patchRows(count: number, change: Partial<Edit> = {}): PatchRow[] {
   const perLayer = Math.ceil(count / LAYERS);
   return Array.from({ length: count }, (_, i) => ({
     tokenIds: target,
@@ -126,6 +167,7 @@ function patchRows(count: number): PatchRow[] {
         layer: Math.floor(i / perLayer),
         tokenIndex: PREFIX,
         vector: states[i % perLayer]!,
+        ...change,
       },
     ],
   }));

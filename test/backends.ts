@@ -1,0 +1,69 @@
+/**
+ * Runs what must hold everywhere on other devices than the CPU: Vulkan, by Mesa's software driver where there is
+ * no GPU, and two workers on this machine; each with whole models and with two of their layers. `--all`, as in
+ * CI: a missing driver is fetched by root, and is an error otherwise.
+ */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { startWorker } from './start-worker.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const all = process.argv.includes('--all');
+const file = (name: string) => `test/${name}.test.ts`;
+const whole = [['sites', 'world', 'laws'].map(file)];
+/** Of the known-answers model only this: the other tests there decode hundreds of rows in many shapes. */
+const readings = '--test-name-pattern=plain and patched readings|changes no bit of the answer';
+const small = [[file('laws')], [readings, file('world')]];
+/** llama.cpp leaves software drivers aside unless a device is named. */
+const vulkanEnv = { GGML_VK_VISIBLE_DEVICES: '0' };
+const driver = 'mesa-vulkan-drivers and libvulkan1';
+let failed = false;
+
+const workers = [await startWorker(), await startWorker()];
+const workersEnv = { PATCHSCOPES_TEST_WORKERS: workers.map(({ address }) => address).join(',') };
+for (const device of ['rpc:all', 'rpc:2']) runOn(device, whole, workersEnv);
+for (const worker of workers) await worker.stop();
+
+if (hasVulkan() || (all && installVulkan())) {
+  for (const device of ['vulkan:all', 'vulkan:2']) runOn(device, small, vulkanEnv);
+} else {
+  console.error(`not run: the tests on Vulkan, which no driver offers (Debian: apt install ${driver})`);
+  if (all) failed = true;
+}
+process.exit(failed ? 1 : 0);
+
+function runOn(device: string, parts: readonly string[][], env: NodeJS.ProcessEnv): void {
+  const begin = performance.now();
+  const wrong = parts.filter((words) => {
+    const { status } = spawnSync(
+      process.execPath,
+      ['--import', 'tsx', '--test', '--test-concurrency=1', '--test-reporter=dot', ...words],
+      { stdio: 'inherit', cwd: root, env: { ...process.env, ...env, PATCHSCOPES_TEST_DEVICE: device } },
+    );
+    return status !== 0;
+  });
+  const seconds = Math.round((performance.now() - begin) / 1000);
+  console.log(`${device}: ${wrong.length === 0 ? 'all well' : 'FAILED'} (${seconds} s)`);
+  if (wrong.length > 0) failed = true;
+}
+
+function hasVulkan(): boolean {
+  const script = "import('./dist/devices.js').then(({ openDevices }) => openDevices('vulkan'))";
+  const { status } = spawnSync(process.execPath, ['--eval', script], {
+    cwd: root,
+    env: { ...process.env, ...vulkanEnv },
+    stdio: 'ignore',
+  });
+  return status === 0;
+}
+
+function installVulkan(): boolean {
+  if (process.getuid?.() !== 0) return false;
+  const packages = driver.split(' and ');
+  const steps = [['update'], ['install', '--yes', '--no-install-recommends', ...packages]];
+  return (
+    steps.every(
+      (step) => spawnSync('apt-get', step, { stdio: ['ignore', 'ignore', 'inherit'] }).status === 0,
+    ) && hasVulkan()
+  );
+}

@@ -1,0 +1,186 @@
+// The parts of the addon below JavaScript, used in every way they are meant for and in some they refuse, to
+// be watched by the sanitizers. driver LIBRARIES GOOD... -- DAMAGED...
+#include "assertions.h"
+#include "decoder.h"
+#include "error.h"
+#include "gguf_check.h"
+#include "log.h"
+#include "model_handle.h"
+
+#include "ggml-backend.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+
+using namespace ps;
+
+namespace {
+
+constexpr int N = 5;
+
+[[noreturn]] void fail(const std::string & what) {
+    std::fprintf(stderr, "driver: %s\n", what.c_str());
+    std::exit(1);
+}
+
+void expect(bool holds, const std::string & what) {
+    if (!holds) {
+        fail(what);
+    }
+}
+
+void expect_refused(const std::string & what, const std::function<void()> & work) {
+    try {
+        work();
+    } catch (const Error &) {
+        return;
+    }
+    fail(what + " was not refused");
+}
+
+// N tokens of one sequence, the logits of each asked for.
+Step step_of(llama_seq_id sequence = 0, llama_pos first = 0) {
+    Step step;
+    for (int i = 0; i < N; ++i) {
+        step.tokens.push_back(1 + 7 * i);
+        step.positions.push_back(first + i);
+        step.sequences.push_back(sequence);
+        step.outputs.push_back(1);
+    }
+    return step;
+}
+
+std::vector<int32_t> every_token() { return {0, 1, 2, 3, 4}; }
+
+struct Captured {
+    std::vector<std::vector<float>> states; // one list a site
+    LogitResults results;
+};
+
+// All sites read, some of them written.
+Captured decode(Decoder & decoder, Step step, std::vector<SiteWrite> writes) {
+    Captured captured;
+    const int n_layer = decoder.sites().n_layer();
+    captured.states.assign(n_layer + 1, std::vector<float>(N * decoder.n_embd()));
+    for (int il = 0; il < n_layer; ++il) {
+        step.reads.push_back({{Site::resid_out, il}, every_token(), captured.states[il].data(), {}});
+    }
+    step.reads.push_back({{Site::embed, 0}, every_token(), captured.states[n_layer].data(), {}});
+    step.writes = std::move(writes);
+    step.top_k = 4;
+    step.keep_logits = true;
+    for (int32_t token : every_token()) {
+        step.logit_reads.push_back({token, {0, 3}});
+    }
+    captured.results = decoder.decode(step);
+    return captured;
+}
+
+void use(const std::string & path) {
+    check_gguf({path});
+    const std::shared_ptr<ModelHandle> model = load_model(path, 0);
+    for (bool special : {true, false}) {
+        model->tokenize("the cat is on\n\xF0\x9F\x90\x88 <s>", true, special);
+    }
+    const int32_t n_vocab = llama_vocab_n_tokens(model->vocab());
+    for (llama_token token : {0, n_vocab - 1}) {
+        model->token_bytes(token);
+    }
+    model->metadata("general.name");
+    model->metadata("no.such.key");
+
+    DecoderOptions options;
+    options.n_ctx = 64;
+    options.n_batch = 16;
+    options.n_sequences = 3;
+    options.n_outputs = 8;
+    Decoder decoder(model, options);
+    expect(decoder.memory_bytes() > 0, "a context takes memory");
+    const int last = decoder.sites().n_layer() - 1;
+
+    decoder.clear();
+    const Captured plain = decode(decoder, step_of(), {});
+    expect(plain.results.reduced.size() == N, "a reading for each token");
+    decoder.copy_sequence(0, 1);
+    decoder.remove_sequence(1, 0);
+    const std::vector<float> vector(decoder.n_embd(), 0.25f);
+    for (int layer : {0, last}) {
+        decoder.clear();
+        const Captured edited = decode(decoder, step_of(2), {{{Site::resid_out, layer}, {2}, vector}});
+        expect(std::memcmp(edited.states[layer].data() + 2 * decoder.n_embd(), vector.data(),
+                           sizeof(float) * vector.size()) == 0,
+               "what was written is read");
+    }
+    for (int32_t n : {1, 3, 1}) {
+        const LogitResults lens = decoder.lens(plain.states[last].data(), n, 3, {1}, true);
+        expect(lens.reduced.size() == (size_t)n, "a lens reading for each state");
+    }
+
+    const auto refused = [&](const std::string & what, const std::function<void(Step &)> & spoil) {
+        decoder.clear();
+        Step step = step_of();
+        spoil(step);
+        expect_refused(what, [&] { decoder.decode(step); });
+    };
+    refused("an empty step", [](Step & step) { step = {}; });
+    refused("a list too short", [](Step & step) { step.positions.pop_back(); });
+    refused("a token too large", [&](Step & step) { step.tokens[0] = n_vocab; });
+    refused("a negative token", [](Step & step) { step.tokens[0] = -1; });
+    refused("a sequence too many", [](Step & step) { step.sequences[4] = 3; });
+    refused("a position that does not follow", [](Step & step) { step.positions[4] = 9; });
+    refused("a layer too many", [&](Step & step) {
+        step.writes.push_back({{Site::resid_out, last + 1}, {0}, vector});
+    });
+    refused("a row too many", [&](Step & step) {
+        step.writes.push_back({{Site::resid_out, 0}, {N}, vector});
+    });
+    refused("a vector too short", [&](Step & step) {
+        step.writes.push_back({{Site::resid_out, 0}, {0}, {1.0f}});
+    });
+    refused("a vector with NaN", [&](Step & step) {
+        step.writes.push_back({{Site::resid_out, 0}, {0}, std::vector<float>(decoder.n_embd(), NAN)});
+    });
+    refused("a row that is not computed", [&](Step & step) {
+        step.outputs[1] = 0;
+        step.writes.push_back({{Site::resid_out, last}, {1}, vector});
+    });
+    refused("logits that were not asked for", [](Step & step) {
+        step.outputs[1] = 0;
+        step.logit_reads.push_back({1, {}});
+    });
+    refused("a token to track that is too large", [&](Step & step) {
+        step.logit_reads.push_back({1, {n_vocab}});
+    });
+    decoder.clear();
+    decode(decoder, step_of(), {}); // after all that
+    decoder.abort();
+    refused("a step after the end", [](Step &) {});
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    log_install(false);
+    assertions_install();
+    ggml_backend_load_all_from_path(argv[1]);
+    llama_backend_init();
+    int good = 0, accepted = 0, refused = 0;
+    int i = 2;
+    for (; i < argc && std::strcmp(argv[i], "--") != 0; ++i, ++good) {
+        use(argv[i]);
+    }
+    for (++i; i < argc; ++i) {
+        try {
+            use(argv[i]);
+            ++accepted;
+        } catch (const std::exception &) { // the tokenizer of a damaged vocabulary throws llama.cpp's own
+            ++refused;
+        }
+    }
+    llama_backend_free();
+    std::printf("%d good models, %d damaged ones that run, %d refused\n", good, accepted, refused);
+}
