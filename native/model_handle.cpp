@@ -93,13 +93,6 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placemen
     if (handle->model == nullptr) {
         throw Error("bad_model", with_log("The model " + path + " could not be loaded"));
     }
-    // llama.cpp gives the decoder a K/V cache for as many blocks as the encoder has
-    if (handle->n_encoder_layer() > 0 && handle->n_layer() > handle->n_encoder_layer()) {
-        throw Error("bad_model",
-                    "The model " + path + " has a decoder of " + std::to_string(handle->n_layer()) +
-                        " blocks and an encoder of " + std::to_string(handle->n_encoder_layer()) +
-                        ", and llama.cpp can't run a decoder with more blocks than the encoder.");
-    }
     return handle;
 }
 

@@ -394,7 +394,7 @@ test('what does not fit is refused in one sentence', async () => {
 
 test('a file that llama.cpp could not run is refused', async () => {
   const deeper = pathOf('t5-deeper', () => t5({}, { encoder: 2, decoder: 3 }));
-  await assertRefused(() => open(deeper), 'bad_model', /decoder of 3 blocks and an encoder of 2/);
+  await assertRefused(() => open(deeper), 'bad_model', /could not be loaded/);
   const halved = pathOf('t5-halved', () => {
     const { metadata, tensors } = t5();
     const name = 'enc.blk.1.attn_norm.weight';
