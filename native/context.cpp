@@ -127,10 +127,47 @@ Napi::Object to_object(Napi::Env env, const SiteTable & table) {
 
 // States are read straight into the arrays that JavaScript gets: the references keep those alive, and are
 // touched on the JavaScript thread only.
+class StateArrays {
+public:
+    // Takes in what is captured and edited.
+    void fill(const Napi::Object & in, size_t n_embd, StateWork & work) {
+        for_site_rows(in.Get("captures"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object &) {
+            Napi::Float32Array states = Napi::Float32Array::New(in.Env(), rows.size() * n_embd);
+            work.reads.push_back({key, std::move(rows), states.Data(), {}});
+            arrays_.push_back(Napi::Persistent(states));
+        });
+        for_site_rows(in.Get("edits"),
+                      [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object & edit) {
+                          work.writes.push_back({key, to_edit_op(in.Env(), edit.Get("op").As<Napi::String>()),
+                                                 std::move(rows), to_floats(edit.Get("alphas")),
+                                                 to_floats(edit.Get("vectors"))});
+                      });
+    }
+
+    Napi::Array captures(Napi::Env env, const StateWork & work) const {
+        Napi::Array captures = Napi::Array::New(env, arrays_.size());
+        for (size_t i = 0; i < arrays_.size(); ++i) {
+            Napi::Object capture = Napi::Object::New(env);
+            capture.Set("states", arrays_[i].Value());
+            capture.Set("finite", to_array<Napi::Uint8Array>(env, work.reads[i].finite));
+            captures.Set((uint32_t)i, capture);
+        }
+        return captures;
+    }
+
+private:
+    std::vector<Napi::Reference<Napi::Float32Array>> arrays_;
+};
+
 struct Decoding {
     Step step;
-    std::vector<Napi::Reference<Napi::Float32Array>> states;
+    StateArrays states;
     LogitResults results;
+};
+
+struct Encoding {
+    EncodeStep step;
+    StateArrays states;
 };
 
 } // namespace
@@ -141,6 +178,7 @@ void Context::define(Napi::Env env) {
                                      {
                                          InstanceMethod<&Context::describe>("describe"),
                                          InstanceMethod<&Context::decode>("decode"),
+                                         InstanceMethod<&Context::encode>("encode"),
                                          InstanceMethod<&Context::lens>("lens"),
                                          InstanceMethod<&Context::clear>("clear"),
                                          InstanceMethod<&Context::copy_sequence>("copySequence"),
@@ -186,6 +224,9 @@ Napi::Value Context::describe(const Napi::CallbackInfo & info) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("memoryBytes", (double)decoder->memory_bytes());
     out.Set("sites", to_object(env, decoder->sites()));
+    if (const SiteTable * sites = decoder->encoder_sites()) {
+        out.Set("encoderSites", to_object(env, *sites));
+    }
     out.Set("labelMilliseconds", decoder->sites().milliseconds);
     return out;
 }
@@ -200,15 +241,7 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
     step.positions = to_ints(in.Get("positions"));
     step.sequences = to_ints(in.Get("sequences"));
     step.outputs = to_vector<Napi::Uint8Array, int8_t>(in.Get("outputs"));
-    for_site_rows(in.Get("captures"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object &) {
-        Napi::Float32Array states = Napi::Float32Array::New(env, rows.size() * n_embd);
-        step.reads.push_back({key, std::move(rows), states.Data(), {}});
-        decoding->states.push_back(Napi::Persistent(states));
-    });
-    for_site_rows(in.Get("edits"), [&](SiteKey key, std::vector<int32_t> rows, const Napi::Object & edit) {
-        step.writes.push_back({key, to_edit_op(env, edit.Get("op").As<Napi::String>()), std::move(rows),
-                               to_floats(edit.Get("alphas")), to_floats(edit.Get("vectors"))});
-    });
+    decoding->states.fill(in, n_embd, step);
     const auto readings = in.Get("readings").As<Napi::Object>();
     step.read_options = to_read_options(readings);
     const std::vector<int32_t> rows = to_ints(readings.Get("rows"));
@@ -227,17 +260,29 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
             return Nothing{};
         },
         [decoding](Napi::Env env, Nothing &) -> Napi::Value {
-            Napi::Array captures = Napi::Array::New(env, decoding->states.size());
-            for (size_t i = 0; i < decoding->states.size(); ++i) {
-                Napi::Object capture = Napi::Object::New(env);
-                capture.Set("states", decoding->states[i].Value());
-                capture.Set("finite", to_array<Napi::Uint8Array>(env, decoding->step.reads[i].finite));
-                captures.Set((uint32_t)i, capture);
-            }
             Napi::Object out = Napi::Object::New(env);
-            out.Set("captures", captures);
+            out.Set("captures", decoding->states.captures(env, decoding->step));
             out.Set("readings", to_object(env, decoding->results));
             return out;
+        });
+}
+
+Napi::Value Context::encode(const Napi::CallbackInfo & info) {
+    const Napi::Env env = info.Env();
+    const size_t n_embd = idle(env)->n_embd();
+    const auto in = info[0].As<Napi::Object>();
+    auto encoding = std::make_shared<Encoding>();
+    encoding->step.tokens = to_ints(in.Get("tokens"));
+    encoding->step.sequences = to_ints(in.Get("sequences"));
+    encoding->states.fill(in, n_embd, encoding->step);
+    return run<Nothing>(
+        env,
+        [encoding](Decoder & decoder) {
+            decoder.encode(encoding->step);
+            return Nothing{};
+        },
+        [encoding](Napi::Env env, Nothing &) -> Napi::Value {
+            return encoding->states.captures(env, encoding->step);
         });
 }
 

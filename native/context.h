@@ -17,6 +17,7 @@ public:
 private:
     Napi::Value describe(const Napi::CallbackInfo & info);
     Napi::Value decode(const Napi::CallbackInfo & info);
+    Napi::Value encode(const Napi::CallbackInfo & info);
     Napi::Value lens(const Napi::CallbackInfo & info);
     void clear(const Napi::CallbackInfo & info);
     void copy_sequence(const Napi::CallbackInfo & info);

@@ -13,8 +13,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
-#include <tuple>
+#include <numeric>
 
 namespace ps {
 
@@ -22,13 +21,27 @@ namespace {
 
 bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted); }
 
-// The graph callback has to be given when the context is made, before the sites are known.
-bool on_node(ggml_tensor * node, bool ask, void * tap) {
-    Tap * armed = static_cast<std::unique_ptr<Tap> *>(tap)->get();
-    return armed != nullptr ? Tap::on_node(node, ask, armed) : !ask;
+} // namespace
+
+// The graph callback: it has to be given when the context is made, before the sites are known.
+bool Decoder::on_node(ggml_tensor * node, bool ask, void * self) {
+    auto * decoder = static_cast<Decoder *>(self);
+    if (ask && decoder->seen_ != nullptr) {
+        decoder->see(node);
+    }
+    return decoder->armed_ != nullptr ? Tap::on_node(node, ask, decoder->armed_) : !ask;
 }
 
-} // namespace
+// Nodes are asked for before any of them is computed, where nobody wants one: what can't be computed is not.
+void Decoder::see(ggml_tensor * node) {
+    seen_->push_back(node);
+    try {
+        check_node(node);
+    } catch (const Error & error) { // none may pass through ggml
+        refusal_ = error;
+        aborted_ = true;
+    }
+}
 
 Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options)
     : model_(std::move(model)), options_(options) {
@@ -49,7 +62,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     params.swa_full = true; // sequences are cut back and copied, which a windowed cache can't do
     params.no_perf = true;
     params.cb_eval = on_node;
-    params.cb_eval_user_data = &tap_;
+    params.cb_eval_user_data = this;
     params.abort_callback = on_abort;
     params.abort_callback_data = &aborted_;
 
@@ -70,12 +83,35 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
         check_graph(graph);
-        sites_ = label_sites(graph, llama_model_n_layer(model_->model), n_embd_);
+        sites_ = label_sites(graph, model_->n_layer(), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
+        if (model_->n_encoder_layer() > 0) {
+            if (ggml_graph_get_tensor(graph, "cross_embd") == nullptr) {
+                throw Error("no_site", "The decoder of this architecture does not attend to what its "
+                                       "encoder gives.");
+            }
+            label_encoder();
+        }
     } catch (...) {
         llama_free(ctx_);
         throw;
     }
+}
+
+// llama.cpp reserves the decoder's graph alone, so the encoder's is seen while it runs.
+void Decoder::label_encoder() {
+    std::vector<ggml_tensor *> nodes;
+    seen_ = &nodes;
+    const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, llama_n_ubatch(ctx_)), 0), {0});
+    seen_ = nullptr;
+    if (refusal_.has_value()) {
+        throw *refusal_;
+    }
+    if (status != 0) {
+        throw Error("engine", with_log("The encoder could not be run"));
+    }
+    encoder_sites_ = label_sites(seen_graph(nodes).graph, model_->n_encoder_layer(), n_embd_);
+    encoder_tap_ = std::make_unique<Tap>(*encoder_sites_, n_embd_);
 }
 
 Decoder::~Decoder() {
@@ -89,111 +125,6 @@ size_t Decoder::memory_bytes() const {
         bytes += memory.context;
     }
     return bytes;
-}
-
-namespace {
-
-[[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
-
-} // namespace
-
-// llama.cpp ends the process on what is refused here.
-void Decoder::check(const Step & step) const {
-    const size_t n = step.tokens.size();
-    if (aborted_) {
-        throw Error("closed", "The context was closed.");
-    }
-    if (n == 0 || n > options_.n_batch) {
-        refuse("A decode takes 1 to " + std::to_string(options_.n_batch) + " tokens, not " +
-               std::to_string(n) + ".");
-    }
-    if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
-        refuse("Tokens, positions, sequences and outputs must be lists of one length.");
-    }
-    check_tokens(step.tokens);
-    std::vector<llama_pos> next(options_.n_sequences, -1);
-    llama_memory_t memory = llama_get_memory(ctx_);
-    for (size_t i = 0; i < n; ++i) {
-        const llama_seq_id sequence = step.sequences[i];
-        if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
-            refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
-                   std::to_string(options_.n_sequences) + ".");
-        }
-        if (next[sequence] < 0) {
-            next[sequence] = memory != nullptr ? llama_memory_seq_pos_max(memory, sequence) + 1 : 0;
-        }
-        if (step.positions[i] != next[sequence]++) {
-            refuse("Position " + std::to_string(step.positions[i]) + " of sequence " +
-                   std::to_string(sequence) + " does not follow the one before.");
-        }
-    }
-    const auto n_outputs = std::count(step.outputs.begin(), step.outputs.end(), 1);
-    if (n_outputs > (int64_t)options_.n_outputs) {
-        refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) +
-               " tokens, not " + std::to_string(n_outputs) + ".");
-    }
-    check_states(step);
-    check_tokens(step.read_options.tracked);
-    for (const LogitRead & read : step.logit_reads) {
-        if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
-            refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
-        }
-        if (read.given != -1) {
-            check_tokens({read.given});
-        }
-    }
-}
-
-void Decoder::check_states(const Step & step) const {
-    const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & rows) {
-        if (key.layer < 0 || key.layer >= sites_->n_layer()) {
-            refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
-                   std::to_string(sites_->n_layer()) + ".");
-        }
-        if (!sites_->has(key)) {
-            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites_->reason(key) + ".");
-        }
-        for (int32_t row : rows) {
-            if (row < 0 || row >= (int32_t)step.tokens.size()) {
-                refuse("Row " + std::to_string(row) + " is outside the batch of " +
-                       std::to_string(step.tokens.size()) + ".");
-            }
-        }
-    };
-    for (const SiteRead & read : step.reads) {
-        check_rows(read.key, read.tokens);
-    }
-    std::set<std::tuple<Site, int, int32_t>> written;
-    for (const SiteWrite & write : step.writes) {
-        const std::string place = to_string(write.key);
-        check_rows(write.key, write.tokens);
-        if (write.key.site == Site::final_norm) {
-            throw Error("no_site", "The final norm is read, not written: write at the last layer's output.");
-        }
-        for (int32_t row : write.tokens) {
-            if (!written.emplace(write.key.site, write.key.layer, row).second) {
-                refuse("Row " + std::to_string(row) + " is written twice at " + place + ".");
-            }
-        }
-        const size_t n_floats = needs_vector(write.op) ? write.tokens.size() * n_embd_ : 0;
-        if (write.vectors.size() != n_floats || write.alphas.size() != write.tokens.size()) {
-            refuse("One number and one vector of width " + std::to_string(n_embd_) +
-                   " are needed for each row at " + place + ".");
-        }
-        if (!all_finite(write.vectors.data(), write.vectors.size()) ||
-            !all_finite(write.alphas.data(), write.alphas.size())) {
-            throw Error("not_finite", "What is to be written at " + place + " holds NaN or infinity.");
-        }
-    }
-}
-
-void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
-    for (llama_token token : tokens) {
-        if (token < 0 || token >= n_vocab_) {
-            refuse("Token id " + std::to_string(token) + " is outside the vocabulary of " +
-                   std::to_string(n_vocab_) + ".");
-        }
-    }
 }
 
 LogitResults Decoder::decode(Step & step) {
@@ -219,37 +150,7 @@ LogitResults Decoder::decode(Step & step) {
         step.outputs.data(),
     };
 
-    log_take();
-    tap_->arm(step.reads, step.writes, std::move(output_index));
-    const int32_t status = llama_decode(ctx_, batch);
-    if (status == 0) {
-        llama_synchronize(ctx_);
-    }
-    if (status != 0) {
-        try {
-            tap_->disarm();
-        } catch (const Error &) {
-            // the decode's own failure is the one to report
-        }
-        if (aborted_ || status == 2) {
-            throw Error("closed", "The context was closed during a decode.");
-        }
-        if (status == 1) {
-            throw Error("context_full", "The context of " + std::to_string(options_.n_ctx) +
-                                            " cells has no room for " + std::to_string(n) +
-                                            " more tokens; use a larger -c or fewer rows.");
-        }
-        throw Error("engine", with_log("The decode of " + std::to_string(n) + " tokens failed with status " +
-                                       std::to_string(status)));
-    }
-    tap_->disarm();
-
-    parallel_for((int)step.reads.size(), options_.n_threads, [&](int i) {
-        SiteRead & read = step.reads[i];
-        for (size_t row = 0; row < read.tokens.size(); ++row) {
-            read.finite.push_back(all_finite(read.states + row * n_embd_, n_embd_) ? 1 : 0);
-        }
-    });
+    compute(*tap_, step, std::move(output_index), "decode", [&] { return llama_decode(ctx_, batch); });
     std::vector<const float *> rows;
     for (const LogitRead & read : step.logit_reads) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
@@ -260,6 +161,69 @@ LogitResults Decoder::decode(Step & step) {
         rows.push_back(logits);
     }
     return reduce(rows, step.logit_reads, step.read_options);
+}
+
+void Decoder::encode(EncodeStep & step) {
+    encoded_.clear();
+    check(step);
+    std::vector<int32_t> output_index(step.tokens.size()); // all of them go on to the decoder
+    std::iota(output_index.begin(), output_index.end(), 0);
+    compute(*encoder_tap_, step, std::move(output_index), "encode",
+            [&] { return run_encoder(step.tokens, step.sequences); });
+    // some devices lose NaN on its way through attention, so what the decoder says would not show it
+    const float * output = llama_get_embeddings(ctx_);
+    if (output == nullptr || !all_finite(output, step.tokens.size() * n_embd_)) {
+        throw Error("not_finite", "What the encoder gives the decoder holds NaN or infinity.");
+    }
+    encoded_.insert(step.sequences.begin(), step.sequences.end());
+}
+
+int32_t Decoder::run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences) {
+    const int32_t n = (int32_t)tokens.size();
+    std::vector<llama_pos> positions(n);
+    std::iota(positions.begin(), positions.end(), 0);
+    std::vector<int32_t> n_seq(n, (int32_t)sequences.size());
+    std::vector<llama_seq_id *> seq_ids(n, sequences.data());
+    return llama_encode(ctx_,
+                        {n, tokens.data(), nullptr, positions.data(), n_seq.data(), seq_ids.data(), nullptr});
+}
+
+void Decoder::compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,
+                      const std::function<int32_t()> & work) {
+    const std::string n = std::to_string(output_index.size());
+    log_take();
+    armed_ = &tap;
+    tap.arm(states.reads, states.writes, std::move(output_index));
+    const int32_t status = work();
+    if (status == 0) {
+        llama_synchronize(ctx_);
+    }
+    armed_ = nullptr;
+    if (status != 0) {
+        try {
+            tap.disarm();
+        } catch (const Error &) {
+            // the decode's own failure is the one to report
+        }
+        if (aborted_ || status == 2) {
+            throw Error("closed", std::string("The context was closed during the ") + name + ".");
+        }
+        if (status == 1) {
+            throw Error("context_full", "The context of " + std::to_string(options_.n_ctx) +
+                                            " cells has no room for " + n +
+                                            " more tokens; use a larger -c or fewer rows.");
+        }
+        throw Error("engine", with_log(std::string("The ") + name + " of " + n +
+                                       " tokens failed with status " + std::to_string(status)));
+    }
+    tap.disarm();
+
+    parallel_for((int)states.reads.size(), options_.n_threads, [&](int i) {
+        SiteRead & read = states.reads[i];
+        for (size_t row = 0; row < read.tokens.size(); ++row) {
+            read.finite.push_back(all_finite(read.states + row * n_embd_, n_embd_) ? 1 : 0);
+        }
+    });
 }
 
 LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
@@ -297,7 +261,10 @@ LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std:
     return results;
 }
 
-void Decoder::clear() { llama_memory_clear(llama_get_memory(ctx_), false); }
+void Decoder::clear() {
+    llama_memory_clear(llama_get_memory(ctx_), false);
+    encoded_.clear();
+}
 
 void Decoder::copy_sequence(llama_seq_id from, llama_seq_id to) {
     llama_memory_seq_cp(llama_get_memory(ctx_), from, to, -1, -1);

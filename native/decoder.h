@@ -2,6 +2,7 @@
 // logits. Knows tokens, sequences, layers and rows; knows no JavaScript and no experiment.
 #pragma once
 
+#include "error.h"
 #include "reduce.h"
 #include "sample.h"
 #include "sites.h"
@@ -10,7 +11,10 @@
 #include "llama.h"
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,13 +49,17 @@ struct ReadOptions {
     Sampling sampling;
 };
 
-struct Step {
+// One prompt for the encoder. The decoder's tokens of each of the sequences attend to it, until the next one.
+struct EncodeStep : StateWork {
+    std::vector<llama_token> tokens;
+    std::vector<llama_seq_id> sequences;
+};
+
+struct Step : StateWork {
     std::vector<llama_token> tokens;
     std::vector<llama_pos> positions; // each sequence goes on where it ended
     std::vector<llama_seq_id> sequences;
     std::vector<int8_t> outputs; // 1: compute the logits (and keep the last block's row) of this token
-    std::vector<SiteRead> reads;
-    std::vector<SiteWrite> writes;
     std::vector<LogitRead> logit_reads;
     ReadOptions read_options;
 };
@@ -80,12 +88,18 @@ public:
 
     size_t n_embd() const { return (size_t)n_embd_; }
     const SiteTable & sites() const { return *sites_; }
+    // Null where the model has no encoder.
+    const SiteTable * encoder_sites() const { return encoder_sites_.get(); }
     // Bytes of the K/V cache (or recurrent state) of this context.
     size_t memory_bytes() const;
 
     // Fills the states of step.reads. Throws Error; whatever is thrown, the next step is clean once the
     // sequences it touched are removed.
     LogitResults decode(Step & step);
+
+    // Fills the states of step.reads. Throws Error, after which nothing is encoded: "not_finite" where the
+    // decoder would attend to NaN or infinity.
+    void encode(EncodeStep & step);
 
     void clear();
     void copy_sequence(llama_seq_id from, llama_seq_id to);
@@ -100,8 +114,18 @@ public:
     void abort() { aborted_ = true; }
 
 private:
+    static bool on_node(ggml_tensor * node, bool ask, void * self);
+    void see(ggml_tensor * node);
+    void label_encoder();
+    int32_t run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences);
+    // Runs `work`, which gives llama.cpp's status, and throws unless all that was planned was done.
+    void compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,
+                 const std::function<int32_t()> & work);
     void check(const Step & step) const;
-    void check_states(const Step & step) const;
+    void check(const EncodeStep & step) const;
+    void check_size(const char * name, size_t n_tokens, uint32_t most) const;
+    void check_sequence(llama_seq_id sequence) const;
+    void check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;
     // rows: (n_vocab) each, one for each read
     LogitResults reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
@@ -110,7 +134,13 @@ private:
     std::shared_ptr<ModelHandle> model_;
     DecoderOptions options_;
     std::unique_ptr<SiteTable> sites_;
+    std::unique_ptr<SiteTable> encoder_sites_;
     std::unique_ptr<Tap> tap_;
+    std::unique_ptr<Tap> encoder_tap_;
+    Tap * armed_ = nullptr;                       // during a decode or an encode
+    std::vector<ggml_tensor *> * seen_ = nullptr; // nodes in their order, while the encoder is labelled
+    std::optional<Error> refusal_;                // of one of them
+    std::set<llama_seq_id> encoded_;              // sequences whose decoder has something to attend to
     std::unique_ptr<Lens> lens_;
     std::atomic<bool> aborted_{false};
     llama_context * ctx_ = nullptr;

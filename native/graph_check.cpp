@@ -87,16 +87,19 @@ void check_epsilon(const ggml_tensor * node) {
 
 void check_graph(ggml_cgraph * graph) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        const ggml_tensor * node = ggml_graph_node(graph, i);
-        check_weights(node);
-        switch (node->op) {
-        case GGML_OP_ROPE: check_rotation(node); break;
-        case GGML_OP_NORM:
-        case GGML_OP_RMS_NORM:
-        case GGML_OP_L2_NORM:
-        case GGML_OP_GROUP_NORM: check_epsilon(node); break;
-        default: break;
-        }
+        check_node(ggml_graph_node(graph, i));
+    }
+}
+
+void check_node(const ggml_tensor * node) {
+    check_weights(node);
+    switch (node->op) {
+    case GGML_OP_ROPE: check_rotation(node); break;
+    case GGML_OP_NORM:
+    case GGML_OP_RMS_NORM:
+    case GGML_OP_L2_NORM:
+    case GGML_OP_GROUP_NORM: check_epsilon(node); break;
+    default: break;
     }
 }
 

@@ -6,7 +6,8 @@
 
 namespace ps {
 
-// Throws Error("bad_model") with the reason.
+// Throw Error("bad_model") with the reason.
 void check_graph(ggml_cgraph * graph);
+void check_node(const ggml_tensor * node);
 
 } // namespace ps

@@ -9,6 +9,8 @@ namespace ps {
 
 namespace {
 
+constexpr const char * LAST_STATE = "result_embd";
+
 [[noreturn]] void refuse(const std::string & reason) {
     throw Error("no_site", "This architecture has no plain residual stream that could be read or written: " +
                                reason + ".");
@@ -86,12 +88,13 @@ public:
         for (int il = 0; il < n_layer_; ++il) {
             const std::string name = "l_out-" + std::to_string(il);
             const std::string what = "the output of block " + std::to_string(il);
-            const auto & named = graph_.named(name);
+            const auto & named = graph_.named(is_last_of_renamed(il) ? LAST_STATE : name);
             if (named.empty()) {
                 refuse("its graph does not name " + what + " (" + name + ")");
             }
             if (named.size() != 1) {
-                refuse("its graph has " + std::to_string(named.size()) + " nodes named " + name);
+                refuse("its graph has " + std::to_string(named.size()) + " nodes named " +
+                       named.front()->name);
             }
             const ggml_tensor * output = named.front();
             put_needed({Site::resid_out, il}, output, what);
@@ -110,6 +113,12 @@ public:
     }
 
 private:
+    // Some graphs give the output of the last block another name once more.
+    bool is_last_of_renamed(int il) const {
+        return il == n_layer_ - 1 && graph_.named("l_out-" + std::to_string(il)).empty() &&
+               !graph_.named(LAST_STATE).empty();
+    }
+
     // In a graph of one sequence.
     bool is_state(const ggml_tensor * node) const {
         return node->type == GGML_TYPE_F32 && node->ne[0] == n_embd_ && ggml_is_matrix(node) &&

@@ -78,7 +78,8 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("architecture", handle.metadata("general.architecture"));
     out.Set("name", handle.metadata("general.name"));
     out.Set("quantization", llama_ftype_name(llama_model_ftype(model)));
-    out.Set("layerCount", llama_model_n_layer(model));
+    out.Set("layerCount", handle.n_layer());
+    out.Set("encoderLayerCount", handle.n_encoder_layer());
     out.Set("embeddingSize", llama_model_n_embd(model));
     out.Set("vocabularySize", llama_vocab_n_tokens(handle.vocab()));
     out.Set("trainedContext", llama_model_n_ctx_train(model));
@@ -88,6 +89,7 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("eosToken", llama_vocab_eos(handle.vocab()));
     out.Set("hasEncoder", llama_model_has_encoder(model));
     out.Set("hasDecoder", llama_model_has_decoder(model));
+    out.Set("decoderStartToken", llama_model_decoder_start_token(model));
     out.Set("isRecurrent", llama_model_is_recurrent(model) || llama_model_is_hybrid(model));
     out.Set("isDiffusion", llama_model_is_diffusion(model));
     const char * chat_template = llama_model_chat_template(model, nullptr);

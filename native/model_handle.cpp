@@ -12,6 +12,16 @@ namespace ps {
 
 ModelHandle::~ModelHandle() { llama_model_free(model); }
 
+int ModelHandle::n_layer() const {
+    const std::string decoder_blocks =
+        n_encoder_layer() > 0 ? metadata(metadata("general.architecture") + ".decoder_block_count") : "";
+    return decoder_blocks.empty() ? llama_model_n_layer(model) : std::stoi(decoder_blocks);
+}
+
+int ModelHandle::n_encoder_layer() const {
+    return llama_model_has_encoder(model) ? llama_model_n_layer(model) : 0;
+}
+
 std::string ModelHandle::metadata(const std::string & key) const {
     const int32_t length = llama_model_meta_val_str(model, key.c_str(), nullptr, 0);
     if (length < 0) {
@@ -37,9 +47,11 @@ std::vector<llama_token> ModelHandle::tokenize(const std::string & text, bool bo
             break;
         }
     }
-    // llama.cpp's switch adds the end token of some models too: a prompt goes on, so it is taken off
+    // llama.cpp's switch adds the end token of some models too: a prompt goes on, so it is taken off, but
+    // what an encoder reads is whole
     const llama_token end = llama_vocab_eos(vocab());
-    if (bos && llama_vocab_get_add_eos(vocab()) && !tokens.empty() && tokens.back() == end) {
+    if (!llama_model_has_encoder(model) && bos && llama_vocab_get_add_eos(vocab()) && !tokens.empty() &&
+        tokens.back() == end) {
         tokens.pop_back();
     }
     return tokens;

@@ -17,6 +17,10 @@ struct ModelHandle {
     ModelHandle & operator=(const ModelHandle &) = delete;
 
     const llama_vocab * vocab() const { return llama_model_get_vocab(model); }
+    // Blocks that read from left to right, in an encoder-decoder model those of its decoder.
+    int n_layer() const;
+    // Blocks of the encoder; 0 where there is none.
+    int n_encoder_layer() const;
     // Empty where the model has no such key.
     std::string metadata(const std::string & key) const;
 

@@ -30,6 +30,12 @@ struct SiteWrite {
     std::vector<float> vectors; // (tokens, n_embd) row-major; empty where the op needs none
 };
 
+// What is done to states while tokens are computed.
+struct StateWork {
+    std::vector<SiteRead> reads;
+    std::vector<SiteWrite> writes;
+};
+
 class Tap {
 public:
     Tap(const SiteTable & sites, int64_t n_embd) : sites_(sites), n_embd_(n_embd) {}

@@ -86,4 +86,15 @@ ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_out
     return graph;
 }
 
+SeenGraph seen_graph(const std::vector<ggml_tensor *> & nodes) {
+    const size_t n_tensors = nodes.size() * (1 + GGML_MAX_SRC);
+    ggml_context_ptr ctx(ggml_init({ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
+    ggml_cgraph * graph = ggml_new_graph_custom(ctx.get(), n_tensors, false);
+    for (ggml_tensor * node : nodes) {
+        ggml_build_forward_expand(graph, node);
+    }
+    join_splits(graph);
+    return {std::move(ctx), graph};
+}
+
 } // namespace ps

@@ -2,7 +2,7 @@
  * The only seam between experiments and a language model: tokens, layers, rows and floats.
  * An engine does not know what a Patchscope is.
  */
-import type { EditOp, Layer, Sampling, Site } from './patchscope.js';
+import type { EditOp, Layer, Sampling, Side, Site } from './patchscope.js';
 
 /** Splits text into token ids and gives the bytes back. */
 export interface Tokenizer {
@@ -12,6 +12,8 @@ export interface Tokenizer {
   /** The bytes of one token; special tokens give their written form. */
   tokenBytes(tokenId: number): Uint8Array;
   isEndOfText(tokenId: number): boolean;
+  /** The token that the decoder of an encoder-decoder model begins with; other models have none. */
+  readonly decoderStartToken?: number | undefined;
   /** The beginning-of-sequence token, where `tokenize` puts one first. */
   readonly bosToken: number | undefined;
   /**
@@ -29,7 +31,10 @@ export interface EngineRecord {
   readonly architecture: string;
   readonly name: string;
   readonly quantization: string;
+  /** Blocks, in an encoder-decoder model those of its decoder. */
   readonly layerCount: number;
+  /** Blocks of the encoder; 0 where there is none. */
+  readonly encoderLayerCount: number;
   /** Width of a hidden state, in floats. */
   readonly embeddingSize: number;
   readonly vocabularySize: number;
@@ -62,7 +67,17 @@ export interface EngineRecord {
   readonly promptTokens: number;
 }
 
+/** What a model reads. */
+export interface TokenInput {
+  /** In an encoder-decoder model the decoder's. */
+  readonly tokenIds: readonly number[];
+  /** Needed by an encoder-decoder model, and refused by any other. */
+  readonly encoderTokenIds?: readonly number[];
+}
+
 export interface CapturePoint {
+  /** Of an encoder-decoder model; layer and token index count in it. Default: `decoder`. */
+  readonly side?: Side;
   readonly site: Site;
   /** Block, or `embed` for the site of that name. */
   readonly layer: Layer;
@@ -70,8 +85,7 @@ export interface CapturePoint {
   readonly tokenIndex: number;
 }
 
-export interface CaptureRequest {
-  readonly tokenIds: readonly number[];
+export interface CaptureRequest extends TokenInput {
   readonly points: readonly CapturePoint[];
 }
 
@@ -88,8 +102,7 @@ export interface Edit extends CapturePoint {
 }
 
 /** One patched run. */
-export interface PatchRow {
-  readonly tokenIds: readonly number[];
+export interface PatchRow extends TokenInput {
   readonly edits: readonly Edit[];
   /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
   readonly continuation?: readonly number[];

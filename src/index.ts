@@ -16,6 +16,7 @@ export type {
   RowResult,
   ScoredToken,
   StepReading,
+  TokenInput,
   Tokenizer,
   TokenReading,
   WorkOptions,
@@ -51,12 +52,14 @@ export type {
   Reading,
   Sample,
   Sampling,
+  Side,
   Site,
 } from './patchscope.js';
-export { editOps, sites } from './patchscope.js';
+export { editOps, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export { type Cell, makePlan, type Plan } from './plan.js';
 export { parsePosition } from './positions.js';
+export { positionTokens } from './prompts.js';
 export { findUnfinishedRun, lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';

@@ -9,7 +9,7 @@ import type { Observation } from './observation.js';
 import type { Prompt, Site } from './patchscope.js';
 import { type Place, parsePlaces } from './places.js';
 import { checkLength } from './plan.js';
-import { type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
+import { inputOf, positionTokens, type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
 import { captureLayers, failedReading, type RunOptions, scoresOf, variantSite } from './run.js';
 
 export interface LensExperiment {
@@ -19,7 +19,7 @@ export interface LensExperiment {
   /** Where in its block a state lies: in the residual stream (`resid_out`, the default, or `resid_mid`), or what is added to it. */
   readonly site?: Exclude<Site, 'final_norm'>;
   readonly topK: number;
-  /** Default: every position of a prompt. */
+  /** Default: every position of a prompt, or of what the decoder reads where there is an encoder. */
   readonly lastTokenOnly?: boolean;
   readonly seed: number;
 }
@@ -39,7 +39,7 @@ export function planLens(experiment: LensExperiment, { tokenizer, record }: Engi
     name,
     prompt: resolvePrompt(prompt, { kind: 'index', index: -1 }, tokenizer, 'given'),
   }));
-  for (const { prompt } of samples) checkLength(prompt.tokenIds.length, 'given', record);
+  for (const { prompt } of samples) checkLength(prompt, 0, 'given', record);
   const places = parsePlaces(experiment.layers, record.layerCount, experiment.site);
   if (places.some(({ site }) => site === 'final_norm')) {
     throw new PatchscopeError(
@@ -47,8 +47,8 @@ export function planLens(experiment: LensExperiment, { tokenizer, record }: Engi
       'The lens applies the final norm itself: take states from before it, such as resid_out.',
     );
   }
-  const tokenIndexes = samples.map(({ prompt: { tokenIds, tokenIndex } }) =>
-    experiment.lastTokenOnly ? [tokenIndex] : tokenIds.map((_, i) => i),
+  const tokenIndexes = samples.map(({ prompt }) =>
+    experiment.lastTokenOnly ? [prompt.tokenIndex] : positionTokens(prompt).map((_, i) => i),
   );
   return { experiment, samples, places, tokenIndexes, cellCount: places.length * tokenIndexes.flat().length };
 }
@@ -78,7 +78,7 @@ export async function* runLens(
     const points = places.flatMap((place) =>
       plan.tokenIndexes[sample]!.map((tokenIndex) => ({ ...place, tokenIndex })),
     );
-    const [states] = await captureLayers(engine, [{ tokenIds: prompt.tokenIds, points }]);
+    const [states] = await captureLayers(engine, [{ ...inputOf(prompt), points }]);
     const found = states!.filter((state) => state instanceof Float32Array);
     const read =
       found.length > 0 ? await engine.lens(concatenate(found), { topK: plan.experiment.topK }) : [];
@@ -89,7 +89,7 @@ export async function* runLens(
     yield points.map((point, i) => {
       const { tokenIndex } = point;
       const result = results[i]!;
-      const tokenId = prompt.tokenIds[tokenIndex]!;
+      const tokenId = positionTokens(prompt)[tokenIndex]!;
       const token = tokenText(tokenId, engine.tokenizer);
       const place = {
         sample,

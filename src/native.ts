@@ -24,6 +24,7 @@ export interface NativeModelInfo {
   readonly name: string;
   readonly quantization: string;
   readonly layerCount: number;
+  readonly encoderLayerCount: number;
   readonly embeddingSize: number;
   readonly vocabularySize: number;
   readonly trainedContext: number;
@@ -34,6 +35,8 @@ export interface NativeModelInfo {
   readonly eosToken: number;
   readonly hasEncoder: boolean;
   readonly hasDecoder: boolean;
+  /** -1 where the file names none. */
+  readonly decoderStartToken: number;
   readonly isRecurrent: boolean;
   readonly isDiffusion: boolean;
   readonly chatTemplate: string | null;
@@ -87,11 +90,7 @@ export interface NativeReadRows {
   readonly seeds: Int32Array;
 }
 
-export interface NativeStep {
-  readonly tokens: Int32Array;
-  readonly positions: Int32Array;
-  readonly sequences: Int32Array;
-  readonly outputs: Uint8Array;
+export interface NativeStateWork {
   readonly captures: readonly NativeSiteRows[];
   /** `alphas`: (rows); `vectors`: (rows, width) row-major, empty where the op has none. */
   readonly edits: readonly (NativeSiteRows & {
@@ -99,6 +98,19 @@ export interface NativeStep {
     readonly alphas: Float32Array;
     readonly vectors: Float32Array;
   })[];
+}
+
+/** One prompt, and the sequences whose decoder attends to it. */
+export interface NativeEncodeStep extends NativeStateWork {
+  readonly tokens: Int32Array;
+  readonly sequences: Int32Array;
+}
+
+export interface NativeStep extends NativeStateWork {
+  readonly tokens: Int32Array;
+  readonly positions: Int32Array;
+  readonly sequences: Int32Array;
+  readonly outputs: Uint8Array;
   readonly readings: NativeReadings & NativeReadRows;
 }
 
@@ -130,10 +142,14 @@ export interface NativeSite {
   readonly reason: string | null;
 }
 
+export type NativeSites = Readonly<Record<Site, NativeSite>>;
+
 export interface NativeContext {
   describe(): {
     readonly memoryBytes: number;
-    readonly sites: Readonly<Record<Site, NativeSite>>;
+    readonly sites: NativeSites;
+    /** In an encoder-decoder model. */
+    readonly encoderSites?: NativeSites;
     /** What it took to find the sites. */
     readonly labelMilliseconds: number;
   };
@@ -141,6 +157,7 @@ export interface NativeContext {
     readonly captures: readonly NativeStates[];
     readonly readings: NativeReadingResults;
   }>;
+  encode(step: NativeEncodeStep): Promise<readonly NativeStates[]>;
   lens(states: Float32Array, readings: NativeReadings, rows: number): Promise<NativeReadingResults>;
   clear(): void;
   copySequence(from: number, to: number): void;

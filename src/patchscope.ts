@@ -8,14 +8,19 @@
 
 export type Layer = number | 'embed';
 
+/** Which half of an encoder-decoder model; any other model is a decoder. */
+export const sides = ['encoder', 'decoder'] as const;
+export type Side = (typeof sides)[number];
+
 /**
  * Where in a block a state is read or written:
  *
  * - `embed`: the input of block 0; it has no layer of its own
- * - `resid_mid`: the residual stream between attention and MLP
+ * - `resid_mid`: the residual stream between attention (of both kinds, where a decoder has two) and MLP
  * - `attn_out`, `mlp_out`: what attention and MLP add to the residual stream
  * - `resid_out`: the residual stream after the block
- * - `final_norm`: the final norm of the last layer's `resid_out`; it is read, never written
+ * - `final_norm`: the final norm of the last layer's `resid_out`; it is read, never written, but for an
+ *   encoder's, which is what the decoder attends to
  */
 export const sites = ['embed', 'resid_mid', 'attn_out', 'mlp_out', 'resid_out', 'final_norm'] as const;
 export type Site = (typeof sites)[number];
@@ -69,7 +74,7 @@ export type Position =
 /** f of the paper. */
 export type Mapping = { readonly kind: 'identity' };
 
-/** One pair of prompts. */
+/** One pair of prompts. In an encoder-decoder model the encoder reads the prompt, and the decoder begins. */
 export interface Sample {
   readonly name: string;
   readonly source: { readonly prompt: Prompt; readonly position: Position };
@@ -105,10 +110,14 @@ export interface Experiment {
   readonly sourceLayers: string;
   /** Where in its block a source state lies. Default: `resid_out`. */
   readonly sourceSite?: Site;
+  /** Where source layers and positions count, in an encoder-decoder model. Default: `decoder`. */
+  readonly sourceSide?: Side;
   /** As `sourceLayers`, or `same`: the layer the state came from. */
   readonly targetLayers: string;
   /** Default: `resid_out`. */
   readonly targetSite?: Site;
+  /** As `sourceSide`. */
+  readonly targetSide?: Side;
   readonly mapping: Mapping;
   readonly patch?: Patch;
   readonly reading: Reading;

@@ -4,9 +4,9 @@
  */
 import type { Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import type { Experiment } from './patchscope.js';
-import { type Place, parsePlaces, placeAt } from './places.js';
-import { type ResolvedPrompt, resolvePrompt } from './prompts.js';
+import type { Experiment, Side } from './patchscope.js';
+import { type Place, parsePlaces } from './places.js';
+import { inputOf, type ResolvedPrompt, resolvePrompt } from './prompts.js';
 
 export interface PlannedSample {
   readonly name: string;
@@ -33,6 +33,8 @@ export interface Plan {
 /** What a plan has to know of a model. */
 export interface ModelShape {
   readonly layerCount: number;
+  /** Blocks of the encoder, where there is one. */
+  readonly encoderLayerCount?: number;
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }
@@ -41,14 +43,14 @@ export interface ModelShape {
 export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: ModelShape): Plan {
   const samples = experiment.samples.map(({ name, source, target }) => ({
     name,
-    source: resolvePrompt(source.prompt, source.position, tokenizer, 'source'),
-    target: resolvePrompt(target.prompt, target.position, tokenizer, 'target'),
+    source: resolvePrompt(source.prompt, source.position, tokenizer, 'source', experiment.sourceSide),
+    target: resolvePrompt(target.prompt, target.position, tokenizer, 'target', experiment.targetSide),
   }));
   for (const { source, target } of samples) {
-    checkLength(source.tokenIds.length, 'source', shape);
-    checkLength(target.tokenIds.length + Math.max(0, experiment.reading.maxTokens - 1), 'target', shape);
+    checkLength(source, 0, 'source', shape);
+    checkLength(target, Math.max(0, experiment.reading.maxTokens - 1), 'target', shape);
   }
-  const pairs = placePairs(experiment, shape.layerCount);
+  const pairs = placePairs(experiment, shape);
   const cells = samples.flatMap((_, sample) =>
     pairs.map(([source, target], i) => ({
       sample,
@@ -60,19 +62,30 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
   return { experiment, samples, cells };
 }
 
-function placePairs(experiment: Experiment, layerCount: number): [Place, Place][] {
-  const { sourceLayers, sourceSite, targetLayers, targetSite } = experiment;
-  const sources = parsePlaces(sourceLayers, layerCount, sourceSite);
+function placePairs(experiment: Experiment, { layerCount, encoderLayerCount = 0 }: ModelShape) {
+  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide } = experiment;
+  const layersOf = (side: Side = 'decoder') => (side === 'encoder' ? encoderLayerCount : layerCount);
+  const sources = parsePlaces(sourceLayers, layersOf(sourceSide), sourceSite);
   if (targetLayers === 'same') {
-    return sources.map((source) => [source, placeAt(source.layer, layerCount, targetSite)]);
+    return sources.map((source): [Place, Place] => {
+      const [target] = parsePlaces(String(source.layer), layersOf(targetSide), targetSite);
+      return [source, target!];
+    });
   }
-  return parsePlaces(targetLayers, layerCount, targetSite).flatMap((target) =>
+  return parsePlaces(targetLayers, layersOf(targetSide), targetSite).flatMap((target) =>
     sources.map((source): [Place, Place] => [source, target]),
   );
 }
 
 /** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
-export function checkLength(tokens: number, which: string, { promptTokens }: ModelShape): void {
+export function checkLength(
+  prompt: ResolvedPrompt,
+  following: number,
+  which: string,
+  { promptTokens }: ModelShape,
+): void {
+  const { tokenIds, encoderTokenIds = [] } = inputOf(prompt);
+  const tokens = Math.max(encoderTokenIds.length, tokenIds.length + following);
   if (tokens > promptTokens) {
     throw new PatchscopeError(
       'bad_input',

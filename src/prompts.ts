@@ -1,13 +1,17 @@
 /** Prompt and position -> token ids and the index of one of them. Token ids are never made from text twice. */
-import type { Tokenizer } from './engine.js';
+import type { TokenInput, Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import type { Position, Prompt } from './patchscope.js';
+import type { Position, Prompt, Side } from './patchscope.js';
 import { resolvePosition } from './positions.js';
 
 export interface ResolvedPrompt {
   /** As it was given; null for raw token ids. */
   readonly text: string | null;
   readonly tokenIds: readonly number[];
+  /** What the decoder reads where an encoder reads the prompt. */
+  readonly decoderTokenIds?: readonly number[];
+  /** Where `tokenIndex` counts, in an encoder-decoder model. */
+  readonly side?: Side;
   readonly tokenIndex: number;
   /** Text of the token at `tokenIndex`. */
   readonly token: string;
@@ -15,28 +19,54 @@ export interface ResolvedPrompt {
 
 /**
  * @param which word for messages: 'source' or 'target'.
- * @throws PatchscopeError `bad_input` for an empty prompt, ids outside the vocabulary, or a position that
- *   is not there.
+ * @param side where the position counts; only an encoder-decoder model has two.
+ * @throws PatchscopeError `bad_input` for an empty prompt, ids outside the vocabulary, a side or a position
+ *   that is not there.
  */
 export function resolvePrompt(
   prompt: Prompt,
   position: Position,
   tokenizer: Tokenizer,
   which: string,
+  side: Side = 'decoder',
 ): ResolvedPrompt {
   const tokenIds = tokenIdsOf(prompt, tokenizer, which);
+  const text = prompt.kind === 'text' ? prompt.text : null;
+  const start = tokenizer.decoderStartToken;
+  if (start === undefined && side === 'encoder') {
+    throw new PatchscopeError('bad_input', `This model has no encoder: the ${which} side is its decoder.`);
+  }
+  if (start !== undefined && side === 'decoder') {
+    if (position.kind === 'text') {
+      throw new PatchscopeError(
+        'bad_input',
+        `The text '${position.text}' of the ${which} prompt is read by the encoder: take the ${which} side encoder, or position 0 for the token that the decoder starts from.`,
+      );
+    }
+    const bytes = [tokenizer.tokenBytes(start)];
+    const tokenIndex = resolvePosition(position, bytes, `decoder's ${which}`);
+    return { text, tokenIds, decoderTokenIds: [start], side, tokenIndex, token: decode(bytes[tokenIndex]!) };
+  }
   const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
   // a BOS token that was put in front is not part of the text one may point at
   const written = bytes.map((own, i) =>
     i === 0 && prompt.kind === 'text' && tokenIds[0] === tokenizer.bosToken ? new Uint8Array() : own,
   );
   const tokenIndex = resolvePosition(position, written, which);
-  return {
-    text: prompt.kind === 'text' ? prompt.text : null,
-    tokenIds,
-    tokenIndex,
-    token: decode(bytes[tokenIndex]!),
-  };
+  const decoder = start === undefined ? {} : { decoderTokenIds: [start], side };
+  return { text, tokenIds, ...decoder, tokenIndex, token: decode(bytes[tokenIndex]!) };
+}
+
+/** What a model reads of a prompt. */
+export function inputOf({ tokenIds, decoderTokenIds }: ResolvedPrompt): TokenInput {
+  return decoderTokenIds === undefined
+    ? { tokenIds }
+    : { tokenIds: decoderTokenIds, encoderTokenIds: tokenIds };
+}
+
+/** The tokens among which its position counts. */
+export function positionTokens({ tokenIds, decoderTokenIds = [], side }: ResolvedPrompt): readonly number[] {
+  return side === 'decoder' ? decoderTokenIds : tokenIds;
 }
 
 /** A token's text; a token that holds part of a character shows the replacement character. */

@@ -1,10 +1,10 @@
 /** Plan x engine -> observations, in chunks; a failed cell is an observation, not an exception. */
-import type { CaptureRequest, Engine, PatchRow, StepReading, TokenReading } from './engine.js';
+import type { CapturePoint, CaptureRequest, Engine, PatchRow, StepReading, TokenReading } from './engine.js';
 import type { Observation, TokenScore } from './observation.js';
 import type { Patch } from './patchscope.js';
 import type { Place } from './places.js';
 import type { Cell, Plan, PlannedSample } from './plan.js';
-import { type ResolvedPrompt, tokenText } from './prompts.js';
+import { inputOf, positionTokens, type ResolvedPrompt, tokenText } from './prompts.js';
 
 /** Cells that are captured, patched and handed on together: some batches, so that little is lost when a run ends early. */
 const CHUNK_CELLS = 256;
@@ -48,10 +48,10 @@ async function patchTargets(
       observations[i] = { ...identify(cell, sample, patch), ...failedReading(state) };
       return;
     }
-    const { tokenIds, tokenIndex } = sample.target;
+    const { target } = sample;
     const vector = patch.op === 'scale' ? {} : { vector: state };
-    const edit = { ...cell.target, tokenIndex, ...patch, ...vector };
-    rows.push({ tokenIds, edits: [edit], seed: cell.seed });
+    const edit = { ...pointOf(target, cell.target), ...patch, ...vector };
+    rows.push({ ...inputOf(target), edits: [edit], seed: cell.seed });
     rowCells.push(i);
   });
   const results = await engine.patch(rows, reading);
@@ -79,7 +79,11 @@ type Sources = ReadonlyMap<string, ReadonlyMap<string, Float32Array | Failure>>;
 const placeKey = ({ site, layer }: Place): string => `${site} ${layer}`;
 
 function sourceKey({ source }: PlannedSample): string {
-  return `${source.tokenIndex}:${source.tokenIds.join(',')}`;
+  return `${positionOf(source)}:${source.tokenIds.join(',')}`;
+}
+
+function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
+  return { ...(side && { side }), ...place, tokenIndex };
 }
 
 /** What the cells need, each state captured once; what `known` already holds is taken from there. */
@@ -104,8 +108,8 @@ async function captureSources(
   const captured = await captureLayers(
     engine,
     requests.map(([, { source, places }]) => ({
-      tokenIds: source.tokenIds,
-      points: [...places.values()].map((place) => ({ ...place, tokenIndex: source.tokenIndex })),
+      ...inputOf(source),
+      points: [...places.values()].map((place) => pointOf(source, place)),
     })),
   );
   requests.forEach(([key, { places }], i) => {
@@ -130,13 +134,13 @@ export async function captureLayers(
   return Promise.all(
     results.map(async (result, i) => {
       if (result.status === 'ok') return [...result.states];
-      const { tokenIds, points } = requests[i]!;
+      const { points, ...input } = requests[i]!;
       const layers = [...new Set(points.map(placeKey))];
       if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
       const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
       const byLayer = await captureLayers(
         engine,
-        parts.map((part) => ({ tokenIds, points: part })),
+        parts.map((part) => ({ ...input, points: part })),
       );
       const found = new Map(
         parts.flatMap((part, k) => part.map((point, j) => [point, byLayer[k]![j]!] as const)),
@@ -162,7 +166,7 @@ function identify(cell: Cell, { source, target }: PlannedSample, patch: Patch) {
   const { op = 'replace', alpha = 1, atGenerated = false } = patch;
   return {
     sample: cell.sample,
-    variant: `${variantSite(cell.source)}${source.tokenIndex}->${target.tokenIndex}`,
+    variant: `${variantSite(cell.source)}${positionOf(source)}->${positionOf(target)}`,
     sourceSite: cell.source.site,
     targetSite: cell.target.site,
     sourceLayer: cell.source.layer,
@@ -171,12 +175,16 @@ function identify(cell: Cell, { source, target }: PlannedSample, patch: Patch) {
     alpha,
     atGenerated,
     sourcePosition: source.tokenIndex,
-    sourceTokenId: source.tokenIds[source.tokenIndex]!,
+    sourceTokenId: positionTokens(source)[source.tokenIndex]!,
     sourceToken: source.token,
     targetPosition: target.tokenIndex,
-    targetTokenId: target.tokenIds[target.tokenIndex]!,
+    targetTokenId: positionTokens(target)[target.tokenIndex]!,
     targetToken: target.token,
   };
+}
+
+function positionOf({ side, tokenIndex }: ResolvedPrompt): string {
+  return side === 'encoder' ? `encoder ${tokenIndex}` : String(tokenIndex);
 }
 
 /** The key of a stored cell knows the target's site only: another one of the source tells cells apart here. */

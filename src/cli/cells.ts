@@ -4,6 +4,7 @@ import {
   type Layer,
   type Observation,
   type Plan,
+  positionTokens,
   type Site,
   type TokenScore,
 } from '../index.js';
@@ -11,8 +12,8 @@ import { note } from './session.js';
 
 /** Says which tokens the positions of a plan mean; a target that all samples share, once. */
 export function echoPlan(plan: Plan): void {
-  const place = ({ tokenIndex, tokenIds, token }: Plan['samples'][number]['source']) =>
-    `position ${tokenIndex} of ${tokenIds.length}: ${quote(token)}`;
+  const place = (prompt: Plan['samples'][number]['source']) =>
+    `position ${prompt.tokenIndex} of ${positionTokens(prompt).length}${prompt.side ? ` in the ${prompt.side}` : ''}: ${quote(prompt.token)}`;
   const several = plan.samples.length > 1;
   for (const { name, source } of plan.samples) {
     note(`source  ${place(source)}${several ? ` of ${quote(name)}` : ''}`);

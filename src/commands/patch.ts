@@ -11,7 +11,7 @@ import {
   withEngine,
 } from '../cli/session.js';
 import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sites } from '../index.js';
+import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sides, sites } from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -35,13 +35,19 @@ const own = (yargs: Argv) =>
     .option('target-ids', { type: 'string', describe: 'target prompt as raw token ids' })
     .option('target-position', { type: 'string', demandOption: true, describe: 'as --source-position' })
     .option('target-layer', { type: 'string', demandOption: true, describe: 'as --source-layer, or same' })
+    .option('source-side', {
+      choices: sides,
+      default: 'decoder' as const,
+      describe: 'where source layers and position count, in an encoder-decoder model',
+    })
+    .option('target-side', { choices: sides, default: 'decoder' as const, describe: 'as --source-side' })
     .option('source-site', {
       choices: sites.filter((site) => site !== 'embed'),
       default: 'resid_out' as const,
       describe: 'where in its block the state is captured',
     })
     .option('target-site', {
-      choices: sites.filter((site) => site !== 'embed' && site !== 'final_norm'),
+      choices: sites.filter((site) => site !== 'embed'),
       default: 'resid_out' as const,
       describe: 'where in its block it is patched',
     })
@@ -96,8 +102,10 @@ export const addPatch = (yargs: Argv) =>
         ],
         sourceLayers: args.sourceLayer,
         sourceSite: args.sourceSite,
+        sourceSide: args.sourceSide,
         targetLayers: args.targetLayer,
         targetSite: args.targetSite,
+        targetSide: args.targetSide,
         mapping: { kind: 'identity' },
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {

@@ -1,17 +1,11 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
 import type { Edit, ScoredToken } from '../engine.js';
-import { concatenate } from '../floats.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
-import type { EditOp, Layer, Site } from '../patchscope.js';
+import { type RowEdit, type RowPoint, rowEdit, type SitePoint, StateRows } from './state-rows.js';
 
 export interface BatchLimits {
   readonly tokens: number;
   readonly outputs: number;
-}
-
-export interface SitePoint {
-  readonly site: Site;
-  readonly layer: Layer;
 }
 
 /** What one decoded batch gave: readings and states in the order they were asked for. */
@@ -43,24 +37,14 @@ interface Read extends Choice {
   readonly row: number;
 }
 
-interface Capture extends SitePoint {
-  readonly row: number;
-}
-
-interface BatchEdit extends Capture {
-  readonly op: EditOp;
-  readonly alpha: number;
-  readonly vector: Float32Array | undefined;
-}
-
 /** A list of tokens; rows are numbered in the order they were added. */
 export class Batch {
   readonly #tokens: number[] = [];
   readonly #positions: number[] = [];
   readonly #sequences: number[] = [];
   readonly #outputs: boolean[] = [];
-  readonly #captures: Capture[] = [];
-  readonly #edits: BatchEdit[] = [];
+  readonly #captures: RowPoint[] = [];
+  readonly #edits: RowEdit[] = [];
   readonly #reads: Read[] = [];
   readonly #allOutputs: boolean;
 
@@ -87,8 +71,8 @@ export class Batch {
     if (needsOutput) this.#outputs[row] = true;
   }
 
-  edit(row: number, { site, layer, op = 'replace', alpha = 1, vector }: Edit, needsOutput: boolean): void {
-    this.#edits.push({ row, site, layer, op, alpha, vector });
+  edit(row: number, edit: Edit, needsOutput: boolean): void {
+    this.#edits.push(rowEdit(row, edit));
     if (needsOutput) this.#outputs[row] = true;
   }
 
@@ -101,27 +85,17 @@ export class Batch {
   /** Decodes all tokens, in as many steps as the limits ask for. */
   async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
     const read = new Map<Read, RawReading>();
-    const states = new Map<Capture, Float32Array | null>();
+    const states = new Map<RowPoint, Float32Array | null>();
     for (const [begin, end] of this.#cuts(limits)) {
       const within = ({ row }: { row: number }) => row >= begin && row < end;
-      const captures = groupByPlace(this.#captures.filter(within), ({ site, layer }) => `${site} ${layer}`);
-      const edits = groupByPlace(
-        this.#edits.filter(within),
-        ({ site, layer, op }) => `${site} ${layer} ${op}`,
-      );
+      const work = new StateRows(this.#captures.filter(within), this.#edits.filter(within), begin);
       const reads = this.#reads.filter(within);
       const result = await context.decode({
         tokens: Int32Array.from(this.#tokens.slice(begin, end)),
         positions: Int32Array.from(this.#positions.slice(begin, end)),
         sequences: Int32Array.from(this.#sequences.slice(begin, end)),
         outputs: Uint8Array.from(this.#outputs.slice(begin, end), Number),
-        captures: captures.map((group) => siteRows(group, begin)),
-        edits: edits.map((group) => ({
-          ...siteRows(group, begin),
-          op: group[0]!.op,
-          alphas: Float32Array.from(group, ({ alpha }) => alpha),
-          vectors: concatenate(group.flatMap(({ vector }) => vector ?? [])),
-        })),
+        ...work.native,
         readings: {
           ...readings,
           rows: Int32Array.from(reads, ({ row }) => row - begin),
@@ -129,13 +103,7 @@ export class Batch {
           seeds: Int32Array.from(reads, ({ seed }) => seed ?? 0),
         },
       });
-      captures.forEach((group, i) => {
-        const { states: all, finite } = result.captures[i]!;
-        const width = all.length / group.length;
-        group.forEach((capture, k) => {
-          states.set(capture, finite[k] === 1 ? all.subarray(k * width, (k + 1) * width) : null);
-        });
-      });
+      for (const [capture, state] of work.states(result.captures)) states.set(capture, state);
       splitReadings(result.readings, reads.length, readings).forEach((reading, k) => {
         read.set(reads[k]!, reading);
       });
@@ -162,27 +130,6 @@ export class Batch {
     cuts.push([begin, this.size]);
     return cuts;
   }
-}
-
-/** Neighbouring rows of a place travel in one transfer, so each group is sorted by row. */
-function groupByPlace<T extends Capture>(entries: readonly T[], placeOf: (entry: T) => string): T[][] {
-  const groups = new Map<string, T[]>();
-  for (const entry of entries) {
-    const place = placeOf(entry);
-    const group = groups.get(place);
-    if (group === undefined) groups.set(place, [entry]);
-    else group.push(entry);
-  }
-  return [...groups.values()].map((group) => group.sort((a, b) => a.row - b.row));
-}
-
-function siteRows(group: readonly Capture[], begin: number) {
-  const { site, layer } = group[0]!;
-  return {
-    site,
-    layer: layer === 'embed' || site === 'final_norm' ? 0 : layer,
-    rows: Int32Array.from(group, ({ row }) => row - begin),
-  };
 }
 
 /** The flat lists of the addon, cut into one reading for each row. */

@@ -2,11 +2,12 @@
 import type { CaptureRequest, CaptureResult } from '../engine.js';
 import { Batch, type BatchResults } from './batch.js';
 import type { ContextPool } from './context-pool.js';
+import { encode, ofSide } from './encode.js';
 import { type Attempt, isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
 import { nativeReadings } from './readings.js';
 
-/** A prompt up to its last captured token: what comes after can't be seen from there. */
+/** A prompt up to its last token captured in the decoder: what comes after can't be seen from there. */
 interface Prompt {
   readonly request: CaptureRequest;
   readonly index: number;
@@ -60,21 +61,32 @@ async function decodePack(
   const batch = new Batch();
   pack.forEach(({ request, length }, sequence) => {
     const rows = request.tokenIds.slice(0, length).map((tokenId, i) => batch.add(tokenId, i, sequence));
-    for (const point of request.points) {
+    for (const point of ofSide(request.points, 'decoder')) {
       batch.capture(rows[point.tokenIndex]!, point, limits.needsOutput(point));
     }
   });
+  const { points, encoderTokenIds = [] } = pack[0]!.request;
   const context = await pool.take({
-    cells: batch.size,
-    batchTokens: Math.min(limits.batchTokens, batch.size),
+    cells: Math.max(encoderTokenIds.length, batch.size),
+    batchTokens: Math.max(encoderTokenIds.length, Math.min(limits.batchTokens, batch.size)),
     sequences: pack.length,
-    outputs: Math.min(limits.outputs, batch.size),
+    outputs: Math.max(1, Math.min(limits.outputs, batch.size)),
   });
-  const { states } = await batch.decode(context, NO_READINGS, {
-    tokens: limits.batchTokens,
-    outputs: limits.outputs,
-  });
-  return states;
+  const decode = async () => {
+    if (batch.size === 0) return [];
+    const decoded = await batch.decode(context, NO_READINGS, {
+      tokens: limits.batchTokens,
+      outputs: limits.outputs,
+    });
+    return decoded.states;
+  };
+  if (encoderTokenIds.length === 0) return decode();
+  const ofEncoder = ofSide(points, 'encoder');
+  const states = {
+    encoder: (await encode(context, { tokenIds: encoderTokenIds, points: ofEncoder }, pack.length)).values(),
+    decoder: (await decode()).values(),
+  };
+  return points.map(({ side = 'decoder' }) => states[side].next().value ?? null);
 }
 
 const NO_READINGS = nativeReadings({ topK: 1 });
@@ -85,7 +97,8 @@ function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] 
   let tokens = 0;
   requests.forEach((request, index) => {
     if (request.points.length === 0) return;
-    const length = 1 + request.points.reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), 0);
+    const length =
+      1 + ofSide(request.points, 'decoder').reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), -1);
     if (pack.length > 0 && (tokens + length > limits.packTokens || pack.length === limits.promptsPerPack)) {
       packed.push(pack);
       pack = [];

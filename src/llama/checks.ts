@@ -1,26 +1,40 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
-import type { CapturePoint, Edit, EngineRecord, PatchRow, RowReading } from '../engine.js';
+import type { CapturePoint, Edit, EngineRecord, PatchRow, RowReading, TokenInput } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type { NativeSite } from '../native.js';
-import { editOps, type Sampling, type Site, sites } from '../patchscope.js';
+import type { NativeSites } from '../native.js';
+import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
+
+type SitesBySide = Readonly<Partial<Record<Side, NativeSites>>>;
 
 export class Checks {
   readonly #record: EngineRecord;
-  readonly #sites: Readonly<Record<Site, NativeSite>>;
+  readonly #sites: SitesBySide;
 
-  constructor(record: EngineRecord, modelSites: Readonly<Record<Site, NativeSite>>) {
+  constructor(record: EngineRecord, modelSites: SitesBySide) {
     this.#record = record;
     this.#sites = modelSites;
   }
 
-  prompt(tokenIds: readonly number[], following: number): void {
-    if (!Array.isArray(tokenIds)) throw new TypeError('Expected tokenIds to be an array of numbers.');
-    if (tokenIds.length === 0) throw bad('The prompt is empty: it needs at least one token.');
+  input({ tokenIds, encoderTokenIds }: TokenInput, following: number): void {
+    this.#prompt('prompt', 'tokenIds', tokenIds, following);
+    if (this.#sites.encoder === undefined) {
+      if (encoderTokenIds !== undefined) throw bad('This model has no encoder: leave encoderTokenIds out.');
+      return;
+    }
+    if (encoderTokenIds === undefined) {
+      throw bad('This model has an encoder: say in encoderTokenIds what it reads.');
+    }
+    this.#prompt("encoder's prompt", 'encoderTokenIds', encoderTokenIds, 0);
+  }
+
+  #prompt(what: string, key: string, tokenIds: readonly number[], following: number): void {
+    if (!Array.isArray(tokenIds)) throw new TypeError(`Expected ${key} to be an array of numbers.`);
+    if (tokenIds.length === 0) throw bad(`The ${what} is empty: it needs at least one token.`);
     this.tokens(tokenIds);
     const { promptTokens, trainedContext } = this.#record;
     if (tokenIds.length + Math.max(0, following - 1) > promptTokens) {
       throw bad(
-        `The prompt of ${tokenIds.length} tokens${following > 1 ? ` with ${following} more` : ''} is longer than the context of ${promptTokens}: shorten it${promptTokens < trainedContext ? ', or use a larger -c' : ''}.`,
+        `The ${what} of ${tokenIds.length} tokens${following > 1 ? ` with ${following} more` : ''} is longer than the context of ${promptTokens}: shorten it${promptTokens < trainedContext ? ', or use a larger -c' : ''}.`,
       );
     }
   }
@@ -34,19 +48,20 @@ export class Checks {
     }
   }
 
-  row({ tokenIds, edits, continuation, seed }: PatchRow, reading: RowReading): void {
+  row(row: PatchRow, reading: RowReading): void {
+    const { tokenIds, edits, continuation, seed } = row;
     if (continuation !== undefined) {
       if (!Array.isArray(continuation))
         throw new TypeError('Expected continuation to be an array of numbers.');
       this.tokens(continuation);
     }
-    this.prompt(tokenIds, continuation?.length ?? reading.maxTokens);
+    this.input(row, continuation?.length ?? reading.maxTokens);
     if (seed !== undefined && !Number.isSafeInteger(seed)) throw bad(`The seed ${seed} is no whole number.`);
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {
-      this.edit(edit, tokenIds.length);
-      const place = `${edit.site} ${edit.layer}`;
+      this.edit(edit, row);
+      const place = `${edit.side === 'encoder' ? 'encoder ' : ''}${edit.site} ${edit.layer}`;
       const written = `${place} ${edit.tokenIndex}`;
       if (places.has(written)) throw bad(`Two edits of one row write the same state (${written}).`);
       places.add(written);
@@ -59,29 +74,38 @@ export class Checks {
     for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
   }
 
-  point({ site, layer, tokenIndex }: CapturePoint, tokens: number): void {
+  point({ side = 'decoder', site, layer, tokenIndex }: CapturePoint, input: TokenInput): void {
+    if (!sides.includes(side)) throw bad(`There is no side '${side}': take ${sides.join(' or ')}.`);
+    const modelSites = this.#sites[side];
+    if (modelSites === undefined) throw bad('This model has no encoder: leave the side out.');
+    const { encoderTokenIds = [], tokenIds } = input;
     if (!sites.includes(site)) throw bad(`There is no site '${site}': take ${sites.join(', ')}.`);
     if ((site === 'embed') !== (layer === 'embed')) throw bad(`The site ${site} has no layer '${layer}'.`);
-    const last = this.#record.layerCount - 1;
+    const { layerCount, encoderLayerCount } = this.#record;
+    const last = (side === 'encoder' ? encoderLayerCount : layerCount) - 1;
     if (layer !== 'embed' && (!Number.isInteger(layer) || layer < 0 || layer > last)) {
-      throw bad(`Layer ${layer} is not in the model, whose layers are 0 to ${last}.`);
+      const where = this.#sites.encoder === undefined ? 'model' : side;
+      throw bad(`Layer ${layer} is not in the ${where}, whose layers are 0 to ${last}.`);
     }
     if (site === 'final_norm' && layer !== last) {
       throw bad(`The site final_norm comes after the last layer, which is ${last}, not ${layer}.`);
     }
-    const { nodes, reason } = this.#sites[site];
+    const { nodes, reason } = modelSites[site];
     const node = site === 'embed' || site === 'final_norm' ? nodes[0] : nodes[layer as number];
     if (typeof node !== 'string') {
       throw new PatchscopeError('no_site', `This model has no ${site} at layer ${layer}: ${reason}.`);
     }
-    checkTokenIndex(tokenIndex, tokens);
+    checkTokenIndex(tokenIndex, (side === 'encoder' ? encoderTokenIds : tokenIds).length);
   }
 
-  edit(edit: Edit, tokens: number): void {
-    const { site, layer, op = 'replace', alpha = 1, vector } = edit;
-    this.point(edit, tokens);
-    if (site === 'final_norm') {
+  edit(edit: Edit, input: TokenInput): void {
+    const { side = 'decoder', site, layer, op = 'replace', alpha = 1, vector } = edit;
+    this.point(edit, input);
+    if (site === 'final_norm' && side === 'decoder') {
       throw bad('The site final_norm is read, not written: write resid_out of the last layer.');
+    }
+    if (side === 'encoder' && edit.atGenerated) {
+      throw bad('The encoder reads no generated tokens: leave atGenerated out of its edits.');
     }
     if (!editOps.includes(op)) throw bad(`There is no edit '${op}': take ${editOps.join(', ')}.`);
     if (!Number.isFinite(Math.fround(alpha))) throw bad(`The alpha ${alpha} of an edit is no number.`);

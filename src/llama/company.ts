@@ -57,14 +57,15 @@ export async function measureCompany(engine: Patching, count: number): Promise<n
 
 /** Rows of one prompt that differ in layer and state, as large as the model's own states, if those are finite. */
 async function differentRows(engine: Patching, count: number): Promise<PatchRow[] | null> {
-  const { layerCount } = engine.record;
+  const { layerCount, encoderLayerCount } = engine.record;
   const tokenIds = engine.tokenizer
     .tokenize('Which of these rows is it?', { bos: true, special: false })
     .slice(0, 8);
   const middle = layerCount >> 1;
   const last = tokenIds.length - 1;
   const point = (tokenIndex: number) => ({ site: 'resid_out' as const, layer: middle, tokenIndex });
-  const [captured] = await engine.capture([{ tokenIds, points: [point(last >> 1), point(last)] }]);
+  const input = { tokenIds, ...(encoderLayerCount > 0 && { encoderTokenIds: tokenIds }) };
+  const [captured] = await engine.capture([{ ...input, points: [point(last >> 1), point(last)] }]);
   if (captured!.status === 'failed') return null;
   const [one, other] = captured!.states as readonly [Float32Array, Float32Array];
   const places: readonly { readonly site: Site; readonly layer: Layer }[] = [
@@ -73,7 +74,7 @@ async function differentRows(engine: Patching, count: number): Promise<PatchRow[
     { site: 'resid_out', layer: middle },
   ];
   return Array.from({ length: count }, (_, k) => ({
-    tokenIds,
+    ...input,
     edits: [
       {
         ...places[k % places.length]!,

@@ -1,8 +1,8 @@
 /** One context at a time, as large as the work at hand asks for. */
 import os from 'node:os';
 import { PatchscopeError } from '../errors.js';
-import type { NativeContext, NativeContextOptions, NativeModel, NativeSite } from '../native.js';
-import type { Site } from '../patchscope.js';
+import type { NativeContext, NativeContextOptions, NativeModel, NativeSites } from '../native.js';
+import type { Side } from '../patchscope.js';
 
 export type ContextSize = Pick<NativeContextOptions, 'cells' | 'batchTokens' | 'sequences' | 'outputs'>;
 export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize>;
@@ -18,7 +18,7 @@ interface Facts {
   /** The K/V cache lies in this machine's own memory. */
   readonly onHost: boolean;
   readonly vocabularySize: number;
-  readonly sites: Readonly<Record<Site, NativeSite>>;
+  readonly sites: Readonly<Partial<Record<Side, NativeSites>>>;
 }
 
 export class ContextPool {
@@ -54,14 +54,14 @@ export class ContextPool {
           { cause: error },
         );
       });
-    const { memoryBytes, sites } = probe.describe();
+    const { memoryBytes, sites: decoder, encoderSites: encoder } = probe.describe();
     probe.close();
     const { vocabularySize } = model.describe();
     return new ContextPool(model, settings, {
       bytesPerCell: memoryBytes / cells,
       onHost,
       vocabularySize,
-      sites,
+      sites: { decoder, ...(encoder && { encoder }) },
     });
   }
 

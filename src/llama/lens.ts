@@ -45,7 +45,8 @@ export class LensReader {
       layer,
       tokenIndex: 1,
     }));
-    const [captured] = await captureStates([{ tokenIds: [1, 2], points }], this.#pool, this.#limits);
+    const request = { tokenIds: [1, 2], ...this.#encoderInput, points };
+    const [captured] = await captureStates([request], this.#pool, this.#limits);
     if (captured?.status !== 'ok') return false;
     const states = concatenate(captured.states);
     const reading = { topK: 0, logits: true };
@@ -94,12 +95,18 @@ export class LensReader {
     return results;
   }
 
+  /** What the encoder reads makes no difference after the last block. */
+  get #encoderInput() {
+    return this.#record.encoderLayerCount > 0 ? { encoderTokenIds: [0] } : {};
+  }
+
   /** Always right: the state replaces the last block's output in a run of one token. */
   async #slow(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
     const width = this.#record.embeddingSize;
     const layer = this.#record.layerCount - 1;
     const rows = Array.from({ length: states.length / width }, (_, i) => ({
       tokenIds: [0],
+      ...this.#encoderInput,
       edits: [
         {
           site: 'resid_out' as const,

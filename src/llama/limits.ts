@@ -1,7 +1,7 @@
 /** How much goes into one decode. Fixed when the engine is opened, so that the same plan gets the same batches. */
 import { asPatchscopeError, PatchscopeError } from '../errors.js';
 import type { NativeModelInfo } from '../native.js';
-import type { SitePoint } from './batch.js';
+import type { SitePoint } from './state-rows.js';
 
 /** llama.cpp's own bound on sequences. */
 export const MAX_SEQUENCES = 256;
@@ -72,7 +72,8 @@ export class Limits {
       ? Math.min(options.contextSize ?? model.trainedContext, model.trainedContext)
       : (options.contextSize ?? model.trainedContext);
     this.cells = options.contextSize ?? Math.max(1, Math.floor(CACHE_BYTES / bytesPerCell));
-    this.promptsPerPack = model.isRecurrent || this.exact ? 1 : MAX_SEQUENCES;
+    // an encoder's output is kept for one prompt at a time
+    this.promptsPerPack = model.isRecurrent || model.hasEncoder || this.exact ? 1 : MAX_SEQUENCES;
     this.#lastBlock = model.layerCount - 1;
   }
 

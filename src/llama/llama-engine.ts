@@ -103,6 +103,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       name: info.name,
       quantization: info.quantization,
       layerCount: info.layerCount,
+      encoderLayerCount: info.encoderLayerCount,
       embeddingSize: info.embeddingSize,
       vocabularySize: info.vocabularySize,
       trainedContext: info.trainedContext,
@@ -161,9 +162,9 @@ class LlamaEngine implements Engine {
   }
 
   async capture(requests: readonly CaptureRequest[], { signal }: WorkOptions = {}): Promise<CaptureResult[]> {
-    for (const { tokenIds, points } of requests) {
-      this.#checks.prompt(tokenIds, 0);
-      for (const point of points) this.#checks.point(point, tokenIds.length);
+    for (const request of requests) {
+      this.#checks.input(request, 0);
+      for (const point of request.points) this.#checks.point(point, request);
     }
     return this.#alone(() => captureStates(requests, this.#pool, this.#limits, signal));
   }
@@ -262,10 +263,16 @@ function checkOptions(options: EngineOptions): void {
 
 /** @throws PatchscopeError `bad_model` for a model that does not read from left to right. */
 export function checkModel(info: NativeModelInfo): void {
-  if (info.hasEncoder || !info.hasDecoder || info.isDiffusion) {
+  if (!info.hasDecoder || info.isDiffusion) {
     throw new PatchscopeError(
       'bad_model',
       `The architecture ${info.architecture} is not a decoder that reads from left to right: take a causal language model.`,
+    );
+  }
+  if (info.hasEncoder && info.decoderStartToken < 0) {
+    throw new PatchscopeError(
+      'bad_model',
+      `The architecture ${info.architecture} has an encoder, and the file does not say which token its decoder starts from (${info.architecture}.decoder_start_token_id).`,
     );
   }
 }

@@ -6,6 +6,7 @@ import type { RowReading, RowResult, StepReading, TokenReading } from '../engine
 import type { NativeContext, NativeReadings } from '../native.js';
 import { Batch, type BatchLimits, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
+import { encode, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
 import { nativeReadings, tokenReading } from './readings.js';
 import type { GroupRow, RowGroup } from './row-group.js';
@@ -51,7 +52,7 @@ export class RowFlow {
     this.#lengths = new Array<number>(slots).fill(group.prefix.length);
   }
 
-  /** Takes a context for `slots` rows and decodes the prefix. */
+  /** Takes a context for `slots` rows, runs the encoder where there is one, and decodes the prefix. */
   static async begin(
     pool: ContextPool,
     group: RowGroup,
@@ -60,15 +61,19 @@ export class RowFlow {
     limits: Limits,
     tokenizer: LlamaTokenizer,
   ): Promise<RowFlow> {
-    const { prefix, rest, cellsPerRow } = group;
+    const { encoder, prefix, rest, cellsPerRow } = group;
     const reads = 1 + (reading.tokenIndexes?.length ?? 0);
     const context = await pool.take({
-      cells: prefix.length + slots * cellsPerRow,
-      batchTokens: Math.min(limits.batchTokens, Math.max(slots * rest.length, prefix.length)),
+      cells: Math.max(encoder?.tokenIds.length ?? 0, prefix.length + slots * cellsPerRow),
+      batchTokens: Math.max(
+        encoder?.tokenIds.length ?? 0,
+        Math.min(limits.batchTokens, Math.max(slots * rest.length, prefix.length)),
+      ),
       sequences: slots + (limits.isRecurrent ? 1 : 0),
       outputs: Math.min(limits.outputs, Math.max(slots * Math.max(reads, rest.length), prefix.length)),
     });
     const flow = new RowFlow(context, group, slots, reading, limits, tokenizer);
+    if (encoder !== undefined) await encode(context, encoder, slots);
     if (prefix.length > 0) {
       const batch = new Batch();
       prefix.forEach((tokenId, i) => {
@@ -127,7 +132,7 @@ export class RowFlow {
   #addToken(batch: Batch, slot: number): void {
     const run = this.#runs[slot]!;
     const row = batch.add(run.continuation.tokenIds.at(-1)!, this.#lengths[slot]!++, this.#sequence(slot));
-    for (const edit of run.row.row.edits) {
+    for (const edit of ofSide(run.row.row.edits, 'decoder')) {
       if (edit.atGenerated) batch.edit(row, edit, this.#limits.needsOutput(edit));
     }
     batch.read(row, choiceOf(run));
@@ -145,7 +150,7 @@ export class RowFlow {
       begun.push(slot);
       const first = this.#group.prefix.length;
       const rows = this.#addRest(batch, slot);
-      for (const edit of row.row.edits) {
+      for (const edit of ofSide(row.row.edits, 'decoder')) {
         batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
       }
       for (const tokenIndex of this.#reading.tokenIndexes ?? []) batch.read(rows[tokenIndex - first]!);

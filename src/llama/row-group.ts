@@ -1,5 +1,9 @@
-/** Rows of the same tokens, which share what comes before the first of them that is patched or read. */
+/**
+ * Rows of the same tokens, which share what comes before the first of them that is patched or read, and
+ * what their encoder gives.
+ */
 import type { PatchRow, RowReading } from '../engine.js';
+import { type EncoderPrompt, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
 
 export interface GroupRow {
@@ -9,6 +13,8 @@ export interface GroupRow {
 }
 
 export interface RowGroup {
+  /** In an encoder-decoder model. */
+  readonly encoder: EncoderPrompt | undefined;
   /** Tokens that are neither patched nor read. */
   readonly prefix: readonly number[];
   /** The rest of the prompt. */
@@ -23,21 +29,38 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
   rows.forEach((row, index) => {
     const prefixLength = Math.min(
       row.tokenIds.length - 1,
-      ...row.edits.map(({ tokenIndex }) => tokenIndex),
+      ...ofSide(row.edits, 'decoder').map(({ tokenIndex }) => tokenIndex),
       ...(reading.tokenIndexes ?? []),
     );
-    const key = `${prefixLength}:${row.tokenIds.join(',')}`;
+    const key = `${prefixLength}:${row.tokenIds.join(',')}:${encoderKey(row)}`;
     const group = groups.get(key);
     if (group === undefined) groups.set(key, { prefixLength, rows: [{ row, index }] });
     else group.rows.push({ row, index });
   });
   return [...groups.values()].map(({ prefixLength, rows: own }) => {
-    const { tokenIds } = own[0]!.row;
+    const { tokenIds, encoderTokenIds, edits } = own[0]!.row;
+    const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: ofSide(edits, 'encoder') };
     const rest = tokenIds.slice(prefixLength);
     const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
-    return { prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
+    return { encoder, prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
   });
+}
+
+/** The same for rows whose encoder does the same. */
+function encoderKey({ encoderTokenIds = [], edits }: PatchRow): string {
+  const written = ofSide(edits, 'encoder').map(
+    ({ site, layer, tokenIndex, op = 'replace', alpha = 1, vector = new Float32Array() }) =>
+      [
+        site,
+        layer,
+        tokenIndex,
+        op,
+        alpha,
+        Buffer.from(new Float32Array(vector).buffer).toString('base64'),
+      ].join(' '),
+  );
+  return [encoderTokenIds.join(','), ...written.sort()].join(';');
 }
 
 /** As many rows as batch and cache hold; the same for the same group and limits. */

@@ -27,6 +27,10 @@ export class LlamaTokenizer implements Tokenizer {
     return coded(() => this.#model.isEndOfText(tokenId));
   }
 
+  get decoderStartToken(): number | undefined {
+    return this.#info.hasEncoder ? this.#info.decoderStartToken : undefined;
+  }
+
   get bosToken(): number | undefined {
     return this.#info.addsBos && this.#info.bosToken >= 0 ? this.#info.bosToken : undefined;
   }

@@ -1,0 +1,143 @@
+// What a decoder refuses before llama.cpp, which would end the process on most of it, sees it.
+#include "decoder.h"
+
+#include "error.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace ps {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
+
+} // namespace
+
+void Decoder::check(const Step & step) const {
+    const size_t n = step.tokens.size();
+    check_size("A decode", n, options_.n_batch);
+    if (step.positions.size() != n || step.sequences.size() != n || step.outputs.size() != n) {
+        refuse("Tokens, positions, sequences and outputs must be lists of one length.");
+    }
+    check_tokens(step.tokens);
+    std::vector<llama_pos> next(options_.n_sequences, -1);
+    llama_memory_t memory = llama_get_memory(ctx_);
+    for (size_t i = 0; i < n; ++i) {
+        const llama_seq_id sequence = step.sequences[i];
+        check_sequence(sequence);
+        if (encoder_sites_ != nullptr && encoded_.count(sequence) == 0) {
+            refuse("Nothing was encoded for sequence " + std::to_string(sequence) + ".");
+        }
+        if (next[sequence] < 0) {
+            next[sequence] = memory != nullptr ? llama_memory_seq_pos_max(memory, sequence) + 1 : 0;
+        }
+        if (step.positions[i] != next[sequence]++) {
+            refuse("Position " + std::to_string(step.positions[i]) + " of sequence " +
+                   std::to_string(sequence) + " does not follow the one before.");
+        }
+    }
+    const auto n_outputs = std::count(step.outputs.begin(), step.outputs.end(), 1);
+    if (n_outputs > (int64_t)options_.n_outputs) {
+        refuse("A decode computes the logits of at most " + std::to_string(options_.n_outputs) +
+               " tokens, not " + std::to_string(n_outputs) + ".");
+    }
+    check_states(step, n, *sites_);
+    check_tokens(step.read_options.tracked);
+    for (const LogitRead & read : step.logit_reads) {
+        if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
+            refuse("The logits of row " + std::to_string(read.token) + " were not asked for.");
+        }
+        if (read.given != -1) {
+            check_tokens({read.given});
+        }
+    }
+}
+
+void Decoder::check(const EncodeStep & step) const {
+    if (encoder_sites_ == nullptr) {
+        refuse("The model has no encoder.");
+    }
+    // llama.cpp takes no more tokens at once than there are cells
+    check_size("An encode", step.tokens.size(), llama_n_ubatch(ctx_));
+    check_tokens(step.tokens);
+    for (llama_seq_id sequence : step.sequences) {
+        check_sequence(sequence);
+    }
+    if (step.sequences.empty() ||
+        std::set(step.sequences.begin(), step.sequences.end()).size() != step.sequences.size()) {
+        refuse("An encode is for one sequence or more, each named once.");
+    }
+    check_states(step, step.tokens.size(), *encoder_sites_);
+}
+
+void Decoder::check_size(const char * name, size_t n_tokens, uint32_t most) const {
+    if (aborted_) {
+        throw Error("closed", "The context was closed.");
+    }
+    if (n_tokens == 0 || n_tokens > most) {
+        refuse(std::string(name) + " takes 1 to " + std::to_string(most) + " tokens, not " +
+               std::to_string(n_tokens) + ".");
+    }
+}
+
+void Decoder::check_sequence(llama_seq_id sequence) const {
+    if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
+        refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
+               std::to_string(options_.n_sequences) + ".");
+    }
+}
+
+void Decoder::check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const {
+    const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & rows) {
+        if (key.layer < 0 || key.layer >= sites.n_layer()) {
+            refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
+                   std::to_string(sites.n_layer()) + ".");
+        }
+        if (!sites.has(key)) {
+            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites.reason(key) + ".");
+        }
+        for (int32_t row : rows) {
+            if (row < 0 || row >= (int32_t)n_tokens) {
+                refuse("Row " + std::to_string(row) + " is outside the batch of " + std::to_string(n_tokens) +
+                       ".");
+            }
+        }
+    };
+    for (const SiteRead & read : states.reads) {
+        check_rows(read.key, read.tokens);
+    }
+    std::set<std::tuple<Site, int, int32_t>> written;
+    for (const SiteWrite & write : states.writes) {
+        const std::string place = to_string(write.key);
+        check_rows(write.key, write.tokens);
+        if (write.key.site == Site::final_norm && &sites == sites_.get()) {
+            throw Error("no_site", "The final norm is read, not written: write at the last layer's output.");
+        }
+        for (int32_t row : write.tokens) {
+            if (!written.emplace(write.key.site, write.key.layer, row).second) {
+                refuse("Row " + std::to_string(row) + " is written twice at " + place + ".");
+            }
+        }
+        const size_t n_floats = needs_vector(write.op) ? write.tokens.size() * n_embd_ : 0;
+        if (write.vectors.size() != n_floats || write.alphas.size() != write.tokens.size()) {
+            refuse("One number and one vector of width " + std::to_string(n_embd_) +
+                   " are needed for each row at " + place + ".");
+        }
+        if (!all_finite(write.vectors.data(), write.vectors.size()) ||
+            !all_finite(write.alphas.data(), write.alphas.size())) {
+            throw Error("not_finite", "What is to be written at " + place + " holds NaN or infinity.");
+        }
+    }
+}
+
+void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
+    for (llama_token token : tokens) {
+        if (token < 0 || token >= n_vocab_) {
+            refuse("Token id " + std::to_string(token) + " is outside the vocabulary of " +
+                   std::to_string(n_vocab_) + ".");
+        }
+    }
+}
+
+} // namespace ps
