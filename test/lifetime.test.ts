@@ -299,7 +299,8 @@ test('a thousand engines opened and closed leave no memory behind', async () => 
     { nodeOptions: ['--expose-gc'] },
   );
   assert.deepEqual([code, signal], [0, null], stderr);
-  assert.ok(Number(stdout) < 12, `${stdout.trim()} MiB more after a thousand engines`); // 12 kB an engine
+  // to lose the context of each would take 100 MiB and more; the allocator keeps up to 20 for itself
+  assert.ok(Number(stdout) < 32, `${stdout.trim()} MiB more after a thousand engines`);
 });
 
 /** What a process does in the middle of minutes of work, and how it should end. */

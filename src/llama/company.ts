@@ -26,6 +26,8 @@ export async function provePermutable(engine: Patching): Promise<void> {
   }
   const reading = { topK: 1, maxTokens: 2, logits: true };
   const expected = await engine.patch(rows, reading);
+  const { flashAttention, gpuLayers } = engine.record;
+  const advice = gpuLayers > 0 || !flashAttention ? ', or use the CPU (--gpu off) with -fa on' : '';
   const orders = [rows.map((_, i) => (i * 7 + 3) % rows.length), [...rows.keys()].filter((i) => i % 2 === 1)];
   for (const order of orders) {
     const results = await engine.patch(
@@ -36,7 +38,7 @@ export async function provePermutable(engine: Patching): Promise<void> {
     if (changed > 0) {
       throw new PatchscopeError(
         'bad_input',
-        `Exact mode does not hold for this model with these settings: of ${order.length} different rows ${changed} changed with the rows beside them; leave --exact out, or use the CPU (--gpu off) with -fa on.`,
+        `Exact mode does not hold for this model with these settings: of ${order.length} different rows ${changed} changed with the rows beside them; leave --exact out${advice}.`,
       );
     }
   }
