@@ -12,6 +12,7 @@ import type { Layer } from '../patchscope.js';
 import { storeError } from './failure.js';
 import { migrate } from './migrations.js';
 import type { FinalStatus, ModelRecord, RunRecord, SampleRecord } from './records.js';
+import { columnsOf, differingSettings } from './run-columns.js';
 import { prepareStatements, type Statements } from './statements.js';
 
 export interface Store {
@@ -170,9 +171,7 @@ class SqliteStore implements Store {
     const { name, experiment, sourceModelId, targetModelId } = wanted;
     const found = this.#statements.unfinishedRun.get({ name, experiment, sourceModelId, targetModelId });
     if (found === undefined) return undefined;
-    const differing = Object.entries(settings)
-      .filter(([column, parameter]) => found[column] !== wanted[parameter])
-      .map(([column, parameter]) => `${column} was ${found[column]} and is ${wanted[parameter]}`);
+    const differing = differingSettings(found, wanted);
     if (differing.length > 0) {
       throw new PatchscopeError(
         'bad_input',
@@ -250,57 +249,6 @@ class SqliteStore implements Store {
     return new PatchscopeError('store', `There is no run ${runId} in ${this.#path}`);
   }
 }
-
-/** What a run's row is made of, under the names of the statement's parameters. */
-function columnsOf(run: RunRecord) {
-  const { engine } = run;
-  return {
-    name: run.name,
-    command: run.command,
-    experiment: JSON.stringify(run.experiment),
-    reading: JSON.stringify(run.reading),
-    seed: run.seed,
-    sourceModelId: run.sourceModelId,
-    targetModelId: run.targetModelId,
-    package: engine.packageVersion,
-    llamaCpp: engine.llamaCpp,
-    backend: engine.backend,
-    devices: JSON.stringify(engine.devices),
-    gpuLayers: engine.gpuLayers,
-    threads: engine.threads,
-    batchTokens: engine.batchTokens,
-    batchRows: engine.batchRows,
-    batchOutputs: engine.batchOutputs,
-    cacheLayout: engine.cacheLayout,
-    typeK: engine.typeK,
-    typeV: engine.typeV,
-    flashAttention: Number(engine.flashAttention),
-    exact: Number(engine.exact),
-    splitMode: engine.splitMode,
-    tolerance: run.tolerance,
-    startedAt: run.startedAt.toISOString(),
-    cellsPlanned: run.cellsPlanned,
-  };
-}
-
-/** Settings that decide about the bits of a cell, by the names of their columns. */
-const settings = {
-  package: 'package',
-  llama_cpp: 'llamaCpp',
-  backend: 'backend',
-  devices: 'devices',
-  gpu_layers: 'gpuLayers',
-  threads: 'threads',
-  batch_tokens: 'batchTokens',
-  batch_rows: 'batchRows',
-  batch_outputs: 'batchOutputs',
-  cache_layout: 'cacheLayout',
-  type_k: 'typeK',
-  type_v: 'typeV',
-  flash_attention: 'flashAttention',
-  exact: 'exact',
-  split_mode: 'splitMode',
-} as const;
 
 /** The same in every column that holds a layer. */
 function layerNumber(layer: Layer): number {
