@@ -34,7 +34,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   workers: ['errors', 'native'],
   serve: ['errors', 'devices', 'native', 'threads', 'workers'],
   'gpu-layers': ['errors'],
-  doctor: ['devices', 'folders', 'models', 'native', 'package-version', 'threads'],
+  doctor: ['devices', 'folders', 'models', 'native', 'package-version', 'store', 'threads'],
   'local-build': ['errors', 'native'],
   gguf: ['errors', 'models', 'native'],
   convert: ['errors', 'devices', 'gguf', 'models', 'threads'],

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import Sqlite from 'better-sqlite3';
 import { formatCsv, formatJsonLines, formatTable } from '../src/store/format.js';
 import { query } from '../src/store/query.js';
+import { openSqlite } from '../src/store/sqlite.js';
 import { openStore } from '../src/store/store.js';
 import { begin, cell, failedCell, folder } from './store-records.js';
 
@@ -194,7 +194,7 @@ test('a damaged page is said to be damage', (t) => {
 
 test('reading goes on while another process writes', (t) => {
   const path = results(t);
-  const writer = new Sqlite(path);
+  const writer = openSqlite(path);
   t.after(() => writer.close());
   writer.exec("BEGIN IMMEDIATE; UPDATE run SET name = 'half'");
   assert.deepEqual(query(path, 'SELECT name FROM run').rows, [['patch']]);

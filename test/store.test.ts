@@ -4,11 +4,13 @@ import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import Sqlite from 'better-sqlite3';
+import type { Database } from 'better-sqlite3';
 import { migrations } from '../src/store/migrations.js';
+import { openSqlite } from '../src/store/sqlite.js';
 import { openStore, type Store } from '../src/store/store.js';
 import { begin, cell, failedCell, folder, model, runOf, samples } from './store-records.js';
 
+const sqliteModule = new URL('../src/store/sqlite.ts', import.meta.url).href;
 const storeModule = new URL('../src/store/store.ts', import.meta.url).href;
 const recordsModule = new URL('./store-records.ts', import.meta.url).href;
 
@@ -18,8 +20,8 @@ function open(test: TestContext, path: string): Store {
   return store;
 }
 
-function inspect<T>(path: string, work: (database: Sqlite.Database) => T): T {
-  const database = new Sqlite(path, { readonly: true });
+function inspect<T>(path: string, work: (database: Database) => T): T {
+  const database = openSqlite(path, { readonly: true });
   try {
     return work(database);
   } finally {
@@ -368,7 +370,7 @@ test('deleting a run takes its samples, observations and scores along', (t) => {
   const runs = [begin(store), begin(store)];
   for (const runId of runs) store.addObservations(runId, [cell()]);
   store.close();
-  const database = new Sqlite(path);
+  const database = openSqlite(path);
   database.prepare('DELETE FROM run WHERE id = ?').run(runs[0]);
   database.close();
   for (const [table, left] of [
@@ -398,7 +400,7 @@ test('migrations from blank are idempotent and a second open changes nothing', (
 
 test('a file of the first version keeps its rows, which say what was meant then', (t) => {
   const path = join(folder(t), 'r.db');
-  const database = new Sqlite(path);
+  const database = openSqlite(path);
   const [first] = migrations;
   database.exec(first!.sql);
   database.pragma('application_id = 1347634000'); // PSCP
@@ -447,6 +449,29 @@ test('several processes may make one file at once', async (t) => {
   );
   assert.equal(value(path, 'SELECT count(*) FROM run'), 4);
   assert.equal(value(path, 'SELECT count(*) FROM migration'), migrations.length);
+});
+
+test('without SQLite for this Node the way to install it is said', (t) => {
+  const path = join(folder(t), 'r.db');
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    childArguments(`
+			const { default: Module } = await import("node:module");
+			const resolve = Module._resolveFilename;
+			Module._resolveFilename = (name, ...rest) => resolve(name.replace(/^better-sqlite3.*/, "$&-missing"), ...rest);
+			try {
+				openStore(${JSON.stringify(path)});
+			} catch (error) {
+				console.log(error.code + ": " + error.message);
+			}`),
+    { encoding: 'utf8' },
+  );
+  assert.match(
+    stdout,
+    /^store: .*r\.db cannot be opened: better-sqlite3 is not installed for this version of Node; run npm install again/,
+    stderr,
+  );
+  assert.equal(existsSync(path), false);
 });
 
 test('kill -9 loses no committed batch and corrupts nothing', async (t) => {
@@ -499,7 +524,7 @@ test('close is idempotent and what follows says so', (t) => {
 test('a file of a newer version is refused and left alone', (t) => {
   const path = join(folder(t), 'r.db');
   openStore(path).close();
-  const database = new Sqlite(path);
+  const database = openSqlite(path);
   database.exec("INSERT INTO migration VALUES ('m999_future', 'then')");
   database.close();
   const bytes = readFileSync(path);
@@ -509,7 +534,7 @@ test('a file of a newer version is refused and left alone', (t) => {
 
 test('a database of another program is refused and left alone', (t) => {
   const path = join(folder(t), 'r.db');
-  const database = new Sqlite(path);
+  const database = openSqlite(path);
   database.exec('CREATE TABLE run (a); INSERT INTO run VALUES (1)');
   database.close();
   const bytes = readFileSync(path);
@@ -536,7 +561,7 @@ test('a locked file is waited for, then refused', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  const other = new Sqlite(path);
+  const other = openSqlite(path);
   t.after(() => other.close());
   other.exec('BEGIN IMMEDIATE');
   assert.throws(
@@ -550,7 +575,7 @@ test('a locked file is waited for, then refused', (t) => {
 
 test('a blank file that is locked is refused', (t) => {
   const path = join(folder(t), 'r.db');
-  const other = new Sqlite(path);
+  const other = openSqlite(path);
   t.after(() => other.close());
   other.exec('BEGIN EXCLUSIVE');
   assert.throws(
@@ -636,7 +661,7 @@ test('a full disk ends in one sentence and keeps what was stored', (t) => {
 					message = error.code + ": " + error.message;
 				}
 				store.close();
-				const database = new Sqlite(path, { readonly: true });
+				const database = openSqlite(path, { readonly: true });
 				const pluck = (sql) => database.prepare(sql).pluck().get();
 				console.log(JSON.stringify({
 					message,
@@ -670,7 +695,7 @@ function childArguments(script: string): string[] {
     '--input-type=module',
     '--eval',
     `import { writeSync } from "node:fs";
-		import Sqlite from "better-sqlite3";
+		const { openSqlite } = await import(${JSON.stringify(sqliteModule)});
 		const { openStore } = await import(${JSON.stringify(storeModule)});
 		const { begin, cell } = await import(${JSON.stringify(recordsModule)});
 		${script}`,

@@ -2,11 +2,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import Database from 'better-sqlite3';
 import { probeFile } from '../folders.js';
 import { modelsFolder } from '../models/cache.js';
 import { builtFrom } from '../native.js';
 import { packageVersion } from '../package-version.js';
+import { openSqlite } from '../store/sqlite.js';
 import { defaultThreads, threadLimits } from '../threads.js';
 import { type Check, gigabytes, ok } from './check.js';
 
@@ -41,7 +41,7 @@ function checkProcessors(): Check {
 
 function checkDatabase(): Check {
   const version = attempt(() => {
-    const database = new Database(':memory:');
+    const database = openSqlite(':memory:');
     const { version } = database.prepare('SELECT sqlite_version() AS version').get() as { version: string };
     database.close();
     return version;
@@ -51,7 +51,7 @@ function checkDatabase(): Check {
         check: 'database',
         status: 'missing',
         text: `better-sqlite3 can't be loaded (${oneLine(version)})`,
-        advice: 'run `npm rebuild better-sqlite3`',
+        advice: 'run `npm install` again, with optional dependencies',
       }
     : ok('database', `SQLite ${version}`);
 }

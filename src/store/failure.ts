@@ -28,6 +28,11 @@ const sentences: readonly (readonly [RegExp, (path: string) => string])[] = [
     /^(ENOTDIR|EEXIST|ENOENT|ENAMETOOLONG|ELOOP)$/,
     (path) => `The folder of ${path} cannot be made; name another file`,
   ],
+  [
+    /^(MODULE_NOT_FOUND|ERR_DLOPEN_FAILED)$/,
+    (path) =>
+      `${path} cannot be opened: better-sqlite3 is not installed for this version of Node; run npm install again, with optional dependencies`,
+  ],
   [/^SQLITE_IOERR/, (path) => `Reading or writing ${path} failed; check its disk`],
 ];
 

@@ -1,8 +1,9 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import Sqlite, { type Database, type Statement } from 'better-sqlite3';
+import type { Database, Statement } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { storeError } from './failure.js';
+import { openSqlite } from './sqlite.js';
 
 /** Integers beyond the safe range are `bigint`. */
 export type SqlValue = string | number | bigint | Uint8Array | null;
@@ -44,7 +45,7 @@ function openForReading(path: string): Database {
   const file = resolve(path);
   if (!statSync(file, { throwIfNoEntry: false })?.isFile())
     throw new PatchscopeError('store', `There is no results file ${path}; runs make one, and --db names it`);
-  return new Sqlite(file, { readonly: true, fileMustExist: true });
+  return openSqlite(file, { readonly: true, fileMustExist: true });
 }
 
 function prepareReading(database: Database, sql: string): Statement<[], SqlValue[]> {

@@ -4,7 +4,7 @@
  */
 import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import Sqlite, { type Database } from 'better-sqlite3';
+import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { makeFolder, probeFile } from '../folders.js';
 import type { Observation } from '../observation.js';
@@ -13,6 +13,7 @@ import { storeError } from './failure.js';
 import { migrate } from './migrations.js';
 import type { FinalStatus, ModelRecord, RunRecord, SampleRecord } from './records.js';
 import { columnsOf, differingSettings } from './run-columns.js';
+import { openSqlite } from './sqlite.js';
 import { prepareStatements, type Statements } from './statements.js';
 
 export interface Store {
@@ -83,7 +84,7 @@ function openDatabase(file: string, path: string, lockWaitMs: number): Database 
   if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
     throw new PatchscopeError('store', `${path} is a folder; name a file in it`);
   }
-  const database = new Sqlite(file, { timeout: lockWaitMs });
+  const database = openSqlite(file, { timeout: lockWaitMs });
   try {
     database.pragma('foreign_keys = ON');
     // First of all writes: it refuses what is not ours.
