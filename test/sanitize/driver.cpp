@@ -71,10 +71,12 @@ Captured decode(Decoder & decoder, Step step, std::vector<SiteWrite> writes) {
     }
     step.reads.push_back({{Site::embed, 0}, every_token(), captured.states[n_layer].data(), {}});
     step.writes = std::move(writes);
-    step.top_k = 4;
-    step.keep_logits = true;
+    step.read_options.top_k = 4;
+    step.read_options.tracked = {0, 3};
+    step.read_options.keep_logits = true;
+    step.read_options.sampling = {0.8f, 8, 0.9f};
     for (int32_t token : every_token()) {
-        step.logit_reads.push_back({token, {0, 3}});
+        step.logit_reads.push_back({token, token == 0 ? 5 : -1, (uint32_t)token});
     }
     captured.results = decoder.decode(step);
     return captured;
@@ -82,7 +84,7 @@ Captured decode(Decoder & decoder, Step step, std::vector<SiteWrite> writes) {
 
 void use(const std::string & path) {
     check_gguf({path});
-    const std::shared_ptr<ModelHandle> model = load_model(path, 0);
+    const std::shared_ptr<ModelHandle> model = load_model(path, Placement{});
     for (bool special : {true, false}) {
         model->tokenize("the cat is on\n\xF0\x9F\x90\x88 <s>", true, special);
     }
@@ -104,20 +106,27 @@ void use(const std::string & path) {
 
     decoder.clear();
     const Captured plain = decode(decoder, step_of(), {});
-    expect(plain.results.reduced.size() == N, "a reading for each token");
+    expect(plain.results.readings.size() == N, "a reading for each token");
     decoder.copy_sequence(0, 1);
     decoder.remove_sequence(1, 0);
     const std::vector<float> vector(decoder.n_embd(), 0.25f);
+    const auto write = [&](int layer, int32_t row, std::vector<float> with, EditOp op = EditOp::replace) {
+        return SiteWrite{{Site::resid_out, layer}, op, {row}, {1.0f}, std::move(with)};
+    };
     for (int layer : {0, last}) {
         decoder.clear();
-        const Captured edited = decode(decoder, step_of(2), {{{Site::resid_out, layer}, {2}, vector}});
+        const Captured edited =
+            decode(decoder, step_of(2),
+                   {write(layer, 2, vector), write(layer, 1, vector, EditOp::norm_matched_add),
+                    write(layer, 0, {}, EditOp::scale), write(layer, 3, vector, EditOp::mix),
+                    write(layer, 4, vector, EditOp::add)});
         expect(std::memcmp(edited.states[layer].data() + 2 * decoder.n_embd(), vector.data(),
                            sizeof(float) * vector.size()) == 0,
                "what was written is read");
     }
     for (int32_t n : {1, 3, 1}) {
-        const LogitResults lens = decoder.lens(plain.states[last].data(), n, 3, {1}, true);
-        expect(lens.reduced.size() == (size_t)n, "a lens reading for each state");
+        const LogitResults lens = decoder.lens(plain.states[last].data(), n, {3, {1}, true, {}});
+        expect(lens.readings.size() == (size_t)n, "a lens reading for each state");
     }
 
     const auto refused = [&](const std::string & what, const std::function<void(Step &)> & spoil) {
@@ -133,27 +142,31 @@ void use(const std::string & path) {
     refused("a sequence too many", [](Step & step) { step.sequences[4] = 3; });
     refused("a position that does not follow", [](Step & step) { step.positions[4] = 9; });
     refused("a layer too many", [&](Step & step) {
-        step.writes.push_back({{Site::resid_out, last + 1}, {0}, vector});
+        step.writes.push_back(write(last + 1, 0, vector));
     });
     refused("a row too many", [&](Step & step) {
-        step.writes.push_back({{Site::resid_out, 0}, {N}, vector});
+        step.writes.push_back(write(0, N, vector));
     });
     refused("a vector too short", [&](Step & step) {
-        step.writes.push_back({{Site::resid_out, 0}, {0}, {1.0f}});
+        step.writes.push_back(write(0, 0, {1.0f}));
     });
     refused("a vector with NaN", [&](Step & step) {
-        step.writes.push_back({{Site::resid_out, 0}, {0}, std::vector<float>(decoder.n_embd(), NAN)});
+        step.writes.push_back(write(0, 0, std::vector<float>(decoder.n_embd(), NAN)));
     });
     refused("a row that is not computed", [&](Step & step) {
         step.outputs[1] = 0;
-        step.writes.push_back({{Site::resid_out, last}, {1}, vector});
+        step.writes.push_back(write(last, 1, vector));
     });
     refused("logits that were not asked for", [](Step & step) {
         step.outputs[1] = 0;
-        step.logit_reads.push_back({1, {}});
+        step.logit_reads.push_back({1});
     });
-    refused("a token to track that is too large", [&](Step & step) {
-        step.logit_reads.push_back({1, {n_vocab}});
+    refused("a token to track that is too large",
+            [&](Step & step) { step.read_options.tracked = {n_vocab}; });
+    refused("a given token that is too large",
+            [&](Step & step) { step.logit_reads.push_back({1, n_vocab}); });
+    refused("a state that is written twice", [&](Step & step) {
+        step.writes = {write(0, 1, vector), write(0, 1, vector, EditOp::add)};
     });
     decoder.clear();
     decode(decoder, step_of(), {}); // after all that

@@ -63,7 +63,14 @@ function compile(headers: string, librariesFolder: string): string {
   const program = path.join(folder, 'driver');
   const native = path.join(root, 'native');
   // what faces JavaScript needs Node's headers, and is tested there
-  const faces = new Set(['addon.cpp', 'context.cpp', 'model.cpp']);
+  const faces = new Set([
+    'addon.cpp',
+    'context.cpp',
+    'device_list.cpp',
+    'gguf_header.cpp',
+    'model.cpp',
+    'rpc.cpp',
+  ]);
   const sources = fs.readdirSync(native).filter((name) => name.endsWith('.cpp') && !faces.has(name));
   execFileSync(
     process.env.CXX ?? 'c++',
