@@ -2,6 +2,7 @@
 
 #include "error.h"
 #include "log.h"
+#include "signature.h"
 
 #include "llama-ext.h"
 
@@ -15,16 +16,7 @@ namespace ps {
 
 namespace {
 
-// The scheduler writes "device#name of the original#number"; empty for any other tensor.
-std::string original_name(const ggml_tensor * t) {
-    const std::string_view name = t->name;
-    const size_t first = name.find('#');
-    const size_t last = name.rfind('#');
-    if (t->op != GGML_OP_NONE || first == std::string_view::npos || first == last) {
-        return "";
-    }
-    return std::string(name.substr(first + 1, last - first - 1));
-}
+bool is_copy(const ggml_tensor * t) { return own_name(t).size() != std::string_view(t->name).size(); }
 
 // What `copy` is a copy of; null where its name fits several tensors. One of them that nothing takes any more
 // is the one whose takers were given copies.
@@ -56,10 +48,10 @@ void join_splits(ggml_cgraph * graph) {
     }
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         for (ggml_tensor *& src : ggml_graph_node(graph, i)->src) {
-            const std::string name = src == nullptr ? "" : original_name(src);
-            if (name.empty()) {
+            if (src == nullptr || !is_copy(src)) {
                 continue;
             }
+            const std::string name(own_name(src));
             const auto it = by_name.find(name);
             std::vector<ggml_tensor *> named;
             if (it != by_name.end()) {

@@ -44,8 +44,8 @@ export function lensRunHeader({ experiment, samples, cellCount }: LensPlan, comm
 
 /**
  * Passes the observations on after each chunk of them is stored. The store is opened and the run begun with
- * the first chunk, so that a run that can't begin leaves nothing behind; the store is closed at the end. Where it ends before all planned cells, it is marked
- * `interrupted`; where it throws, `failed`.
+ * the first chunk, so that a run that can't begin leaves nothing behind; the store is closed at the end. Where
+ * it ends before all planned cells, it is marked `interrupted`; where it throws, `failed`.
  *
  * @param resumed a run that these observations go on with.
  */
