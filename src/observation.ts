@@ -1,33 +1,35 @@
-import type { EditOp, Layer, Site } from './patchscope.js';
+import type { Control, Layer, Site } from './patchscope.js';
 
-/** What came out of one cell (sample x source layer x target layer): the row of a results file. */
-export interface Observation {
-  /** Index of the sample in its experiment. */
-  readonly sample: number;
-  /** Tells apart cells of one sample and pair of layers, such as the position read by a lens. */
-  readonly variant: string;
-  readonly sourceSite: Site;
-  readonly targetSite: Site;
-  readonly sourceLayer: Layer;
-  readonly targetLayer: Layer;
-  readonly sourcePosition: number;
-  readonly sourceTokenId: number;
-  readonly sourceToken: string;
-  readonly targetPosition: number;
-  readonly targetTokenId: number;
-  readonly targetToken: string;
-  /** What the patch did to the state it met. */
-  readonly op: EditOp;
-  readonly alpha: number;
-  readonly atGenerated: boolean;
+/** What came out of one cell. */
+export interface Outcome {
   readonly status: 'ok' | 'failed';
   /** Reason of a failure: code and sentence. */
   readonly error: string | null;
   /** Generated text. */
   readonly text: string | null;
   readonly tokenIds: readonly number[];
-  /** The most probable tokens of each step, and the one that was chosen; step 0 is the first. */
+  /** Of each step the most probable tokens, the one that was chosen and those tracked, by rank; step 0 is the first. */
   readonly steps: readonly (readonly TokenScore[])[];
+  /** Metrics of this cell alone, by name. */
+  readonly scores: Readonly<Record<string, number>>;
+}
+
+/** One cell (sample x variant x source layer x target layer x control) and what came out: the row of a results file. */
+export interface Observation extends Outcome {
+  /** Index of the sample in its experiment. */
+  readonly sample: number;
+  /** With the sample it names prompts, positions and what the patch does. */
+  readonly variant: string;
+  readonly sourceSite: Site;
+  readonly targetSite: Site;
+  /** Null where nothing was patched. */
+  readonly sourceLayer: Layer | null;
+  readonly targetLayer: Layer | null;
+  /** Its name. */
+  readonly mapping: string;
+  readonly control: Control;
+  /** Counts repetitions of a control. */
+  readonly draw: number;
 }
 
 /** The log-probability is natural; rank 0 is the most probable token. */
