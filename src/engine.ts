@@ -108,6 +108,10 @@ export interface PatchRow extends TokenInput {
   readonly continuation?: readonly number[];
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */
   readonly seed?: number;
+  /** Tokens that are scored in this row alone, after those of the reading. */
+  readonly trackedTokens?: readonly number[];
+  /** Generation ends once the text contains one of these; unlike at `stop`, the text is kept whole. */
+  readonly until?: readonly string[];
 }
 
 export interface RowReading {
@@ -185,7 +189,12 @@ export type CaptureResult =
       readonly error: string;
     };
 
+/** `unified`: all sequences share the cells of one K/V cache; `streams`: each has cells of its own. */
+export type CacheLayout = 'unified' | 'streams';
+
 export interface WorkOptions {
+  /** Default: `unified`. */
+  readonly cacheLayout?: CacheLayout;
   /** Ends the work between two decodes: the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
