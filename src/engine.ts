@@ -41,6 +41,8 @@ export interface EngineRecord {
   readonly trainedContext: number;
   readonly llamaCpp: string;
   readonly packageVersion: string;
+  /** First digits of the sha256 of the compiled addon. */
+  readonly addon: string;
   /** Variant of the prebuilt libraries: cpu, cuda, vulkan or metal. */
   readonly backend: string;
   /** Library files of the devices in use, and their names. */
@@ -61,8 +63,6 @@ export interface EngineRecord {
   readonly batchTokens: number;
   readonly batchRows: number;
   readonly batchOutputs: number;
-  /** `unified`: all sequences share the cells of the K/V cache. */
-  readonly cacheLayout: 'unified';
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }

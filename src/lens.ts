@@ -11,7 +11,15 @@ import type { Prompt, Site } from './patchscope.js';
 import { type Place, parsePlaces } from './places.js';
 import { checkLength } from './plan/pairs.js';
 import { inputOf, positionTokens, type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import { type ChunkResult, captureLayers, type Failure, failedOutcome, type RunOptions, scoresOf, unlessAborted } from './run.js';
+import {
+  type ChunkResult,
+  captureLayers,
+  type Failure,
+  failedOutcome,
+  type RunOptions,
+  scoresOf,
+  unlessAborted,
+} from './run.js';
 
 export interface LensExperiment {
   readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];
@@ -108,31 +116,31 @@ async function readChunk(
   engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<Observation[]> {
-    const { prompt } = plan.samples[sample]!;
-    const points = places.flatMap((place) =>
-      plan.tokenIndexes[sample]!.map((tokenIndex) => ({ ...place, tokenIndex })),
-    );
-    const [states] = await captureLayers(engine, [{ ...inputOf(prompt), points }], { signal });
-    const found = states!.filter((state) => state instanceof Float32Array);
-    const { topK } = plan.experiment;
-    const read = found.length > 0 ? await engine.lens(concatenate(found), { topK }, { signal }) : [];
-    const readings = read.values();
-    return states!.map((state, i): Observation => {
-      const { site, layer, tokenIndex } = points[i]!;
-      const result = state instanceof Float32Array ? readings.next().value! : state;
-      return {
-        sample,
-        variant: String(tokenIndex),
-        sourceSite: site,
-        targetSite: 'resid_out',
-        sourceLayer: layer,
-        targetLayer: engine.record.layerCount - 1,
-        mapping: 'identity',
-        control: 'none',
-        draw: 0,
-        ...outcomeOf(result, engine),
-      };
-    });
+  const { prompt } = plan.samples[sample]!;
+  const points = places.flatMap((place) =>
+    plan.tokenIndexes[sample]!.map((tokenIndex) => ({ ...place, tokenIndex })),
+  );
+  const [states] = await captureLayers(engine, [{ ...inputOf(prompt), points }], { signal });
+  const found = states!.filter((state) => state instanceof Float32Array);
+  const { topK } = plan.experiment;
+  const read = found.length > 0 ? await engine.lens(concatenate(found), { topK }, { signal }) : [];
+  const readings = read.values();
+  return states!.map((state, i): Observation => {
+    const { site, layer, tokenIndex } = points[i]!;
+    const result = state instanceof Float32Array ? readings.next().value! : state;
+    return {
+      sample,
+      variant: String(tokenIndex),
+      sourceSite: site,
+      targetSite: 'resid_out',
+      sourceLayer: layer,
+      targetLayer: engine.record.layerCount - 1,
+      mapping: 'identity',
+      control: 'none',
+      draw: 0,
+      ...outcomeOf(result, engine),
+    };
+  });
 }
 
 function outcomeOf(result: LensResult | Failure, engine: Engine): Outcome {

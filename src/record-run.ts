@@ -6,8 +6,11 @@ import { type LensPlan, lensPosition } from './lens.js';
 import { chunkCount, chunkRange, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { ChunkResult } from './run.js';
-import type { PlaceRecord, PromptRecord, RunContents, RunRecord, Shard } from './store/records.js';
+import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
+
+/** A part of a plan's chunks, which may be run elsewhere; `index` counts from 1. */
+export type Shard = NonNullable<RunRecord['shard']>;
 
 export interface RunHeader {
   readonly name: string;
@@ -233,6 +236,7 @@ function runRecord(
     sourceModelId: modelId,
     targetModelId: modelId,
     engine: record,
+    addon: record.addon,
     tolerance,
   };
 }

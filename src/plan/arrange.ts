@@ -181,14 +181,7 @@ class CellWriter {
     };
   }
 
-  add(
-    pair: number,
-    sourcePair: number,
-    source: number,
-    target: number,
-    control: number,
-    draw: number,
-  ): void {
+  add(pair: number, sourcePair: number, source: number, target: number, control: number, draw: number): void {
     const { columns, count } = this;
     columns.pair[count] = pair;
     columns.sourcePair[count] = sourcePair;

@@ -143,7 +143,10 @@ function checkVariantNames({ name, variants = {} }: Sample, known: readonly Vari
 /** First tokens of the answers, as they follow a prompt: with a blank before them, and without. */
 function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
   if (answer.length === 0) {
-    throw new PatchscopeError('bad_input', `The sample '${name}' has no answer, whose tokens are to be scored.`);
+    throw new PatchscopeError(
+      'bad_input',
+      `The sample '${name}' has no answer, whose tokens are to be scored.`,
+    );
   }
   return distinct(answer.flatMap((text) => [text, ` ${text}`].map((form) => firstToken(form, tokenizer))));
 }
