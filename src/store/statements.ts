@@ -1,22 +1,39 @@
 import type { Database, Statement } from 'better-sqlite3';
 
-export type Statements = ReturnType<typeof prepareStatements>;
+export interface Statements {
+  readonly addModel: Statement;
+  readonly modelId: Statement<[sha256: string], number>;
+  readonly mappingId: Statement<[name: string], number>;
+  readonly addRun: Statement;
+  readonly addPrompt: Statement;
+  readonly addSample: Statement;
+  readonly addVariant: Statement;
+  readonly targetModel: Statement<[runId: number], number>;
+  readonly addChunk: Statement;
+  readonly doneChunks: Statement<[runId: number], number>;
+  readonly addObservation: Statement;
+  readonly addToken: Statement;
+  readonly addTokenScore: Statement;
+  readonly addScore: Statement;
+  readonly countFailed: Statement;
+  readonly resumeRun: Statement;
+  readonly finishRun: Statement;
+  readonly addMetric: Statement;
+  readonly deleteMetrics: Statement;
+}
 
 /** Every statement that writes results, prepared once per connection; values go by place, which is fastest. */
-export function prepareStatements(database: Database) {
-  const pluck = <Parameters extends unknown[], Value>(sql: string): Statement<Parameters, Value> =>
-    database.prepare<Parameters, Value>(sql).pluck();
-  const change = (sql: string): Statement => database.prepare(sql);
+export function prepareStatements(database: Database): Statements {
   return {
-    addModel: change(
+    addModel: database.prepare(
       `INSERT INTO model
         (sha256, path, bytes, architecture, name, quantization, layers, width, vocabulary)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
       ON CONFLICT (sha256) DO NOTHING`,
     ),
-    modelId: pluck<[sha256: string], number>('SELECT id FROM model WHERE sha256 = ?'),
-    mappingId: pluck<[name: string], number>('SELECT id FROM mapping WHERE name = ?'),
-    addRun: change(
+    modelId: database.prepare<[sha256: string], number>('SELECT id FROM model WHERE sha256 = ?').pluck(),
+    mappingId: database.prepare<[name: string], number>('SELECT id FROM mapping WHERE name = ?').pluck(),
+    addRun: database.prepare(
       `INSERT INTO run
         (name, command, experiment, experiment_source, reading, seed, source_model_id, target_model_id,
         package, addon, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs,
@@ -28,11 +45,13 @@ export function prepareStatements(database: Database) {
         :cacheLayout, :typeK, :typeV, :flashAttention, :exact, :splitMode, :tolerance, :host, :startedAt, 'running',
         :planSha256, :cellsPlanned, :chunksPlanned, :shardIndex, :shardCount)`,
     ),
-    addPrompt: change(
+    addPrompt: database.prepare(
       'INSERT INTO prompt (run_id, idx, text, token_ids, decoder_token_ids) VALUES (?, ?, ?, ?, ?)',
     ),
-    addSample: change('INSERT INTO sample (run_id, idx, name, "group", answer) VALUES (?, ?, ?, ?, ?)'),
-    addVariant: change(
+    addSample: database.prepare(
+      'INSERT INTO sample (run_id, idx, name, "group", answer) VALUES (?, ?, ?, ?, ?)',
+    ),
+    addVariant: database.prepare(
       `INSERT INTO variant
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
@@ -40,29 +59,35 @@ export function prepareStatements(database: Database) {
         op, alpha, at_generated)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
-    targetModel: pluck<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?'),
-    addChunk: change('INSERT INTO chunk (run_id, idx, cells, finished_at) VALUES (?, ?, ?, ?)'),
-    doneChunks: pluck<[runId: number], number>('SELECT idx FROM chunk WHERE run_id = ? ORDER BY idx'),
-    addObservation: change(
+    targetModel: database
+      .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')
+      .pluck(),
+    addChunk: database.prepare('INSERT INTO chunk (run_id, idx, cells, finished_at) VALUES (?, ?, ?, ?)'),
+    doneChunks: database
+      .prepare<[runId: number], number>('SELECT idx FROM chunk WHERE run_id = ? ORDER BY idx')
+      .pluck(),
+    addObservation: database.prepare(
       `INSERT INTO observation
         (run_id, sample_idx, variant, source_site, site, source_layer, target_layer, mapping_id, control, draw,
         status, error, text, token_ids)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
-    addToken: change('INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING'),
-    addTokenScore: change(
+    addToken: database.prepare(
+      'INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
+    ),
+    addTokenScore: database.prepare(
       'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
     ),
-    addScore: change('INSERT INTO score (observation_id, name, value) VALUES (?, ?, ?)'),
-    countFailed: change('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
-    resumeRun: change("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
-    finishRun: change('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
-    addMetric: change(
+    addScore: database.prepare('INSERT INTO score (observation_id, name, value) VALUES (?, ?, ?)'),
+    countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
+    resumeRun: database.prepare("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
+    finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
+    addMetric: database.prepare(
       `INSERT INTO metric
         (run_id, name, control, variant, mapping_id, source_site, site, source_layer, target_layer, "group",
         value, n, ci_low, ci_high)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
-    deleteMetrics: change('DELETE FROM metric WHERE run_id = ?'),
+    deleteMetrics: database.prepare('DELETE FROM metric WHERE run_id = ?'),
   };
 }
