@@ -108,9 +108,12 @@ export interface PatchRow extends TokenInput {
   readonly continuation?: readonly number[];
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */
   readonly seed?: number;
-  /** Tokens that are scored in this row alone, after those of the reading. */
+  /** Tracked in this row alone, after the reading's own. */
   readonly trackedTokens?: readonly number[];
-  /** Generation ends once the text contains one of these; unlike at `stop`, the text is kept whole. */
+  /**
+   * Generation ends once the text holds one of these; the text is kept whole. A stop string is looked for
+   * first, and a given continuation goes on to its end.
+   */
   readonly until?: readonly string[];
 }
 
@@ -121,7 +124,7 @@ export interface RowReading {
   readonly stop?: readonly string[];
   /** Default: the most probable token follows. */
   readonly sampling?: Sampling;
-  /** Log-probability and rank of these tokens are read at each position read. */
+  /** Log-probability and rank of these tokens are read at each position read, in each row. */
   readonly trackedTokens?: readonly number[];
   /** Prompt positions that are read beside the last one. */
   readonly tokenIndexes?: readonly number[];
@@ -142,6 +145,7 @@ export interface TokenReading {
     readonly tokenId: number;
     readonly logprob: number;
   }[];
+  /** The reading's tokens, then the row's own. */
   readonly tracked: readonly ScoredToken[];
   readonly logits?: Float32Array;
 }

@@ -89,6 +89,9 @@ export interface NativeReadRows {
   readonly rows: Int32Array;
   readonly given: Int32Array;
   readonly seeds: Int32Array;
+  /** Tokens tracked in one row alone, after those of all rows: row after row, as many as `ownTrackedCounts` says. */
+  readonly ownTracked: Int32Array;
+  readonly ownTrackedCounts: Int32Array;
 }
 
 export interface NativeStateWork {
