@@ -64,7 +64,16 @@ export type {
 export { controls, editOps, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export type { ModelShape, Pair } from './plan/pairs.js';
-export { type Cell, cellAt, chunkCount, chunkRange, makePlan, type Plan, pairOf } from './plan/plan.js';
+export {
+  type Cell,
+  cellAt,
+  cellsIn,
+  chunkCount,
+  chunkRange,
+  makePlan,
+  type Plan,
+  pairOf,
+} from './plan/plan.js';
 export { parsePosition } from './positions.js';
 export { positionTokens } from './prompts.js';
 export {

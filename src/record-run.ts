@@ -3,7 +3,7 @@ import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
-import { chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { cellsIn, chunkCount, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { ChunkResult } from './run.js';
 import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
@@ -54,10 +54,7 @@ export function runHeader(plan: Plan, { command, experimentSource, shard }: RunO
     cacheLayout: plan.cacheLayout,
     contents: contentsOf(plan),
     shard: shard ?? null,
-    cellsPlanned: chunks.reduce((sum, chunk) => {
-      const [begin, end] = chunkRange(plan, chunk);
-      return sum + end - begin;
-    }, 0),
+    cellsPlanned: cellsIn(plan, chunks),
     chunksPlanned: chunks.length,
   };
 }

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import {
   type ChunkResult,
+  cellsIn,
   checkSplitMode,
   checkStore,
   defaultThreads,
@@ -12,6 +13,7 @@ import {
   openEngine,
   openStore,
   PatchscopeError,
+  type Plan,
   type RecordedEngine,
   type RunHeader,
   recordRun,
@@ -111,7 +113,7 @@ export async function* stored(
   header: RunHeader,
   engine: RecordedEngine,
   db: string | false,
-  resumed?: UnfinishedRun,
+  resumed?: UnfinishedRun & { readonly cells: number },
 ): AsyncGenerator<ChunkResult> {
   if (db !== false) checkStore(db);
   const progress = cellProgress(header.cellsPlanned, resumed?.cells ?? 0);
@@ -133,11 +135,12 @@ export async function* stored(
 
 /** The run that `--resume` means. */
 export function resumedRun(
+  plan: Plan,
   header: RunHeader,
   engine: RecordedEngine,
   db: string | false,
   which?: number,
-): UnfinishedRun {
+): UnfinishedRun & { readonly cells: number } {
   if (db === false || !fs.existsSync(db)) {
     throw new PatchscopeError(
       'bad_input',
@@ -147,8 +150,9 @@ export function resumedRun(
     );
   }
   const found = needUnfinishedRun(header, engine, () => openStore(db), which);
-  note(`resumed run ${found.runId}, which has ${found.cells} of ${header.cellsPlanned} cells`);
-  return found;
+  const cells = cellsIn(plan, found.doneChunks);
+  note(`resumed run ${found.runId}, which has ${cells} of ${header.cellsPlanned} cells`);
+  return { ...found, cells };
 }
 
 export interface CellOutput {

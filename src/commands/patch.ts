@@ -134,7 +134,7 @@ export const addPatch = (yargs: Argv) =>
         echoPlan(plan);
         const header = runHeader(plan, { command: commandLine() });
         const db = dbOf(args);
-        const resumed = args.resume ? resumedRun(header, engine, db) : undefined;
+        const resumed = args.resume ? resumedRun(plan, header, engine, db) : undefined;
         const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
         const results = run(plan, new ChunkRunner(plan, engine), { signal, chunks });
         return printCells(stored(results, header, engine, db, resumed), {

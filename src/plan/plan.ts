@@ -81,6 +81,14 @@ export function chunkRange({ chunkStarts }: Plan, chunk: number): readonly [numb
   return [chunkStarts[chunk]!, chunkStarts[chunk + 1]!];
 }
 
+/** How many cells some chunks have. */
+export function cellsIn(plan: Plan, chunks: readonly number[]): number {
+  return chunks.reduce((sum, chunk) => {
+    const [begin, end] = chunkRange(plan, chunk);
+    return sum + end - begin;
+  }, 0);
+}
+
 /** The first cell of a chunk's block and the first one after it. */
 export function blockRange({ chunkStarts, blockStarts }: Plan, chunk: number): readonly [number, number] {
   const after = blockStarts.findIndex((start) => start > chunk);
