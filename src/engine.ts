@@ -63,6 +63,8 @@ export interface EngineRecord {
   readonly batchTokens: number;
   readonly batchRows: number;
   readonly batchOutputs: number;
+  /** Bytes that one token takes in the K/V cache. */
+  readonly cacheTokenBytes: number;
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }

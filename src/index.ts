@@ -21,6 +21,7 @@ export type {
   TokenReading,
   WorkOptions,
 } from './engine.js';
+export { type EngineProcess, openEngineProcess } from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
@@ -74,6 +75,7 @@ export {
   type Plan,
   pairOf,
 } from './plan/plan.js';
+export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { positionTokens } from './prompts.js';
 export {

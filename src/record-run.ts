@@ -3,9 +3,9 @@ import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
-import { cellsIn, chunkCount, type Plan } from './plan/plan.js';
+import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
-import type { ChunkResult } from './run.js';
+import { allChunks, type ChunkResult } from './run.js';
 import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
 
@@ -59,10 +59,21 @@ export function runHeader(plan: Plan, { command, experimentSource, shard }: RunO
   };
 }
 
-/** The chunks of one shard, or all of them, in their order. */
+/**
+ * The chunks of one shard, or all of them, in their order.
+ *
+ * @throws PatchscopeError `bad_input` where there are fewer chunks than shards.
+ */
 export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
-  const all = Array.from({ length: chunkCount(plan) }, (_, chunk) => chunk);
-  return shard === undefined ? all : all.filter((chunk) => chunk % shard.count === shard.index - 1);
+  const all = allChunks(plan);
+  if (shard === undefined) return all;
+  if (shard.count > all.length) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The plan has ${all.length} chunk${all.length === 1 ? '' : 's'}, which can't be shared out over ${shard.count} shards: take fewer.`,
+    );
+  }
+  return all.filter((chunk) => chunk % shard.count === shard.index - 1);
 }
 
 function contentsOf({ experiment, pairs }: Plan): RunContents {
@@ -136,6 +147,10 @@ class PromptList {
   }
 }
 
+export interface StoredChunk extends ChunkResult {
+  readonly runId: number;
+}
+
 /** What a run's record takes from the engine, in this process or in another one. */
 export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
 
@@ -152,7 +167,7 @@ export async function* recordRun(
   engine: RecordedEngine,
   openResults: () => Store,
   resumed?: UnfinishedRun,
-): AsyncGenerator<ChunkResult> {
+): AsyncGenerator<StoredChunk> {
   const startedAt = new Date();
   let store: Store | undefined;
   let runId: number | undefined;
@@ -173,7 +188,7 @@ export async function* recordRun(
       }
       store.addChunk(runId, result.chunk, result.observations);
       stored++;
-      yield result;
+      yield { ...result, runId };
     }
     if (store !== undefined && runId !== undefined && stored === header.chunksPlanned && !header.shard) {
       store.aggregate(runId);

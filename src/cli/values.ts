@@ -1,5 +1,5 @@
 /** Option values as typed -> what the API takes; each mistake is one sentence. */
-import { type GpuLayers, PatchscopeError, type Prompt, type Sampling } from '../index.js';
+import { type GpuLayers, PatchscopeError, type Prompt, type Sampling, type Shard } from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
   if (value === undefined) return undefined;
@@ -87,4 +87,15 @@ export function promptOf(
 /** yargs turns `--no-db` into false. */
 export function dbOf({ db }: { readonly db: unknown }): string | false {
   return db === false ? false : String(db);
+}
+
+/** k/n: the k-th of n parts. */
+export function shardOf(value: string | undefined): Shard | undefined {
+  if (value === undefined) return undefined;
+  const [, index, count] = (/^(\d+)\/(\d+)$/.exec(value) ?? []).map(Number);
+  if (index !== undefined && count !== undefined && index >= 1 && index <= count) return { index, count };
+  throw new PatchscopeError(
+    'bad_input',
+    `--shard is '${value}' where k/n is needed, such as 1/3 for the first of three parts.`,
+  );
 }

@@ -1,5 +1,11 @@
 import type { Argv } from 'yargs';
-import { engineArguments, outputArguments, promptArguments, samplingArguments } from '../cli/arguments.js';
+import {
+  engineArguments,
+  outputArguments,
+  promptArguments,
+  resumeArgument,
+  samplingArguments,
+} from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
 import {
   checkSameModel,
@@ -76,18 +82,13 @@ const own = (yargs: Argv) =>
     })
     .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
-    .option('resume', {
-      type: 'boolean',
-      default: false,
-      describe: 'go on with the newest run of these very words that broke off',
-    })
     .example(
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
       'describe an entity from its hidden state, layer by layer',
     );
 
 const build = (yargs: Argv) =>
-  engineArguments(outputArguments(samplingArguments(promptArguments(own(yargs)))));
+  engineArguments(outputArguments(resumeArgument(samplingArguments(promptArguments(own(yargs))))));
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -134,7 +135,7 @@ export const addPatch = (yargs: Argv) =>
         echoPlan(plan);
         const header = runHeader(plan, { command: commandLine() });
         const db = dbOf(args);
-        const resumed = args.resume ? resumedRun(plan, header, engine, db) : undefined;
+        const resumed = resumedRun(args.resume, plan, header, engine, db);
         const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
         const results = run(plan, new ChunkRunner(plan, engine), { signal, chunks });
         return printCells(stored(results, header, engine, db, resumed), {

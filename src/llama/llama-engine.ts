@@ -119,6 +119,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       batchTokens: limits.batchTokens,
       batchRows: limits.batchRows,
       batchOutputs: limits.outputs,
+      cacheTokenBytes: pool.bytesPerCell,
       promptTokens: limits.promptTokens,
     };
     const engine = new LlamaEngine(model, pool, limits, record, workers);
