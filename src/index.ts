@@ -22,6 +22,12 @@ export type {
   WorkOptions,
 } from './engine.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
+export {
+  builtInNames,
+  type ReadExperiment,
+  type ReadOptions,
+  readExperiment,
+} from './experiment-file/read-experiment.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
