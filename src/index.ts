@@ -23,6 +23,12 @@ export type {
 } from './engine.js';
 export { type EngineProcess, openEngineProcess } from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
+export {
+  builtInNames,
+  type ReadExperiment,
+  type ReadOptions,
+  readExperiment,
+} from './experiment-file/read-experiment.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';

@@ -197,13 +197,15 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
   const [one] = both();
   const worker = await startWorker();
   const db = join(temporaryFolder(), 'results.db');
-  const cells = 300; // more than are stored at a time
+  const cells = 1100; // more than are stored at a time
   const script = (resume: boolean, kill: string) => `
-    import { findUnfinishedRun, makePlan, openStore, parsePosition, recordRun, run, runHeader } from '${new URL('../src/index.ts', import.meta.url).href}';
+    import {
+      allChunks, ChunkRunner, findUnfinishedRun, makePlan, openStore, parsePosition, recordRun, run, runHeader,
+    } from '${new URL('../src/index.ts', import.meta.url).href}';
     const engine = await open(${JSON.stringify(world)}, { rpc: ['${one}', '${worker.address}'] });
     const samples = Array.from({ length: ${cells} }, (_, i) => ({
       name: String(i),
-      source: { prompt: { kind: 'tokens', tokenIds: [1, 5 + i, 6] }, position: parsePosition('-1') },
+      source: { prompt: { kind: 'tokens', tokenIds: [1, 5 + (i % 50), 6 + Math.floor(i / 50)] }, position: parsePosition('-1') },
       target: { prompt: { kind: 'tokens', tokenIds: [1, 7, 8] }, position: parsePosition('-1') },
     }));
     const reading = { topK: 1, maxTokens: 1, stop: [] };
@@ -214,11 +216,13 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       engine.record,
     );
     const results = () => openStore(${JSON.stringify(db)});
-    const header = runHeader(plan, 'test');
+    const header = runHeader(plan, { command: 'test' });
     const resumed = ${resume} ? findUnfinishedRun(header, engine, results) : undefined;
-    const kept = recordRun(run(plan, engine, { done: resumed?.cells ?? 0 }), header, engine, results, resumed);
+    const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
+    const runs = run(plan, new ChunkRunner(plan, engine), { chunks });
+    const kept = recordRun(runs, header, engine, results, resumed);
     for await (const chunk of kept) {
-      console.log(chunk.length);
+      console.log(chunk.observations.length);
       ${kill}
     }
     await engine.close();
@@ -226,7 +230,7 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
   const lost = await runChild(script(false, `process.kill(${worker.process.pid}, 'SIGKILL');`));
   await worker.stop();
   assert.equal(lost.code, 1, lost.stderr);
-  assert.equal(lost.stdout, '256\n');
+  assert.equal(lost.stdout, '1024\n');
   assert.match(lost.stderr, new RegExp(`^patchscopes: The worker at .*${worker.address}.* was lost`));
   assertSentence(lost.stderr.trimEnd());
   const stored = () =>
@@ -235,14 +239,14 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       'SELECT run.id, run.status, count(*) FROM run JOIN observation ON run_id = run.id GROUP BY run.id',
     ).rows;
   const [first] = stored();
-  assert.deepEqual(first!.slice(2), [256]);
+  assert.deepEqual(first!.slice(2), [1024]);
   assert.deepEqual(query(db, 'PRAGMA integrity_check').rows, [['ok']]);
 
   const restarted = await startWorker('127.0.0.1', Number(worker.address.split(':')[1]));
   t.after(() => restarted.stop());
   const again = await runChild(script(true, ''));
   assert.equal(again.code, 0, again.stderr);
-  assert.equal(again.stdout, `${cells - 256}\n`);
+  assert.equal(again.stdout, `${cells - 1024}\n`);
   const undisturbed = await runChild(script(false, ''));
   assert.equal(undisturbed.code, 0, undisturbed.stderr);
   assert.deepEqual(
