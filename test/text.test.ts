@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseLayers } from '../src/layers.js';
+import type { Tokenizer } from '../src/engine.js';
 import type { Position, Prompt } from '../src/patchscope.js';
 import { parsePosition, resolvePosition } from '../src/positions.js';
 import { resolvePrompt, tokenText } from '../src/prompts.js';
