@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { query } from '../src/store/query.js';
+import { t5 } from './fixtures/architectures/t5.js';
 import { type Gguf, scalar, tensor, writeGguf } from './fixtures/gguf.js';
 import { tinyModel } from './fixtures/models.js';
 import { assertSentence, folder, realModel, tinyPath, writeFile } from './support.js';
@@ -751,8 +752,26 @@ test('inspect --json is one object with every tensor', () => {
     is_quantized: false,
     shape: [128, 971],
     bytes: 248576,
+    side: null,
     block: null,
   });
+});
+
+test('inspect tells both sides of an encoder-decoder model', () => {
+  const path = writeFile('inspected-t5.gguf', writeGguf(t5()));
+  const { code, stdout, stderr } = cli(['inspect', path, '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.match(stdout, /^layers {6}3 in the encoder and 2 in the decoder, of width 64$/m);
+  assert.match(stdout, /^weights .*, each block of the encoder \d+ kB, each block of the decoder \d+ kB, /m);
+  assert.match(stdout, /^K\/V .* in each of 3 layers$/m);
+  assert.match(
+    stdout,
+    /^sites {7}of the encoder: embed, resid_mid, attn_out, mlp_out, resid_out, final_norm$/m,
+  );
+  assert.match(
+    stdout,
+    /^sites {7}of the decoder: embed, resid_mid, no attn_out \(.*\), mlp_out, resid_out, final_norm$/m,
+  );
 });
 
 test('a model that is refused is inspected all the same, with the reason', () => {
