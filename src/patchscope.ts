@@ -91,6 +91,11 @@ export interface Reading {
   readonly sampling?: Sampling;
   /** Generation ends once the text contains one of these; it is cut there. */
   readonly stop: readonly string[];
+  /**
+   * Text that follows the target prompt instead of generated tokens, as plain text and without BOS: each of its
+   * tokens is scored. `maxTokens` then says nothing, and nothing may be drawn or stopped.
+   */
+  readonly continuation?: string;
 }
 
 /** How a state is written into the target. */

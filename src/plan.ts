@@ -2,6 +2,7 @@
  * Experiment -> plan: every prompt as token ids, every position as an index, every cell named. Pure data,
  * made with a tokenizer alone; the same experiment gives the same plan.
  */
+import { type ResolvedToken, resolveContinuation } from './continuation.js';
 import type { Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import type { Experiment, Side } from './patchscope.js';
@@ -28,6 +29,8 @@ export interface Plan {
   readonly samples: readonly PlannedSample[];
   /** In the order of execution: cells that write at one target layer are neighbours. */
   readonly cells: readonly Cell[];
+  /** What is scored behind each target, where it is given. */
+  readonly continuation?: readonly ResolvedToken[];
 }
 
 /** What a plan has to know of a model. */
@@ -46,9 +49,11 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     source: resolvePrompt(source.prompt, source.position, tokenizer, 'source', experiment.sourceSide),
     target: resolvePrompt(target.prompt, target.position, tokenizer, 'target', experiment.targetSide),
   }));
+  const continuation = resolveContinuation(experiment.reading, tokenizer);
+  const following = continuation?.length ?? experiment.reading.maxTokens;
   for (const { source, target } of samples) {
     checkLength(source, 0, 'source', shape);
-    checkLength(target, Math.max(0, experiment.reading.maxTokens - 1), 'target', shape);
+    checkLength(target, Math.max(0, following - 1), 'target', shape);
   }
   const pairs = placePairs(experiment, shape);
   const cells = samples.flatMap((_, sample) =>
@@ -59,7 +64,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
       seed: experiment.seed + sample * pairs.length + i,
     })),
   );
-  return { experiment, samples, cells };
+  return { experiment, samples, cells, ...(continuation && { continuation }) };
 }
 
 function placePairs(experiment: Experiment, { layerCount, encoderLayerCount = 0 }: ModelShape) {

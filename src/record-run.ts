@@ -24,8 +24,10 @@ export interface RunHeader {
 }
 
 /** What is kept of a run of Patchscopes before its first cell. */
-export function runHeader({ experiment, samples, cells }: Plan, command: string): RunHeader {
-  const { name, reading, seed } = experiment;
+export function runHeader({ experiment, samples, cells, continuation }: Plan, command: string): RunHeader {
+  const { name, seed } = experiment;
+  const given = continuation && { continuationTokenIds: continuation.map(({ tokenId }) => tokenId) };
+  const reading = { ...experiment.reading, ...given };
   return { name, command, experiment, reading, seed, samples, cellsPlanned: cells.length };
 }
 

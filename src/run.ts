@@ -38,6 +38,7 @@ async function patchTargets(
   sources: Sources,
 ): Promise<Observation[]> {
   const { patch = {}, reading } = plan.experiment;
+  const given = plan.continuation && { continuation: plan.continuation.map(({ tokenId }) => tokenId) };
   const observations = new Array<Observation>(cells.length);
   const rows: PatchRow[] = [];
   const rowCells: number[] = [];
@@ -51,7 +52,7 @@ async function patchTargets(
     const { target } = sample;
     const vector = patch.op === 'scale' ? {} : { vector: state };
     const edit = { ...pointOf(target, cell.target), ...patch, ...vector };
-    rows.push({ ...inputOf(target), edits: [edit], seed: cell.seed });
+    rows.push({ ...inputOf(target), edits: [edit], seed: cell.seed, ...given });
     rowCells.push(i);
   });
   const results = await engine.patch(rows, reading);

@@ -1,6 +1,7 @@
 /** What is typed - layers, positions, prompts - becomes numbers; a plan is made of them without a model. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { resolveContinuation } from '../src/continuation.js';
 import type { Tokenizer } from '../src/engine.js';
 import { parseLayers } from '../src/layers.js';
 import type { Experiment, Position, Prompt } from '../src/patchscope.js';
@@ -249,6 +250,58 @@ for (const [what, prompt, says] of badPrompts) {
   });
 }
 
+// --- continuations
+
+const continued = (continuation: string, tokenizer: Tokenizer) =>
+  resolveContinuation({ topK: 1, maxTokens: 1, stop: [], continuation }, tokenizer)!;
+
+test('the tokens of a continuation are those that the whole text has behind its beginning', async () => {
+  for (const tokenizer of [await sentencePiece(), await byteLevel()]) {
+    for (const [beginning, rest] of [
+      ['the cat', ' and the dog'],
+      ['in the', ' ❤ of  Zürich'],
+      ['on a mat', '\nof the sea'],
+      ['on a mat', ' '],
+      ['on a mat', '!</s>'],
+    ] as const) {
+      const own = { bos: true, special: false };
+      const whole = tokenizer.tokenize(beginning + rest, own);
+      const tokenIds = continued(rest, tokenizer).map(({ tokenId }) => tokenId);
+      assert.deepEqual([...tokenizer.tokenize(beginning, own), ...tokenIds], whole, rest);
+    }
+    for (const { tokenId, token } of continued(' the cat', tokenizer)) {
+      assert.equal(token, tokenText(tokenId, tokenizer));
+    }
+  }
+});
+
+test('a continuation never gets a blank that it does not have', async () => {
+  for (const tokenizer of [await sentencePiece(), await byteLevel()]) {
+    for (const written of ['is', 'the', '.', '  the', '-> x']) {
+      const tokens = continued(written, tokenizer).map(({ tokenId }) => tokenizer.tokenBytes(tokenId));
+      assert.equal(Buffer.concat(tokens).toString(), written);
+    }
+  }
+  // one word to a token, each with a blank before it
+  const blanks: Tokenizer = {
+    ...wordTokenizer(),
+    tokenize: (written) =>
+      written
+        .trim()
+        .split(/\s+/)
+        .map((word) => words.indexOf(word)),
+    tokenBytes: (tokenId) => Buffer.from(` ${words[tokenId]}`),
+  };
+  assert.deepEqual(
+    continued(' a b', blanks).map(({ token }) => token),
+    [' a', ' b'],
+  );
+  await refused(
+    () => continued('a b', blanks),
+    /puts a blank before "a b": begin the continuation with a blank/,
+  );
+});
+
 // --- a tokenizer of words, for prompts in a template and for plans
 
 const words = ['<bos>', '<turn>', 'a', 'b', 'c', ' '];
@@ -354,9 +407,34 @@ test('a prompt and its continuation must fit the context', async () => {
   await refused(() => plan({}, { layerCount: 3, promptTokens: 3 }), /source prompt needs 4 tokens/);
 });
 
+test('a plan holds the tokens of a continuation, which must fit the context too', async () => {
+  const reading = (continuation: string) => ({
+    reading: { topK: 1, maxTokens: 100, stop: [], continuation },
+  });
+  assert.equal(plan().continuation, undefined);
+  const { continuation, experiment: own } = plan(reading(' c a'));
+  assert.deepEqual(continuation, [
+    { tokenId: 5, token: ' ' },
+    { tokenId: 4, token: 'c' },
+    { tokenId: 5, token: ' ' },
+    { tokenId: 2, token: 'a' },
+  ]);
+  assert.equal(own.reading.continuation, ' c a');
+  assert.equal(plan(reading('abcab')).continuation!.length, 5);
+  await refused(() => plan(reading('abcabc')), /target prompt needs 11 tokens where the context holds 10/);
+});
+
+const given = { topK: 1, maxTokens: 1, stop: [], continuation: 'a' };
 const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
   ['a source layer beyond the model', { sourceLayers: '3' }, /Layer 3 /],
   ['a target layer beyond the model', { targetLayers: '0..3' }, /Layer 3 /],
+  ['a continuation without text', { reading: { ...given, continuation: '' } }, /continuation is empty/],
+  [
+    'a continuation and drawn tokens',
+    { reading: { ...given, sampling: { temperature: 1 } } },
+    /scored to its end: leave out/,
+  ],
+  ['a continuation and a stop', { reading: { ...given, stop: ['b'] } }, /scored to its end: leave out/],
   ['`same` as a source', { sourceLayers: 'same' }, /'same' is not a layer/],
   ['a list with `same` as a target', { targetLayers: 'same,1' }, /'same' is not a layer/],
   [

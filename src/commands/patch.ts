@@ -1,6 +1,6 @@
 import type { Argv } from 'yargs';
 import { engineArguments, outputArguments, promptArguments, samplingArguments } from '../cli/arguments.js';
-import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
+import { echoPlan, patchJson, patchTable, scoredTable } from '../cli/cells.js';
 import {
   checkSameModel,
   commandLine,
@@ -10,7 +10,7 @@ import {
   stored,
   withEngine,
 } from '../cli/session.js';
-import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
+import { continuationOf, dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
 import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sides, sites } from '../index.js';
 
 const own = (yargs: Argv) =>
@@ -63,7 +63,11 @@ const own = (yargs: Argv) =>
       default: false,
       describe: 'patch each generated token too, not the prompt alone',
     })
-    .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
+    .option('predict', { type: 'string', describe: '-n: tokens to generate; default: 1' })
+    .option('continuation', {
+      type: 'string',
+      describe: 'text whose tokens are scored behind the target prompt; nothing is generated then',
+    })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .option('resume', {
       type: 'boolean',
@@ -110,9 +114,10 @@ export const addPatch = (yargs: Argv) =>
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,
-          maxTokens: wholeNumber(args.predict, '-n', 1)!,
+          maxTokens: wholeNumber(args.predict ?? '1', '-n', 1)!,
           stop: [],
           ...(sampling && { sampling }),
+          ...continuationOf(args, sampling),
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
@@ -129,7 +134,7 @@ export const addPatch = (yargs: Argv) =>
         return printCells(cells, {
           json: args.json,
           toJson: patchJson,
-          toTable: patchTable,
+          toTable: plan.continuation === undefined ? patchTable : scoredTable,
           planned: plan.cells.length - done,
         });
       });
