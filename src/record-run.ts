@@ -41,7 +41,11 @@ export interface RunOrigin {
 /** What is kept of a run of Patchscopes before its first cell. */
 export function runHeader(plan: Plan, { command, experimentSource, shard }: RunOrigin): RunHeader {
   const { samples, ...experiment } = plan.experiment;
-  const { name, reading, seed } = experiment;
+  const { name, seed } = experiment;
+  const given = plan.continuation && {
+    continuationTokenIds: plan.continuation.map(({ tokenId }) => tokenId),
+  };
+  const reading = { ...experiment.reading, ...given };
   const chunks = shardChunks(plan, shard);
   return {
     name,

@@ -165,12 +165,14 @@ export class ChunkRunner implements Runner {
 
   #row(index: number, edit: Edit): PatchRow {
     const { pair } = cellAt(this.#plan, index);
-    const { reading, samples } = this.#plan.experiment;
+    const { continuation, experiment } = this.#plan;
+    const { reading, samples } = experiment;
     return {
       ...inputOf(pair.target),
       edits: [edit],
       seed: this.#seed(index),
       trackedTokens: pair.trackedTokens,
+      ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };
   }

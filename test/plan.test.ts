@@ -239,6 +239,23 @@ test('a prompt and its continuation must fit the context', async () => {
   await refused(() => plan({}, { promptTokens: 3 }), /source prompt needs 4 tokens/);
 });
 
+test('a plan holds the tokens of a continuation, which must fit the context too', async () => {
+  const reading = (continuation: string) => ({
+    reading: { topK: 1, maxTokens: 100, stop: [], continuation },
+  });
+  assert.equal(plan().continuation, undefined);
+  const { continuation, experiment: own } = plan(reading(' c a'));
+  assert.deepEqual(continuation, [
+    { tokenId: 5, token: ' ' },
+    { tokenId: 4, token: 'c' },
+    { tokenId: 5, token: ' ' },
+    { tokenId: 2, token: 'a' },
+  ]);
+  assert.equal(own.reading.continuation, ' c a');
+  assert.equal(plan(reading('abcab')).continuation!.length, 5);
+  await refused(() => plan(reading('abcabc')), /target prompt needs 11 tokens where the context holds 10/);
+});
+
 test('a summary counts what an engine would do', () => {
   const made = plan({ reading: { topK: 1, maxTokens: 3, stop: [] } });
   const bounds = { batchRows: 4, batchTokens: 12 };
@@ -258,9 +275,17 @@ test('a summary counts what an engine would do', () => {
 });
 
 const one = experiment().samples[0]!;
+const given = { topK: 1, maxTokens: 1, stop: [], continuation: 'a' };
 const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
   ['a source layer beyond the model', { sourceLayers: '3' }, /Layer 3 /],
   ['a target layer beyond the model', { targetLayers: '0..3' }, /Layer 3 /],
+  ['a continuation without text', { reading: { ...given, continuation: '' } }, /continuation is empty/],
+  [
+    'a continuation and drawn tokens',
+    { reading: { ...given, sampling: { temperature: 1 } } },
+    /scored to its end: leave out/,
+  ],
+  ['a continuation and a stop', { reading: { ...given, stop: ['b'] } }, /scored to its end: leave out/],
   ['`same` as a source', { sourceLayers: 'same' }, /'same' is not a layer/],
   ['a list with `same` as a target', { targetLayers: 'same,1' }, /'same' is not a layer/],
   [

@@ -47,6 +47,24 @@ export function samplingOf(args: {
   return temperature === 0 ? undefined : { temperature, topK, topP };
 }
 
+/** What is scored instead of generated. */
+export function continuationOf(
+  {
+    continuation,
+    predict,
+  }: { readonly continuation?: string | undefined; readonly predict?: string | undefined },
+  sampling: Sampling | undefined,
+): { readonly continuation?: string } {
+  if (continuation === undefined) return {};
+  if (predict !== undefined || sampling !== undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      'With --continuation nothing is generated: leave -n, --temp, --top-k and --top-p out.',
+    );
+  }
+  return { continuation };
+}
+
 /** Raw token ids, separated by commas or blanks. */
 export function tokenIds(value: string, option: string): number[] {
   const words = value.split(/[\s,]+/).filter(Boolean);

@@ -6,7 +6,7 @@ import {
   resumeArgument,
   samplingArguments,
 } from '../cli/arguments.js';
-import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
+import { echoPlan, patchJson, patchTable, scoredTable } from '../cli/cells.js';
 import {
   checkSameModel,
   commandLine,
@@ -16,7 +16,7 @@ import {
   stored,
   withEngine,
 } from '../cli/session.js';
-import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
+import { continuationOf, dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
 import {
   allChunks,
   ChunkRunner,
@@ -80,7 +80,11 @@ const own = (yargs: Argv) =>
       default: false,
       describe: 'patch each generated token too, not the prompt alone',
     })
-    .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
+    .option('predict', { type: 'string', describe: '-n: tokens to generate; default: 1' })
+    .option('continuation', {
+      type: 'string',
+      describe: 'text whose tokens are scored behind the target prompt; nothing is generated then',
+    })
     .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
@@ -122,9 +126,10 @@ export const addPatch = (yargs: Argv) =>
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,
-          maxTokens: wholeNumber(args.predict, '-n', 1)!,
+          maxTokens: wholeNumber(args.predict ?? '1', '-n', 1)!,
           stop: [],
           ...(sampling && { sampling }),
+          ...continuationOf(args, sampling),
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
@@ -141,7 +146,7 @@ export const addPatch = (yargs: Argv) =>
         return printCells(stored(results, header, engine, db, resumed), {
           json: args.json,
           toJson: patchJson(plan),
-          toTable: patchTable,
+          toTable: plan.continuation === undefined ? patchTable : scoredTable,
           planned: plan.cellCount - (resumed?.cells ?? 0),
         });
       });

@@ -1,4 +1,5 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
+import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
@@ -55,19 +56,23 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
 }
 
-/** Sample by sample, the variants of each in their order. */
+/**
+ * Sample by sample, the variants of each in their order.
+ *
+ * @param following tokens that are decoded after a target prompt, at most.
+ */
 export function resolvePairs(
   experiment: Experiment,
   variants: readonly VariantSettings[],
   tokenizer: Tokenizer,
   shape: ModelShape,
+  following: number,
 ): Pair[] {
   const { samples, reading } = experiment;
   if (samples.length === 0) {
     throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
   }
   const resolver = new Resolver(tokenizer, shape);
-  const following = Math.max(0, reading.maxTokens - 1);
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
@@ -167,7 +172,7 @@ export function trackedTokens(tracked: readonly (string | number)[], tokenizer: 
 }
 
 function firstToken(text: string, tokenizer: Tokenizer): number {
-  const [first] = tokenizer.tokenize(text, { bos: false, special: false });
+  const [first] = followingTokens(text, tokenizer);
   if (first === undefined) {
     throw new PatchscopeError('bad_input', `The tracked text '${text}' has no token: give it some text.`);
   }
