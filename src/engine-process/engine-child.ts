@@ -3,7 +3,6 @@ import type { Engine } from '../engine.js';
 import { makePlan } from '../plan/plan.js';
 import { ChunkRunner } from '../run.js';
 import { asFailure, type FromChild, type TaskName, type Tasks, type ToChild } from './messages.js';
-import { packOutcomes } from './packed-outcomes.js';
 
 type Work = {
   [Name in TaskName]: (input: Tasks[Name]['input'], signal: AbortSignal) => Promise<Tasks[Name]['answer']>;
@@ -34,8 +33,8 @@ const work: Work = {
   async usePlan(plan) {
     runner = new ChunkRunner(plan, engine!);
   },
-  run: async (chunk, signal) => packOutcomes(await runner!.run(chunk, { signal })),
-  runCells: async (cells, signal) => packOutcomes(await runner!.runCells(cells, { signal })),
+  run: (chunk, signal) => runner!.run(chunk, { signal }),
+  runCells: (cells, signal) => runner!.runCells(cells, { signal }),
   tolerance: (rows) => engine!.tolerance(rows),
 };
 
