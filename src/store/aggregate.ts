@@ -1,6 +1,6 @@
 /** Scores of single cells -> means over cells, with confidence intervals over samples. */
 import type { Database } from 'better-sqlite3';
-import { confidenceInterval } from './bootstrap.js';
+import { Bootstrap } from './bootstrap.js';
 
 /** What the cells of a mean share: columns of `metric`. */
 type Shared = readonly [
@@ -40,11 +40,12 @@ class Sums {
 /** The rows of `metric`: over all samples together, whose group is '', and over each group of samples. */
 export function* metricRows(database: Database, runId: number): Generator<MetricRow> {
   const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
+  const bootstrap = new Bootstrap(seed);
   const groups = groupsOf(database, runId);
   for (const [shared, sums] of sumsByPlace(database, runId)) {
     for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
       const n = total(part.counts);
-      const { low, high } = confidenceInterval(part, seed);
+      const { low, high } = bootstrap.interval(part);
       yield [...shared, group, total(part.sums) / n, n, low, high];
     }
   }
