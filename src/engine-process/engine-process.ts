@@ -39,6 +39,8 @@ export interface EngineProcess extends Runner {
    * @throws PatchscopeError `engine_died` where this happens too often.
    */
   run(chunk: number, options?: WorkOptions): Promise<Outcome[]>;
+  /** Some cells of the plan, in batches that are not the plan's. */
+  runCells(cells: readonly number[], options?: WorkOptions): Promise<Outcome[]>;
   /** As the engine's. */
   tolerance(rows: number): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
@@ -103,18 +105,21 @@ class ReopenedEngine implements EngineProcess {
 
   run(chunk: number, { signal }: WorkOptions = {}): Promise<Outcome[]> {
     return this.#alone(() => {
-      const plan = this.#plan;
-      if (plan === undefined) throw new TypeError('Expected a plan before one of its chunks.');
-      const [begin, end] = chunkRange(plan, chunk);
+      const [begin, end] = chunkRange(this.#known(), chunk);
       const all = Array.from({ length: end - begin }, (_, i) => begin + i);
-      return this.#culprits.goAround(all, (cells) =>
-        this.#attempt(
-          plan,
-          (link) => (cells === all ? link.ask('run', chunk, signal) : link.ask('runCells', cells, signal)),
-          signal,
-        ),
+      return this.#goAround(
+        all,
+        (link, cells) =>
+          cells === all ? link.ask('run', chunk, signal) : link.ask('runCells', cells, signal),
+        signal,
       );
     });
+  }
+
+  runCells(cells: readonly number[], { signal }: WorkOptions = {}): Promise<Outcome[]> {
+    return this.#alone(() =>
+      this.#goAround(cells, (link, part) => link.ask('runCells', part, signal), signal),
+    );
   }
 
   tolerance(rows: number): Promise<number | null> {
@@ -125,6 +130,20 @@ class ReopenedEngine implements EngineProcess {
     this.#closed = true;
     await this.#link.kill();
     await this.#last.catch(() => undefined);
+  }
+
+  #known(): Plan {
+    if (this.#plan === undefined) throw new TypeError('Expected a plan before any of its cells.');
+    return this.#plan;
+  }
+
+  #goAround(
+    cells: readonly number[],
+    work: (link: ChildLink, part: readonly number[]) => Promise<Outcome[]>,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome[]> {
+    const plan = this.#known();
+    return this.#culprits.goAround(cells, (part) => this.#attempt(plan, (link) => work(link, part), signal));
   }
 
   async #attempt(
