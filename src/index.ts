@@ -64,7 +64,8 @@ export { findUnfinishedRun, lensRunHeader, type RunHeader, recordRun, runHeader 
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
-export { formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
-export { type QueryOptions, type QueryResult, query } from './store/query.js';
+export { csvRecords, formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
+export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';
+export { type QueryStreamOptions, queryStream } from './store/query-stream.js';
 export { checkStore, openStore, type Store, type UnfinishedRun } from './store/store.js';
 export { defaultThreads } from './threads.js';
