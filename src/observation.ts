@@ -1,33 +1,39 @@
-import type { EditOp, Layer, Site } from './patchscope.js';
+import type { Layer, Site } from './patchscope.js';
 
-/** What came out of one cell (sample x source layer x target layer): the row of a results file. */
-export interface Observation {
+/** What came out of one cell: its identity and the outcome, which make a row of a results file. */
+export interface Observation extends Outcome {
   /** Index of the sample in its experiment. */
   readonly sample: number;
-  /** Tells apart cells of one sample and pair of layers, such as the position read by a lens. */
+  /** Name of the variant, which holds prompts, positions and what the patch does. */
   readonly variant: string;
   readonly sourceSite: Site;
   readonly targetSite: Site;
-  readonly sourceLayer: Layer;
-  readonly targetLayer: Layer;
-  readonly sourcePosition: number;
-  readonly sourceTokenId: number;
-  readonly sourceToken: string;
-  readonly targetPosition: number;
-  readonly targetTokenId: number;
-  readonly targetToken: string;
-  /** What the patch did to the state it met. */
-  readonly op: EditOp;
-  readonly alpha: number;
-  readonly atGenerated: boolean;
+  /** Null where nothing was patched: the control `unpatched`. */
+  readonly sourceLayer: Layer | null;
+  readonly targetLayer: Layer | null;
+  readonly mapping: string;
+  readonly control: Control;
+  /** Counts repetitions of a control that draws. */
+  readonly draw: number;
+}
+
+/** What was patched instead of the captured state; `none`: that state. */
+export type Control = 'none' | 'random' | 'shuffled' | 'unpatched';
+
+export interface Outcome {
   readonly status: 'ok' | 'failed';
   /** Reason of a failure: code and sentence. */
   readonly error: string | null;
   /** Generated text. */
   readonly text: string | null;
   readonly tokenIds: readonly number[];
-  /** The most probable tokens of each step, and the one that was chosen; step 0 is the first. */
+  /**
+   * The most probable tokens of each step, the chosen one and the tracked ones, each once and by rank;
+   * step 0 is the first.
+   */
   readonly steps: readonly (readonly TokenScore[])[];
+  /** Values of this cell by the names of metrics. */
+  readonly scores: Readonly<Record<string, number>>;
 }
 
 /** The log-probability is natural; rank 0 is the most probable token. */

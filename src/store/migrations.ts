@@ -2,6 +2,7 @@ import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { m001Initial } from './m001-initial.js';
 import { m002Sites } from './m002-sites.js';
+import { m003Sweeps } from './m003-sweeps.js';
 
 export interface Migration {
   readonly name: string;
@@ -9,17 +10,26 @@ export interface Migration {
 }
 
 /** Only ever appended to: files with any prefix of this list exist. */
-export const migrations: readonly Migration[] = [m001Initial, m002Sites];
+export const migrations: readonly Migration[] = [m001Initial, m002Sites, m003Sweeps];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */
 const applicationId = 0x50534350;
 
-/** Brings a blank or older database to the newest schema in one transaction; writes nothing if there is nothing to do. */
+/**
+ * Brings a blank or older database to the newest schema in one transaction; writes nothing if there is nothing
+ * to do. Foreign keys are off meanwhile, since tables are made anew, hold again at its end, and stay on.
+ */
 export function migrate(database: Database, path: string): void {
   // In a transaction too, since its reads must see one and the same file.
   const pending = database.transaction(() => pendingMigrations(database, path));
-  if (pending().length === 0) return;
-  const applyPending = database.transaction(() => {
+  if (pending().length > 0) applyPending(database, path);
+  database.pragma('foreign_keys = ON');
+}
+
+function applyPending(database: Database, path: string): void {
+  // inside a transaction it would do nothing
+  database.pragma('foreign_keys = OFF');
+  const apply = database.transaction(() => {
     // Asked again under the write lock: another process may have been faster.
     for (const { name, sql } of pendingMigrations(database, path)) {
       database.exec(sql);
@@ -27,9 +37,16 @@ export function migrate(database: Database, path: string): void {
         .prepare('INSERT INTO migration (name, applied_at) VALUES (?, ?)')
         .run(name, new Date().toISOString());
     }
+    const [lost] = database.pragma('foreign_key_check') as { readonly table: string }[];
+    if (lost !== undefined) {
+      throw new PatchscopeError(
+        'store',
+        `${path} is damaged: a row of its table ${lost.table} belongs to nothing; name another file`,
+      );
+    }
     database.pragma(`application_id = ${applicationId}`);
   });
-  applyPending.immediate();
+  apply.immediate();
 }
 
 function pendingMigrations(database: Database, path: string): readonly Migration[] {

@@ -1,4 +1,5 @@
 import type { EngineRecord } from '../engine.js';
+import type { EditOp, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
 export type ModelRecord = Pick<
@@ -26,7 +27,6 @@ export type EngineSettings = Pick<
   | 'batchTokens'
   | 'batchRows'
   | 'batchOutputs'
-  | 'cacheLayout'
   | 'typeK'
   | 'typeV'
   | 'flashAttention'
@@ -39,8 +39,10 @@ export interface RunRecord {
   readonly name: string;
   /** As typed. */
   readonly command: string;
-  /** Kept as JSON. */
+  /** As resolved; kept as JSON. */
   readonly experiment: object;
+  /** The experiment's file as written; null where there is none. */
+  readonly experimentSource: string | null;
   /** Kept as JSON. */
   readonly reading: object;
   readonly seed: number;
@@ -48,23 +50,67 @@ export interface RunRecord {
   readonly sourceModelId: number;
   readonly targetModelId: number;
   readonly engine: EngineSettings;
+  /** Version of the addon. */
+  readonly addon: string;
+  /** Of the K/V cache: `unified`, or a stream for each row. */
+  readonly cacheLayout: string;
+  /** Name of the machine. */
+  readonly host: string;
   /** Of log-probabilities, by the company of a cell in its batch; null where nothing was measured. */
   readonly tolerance: number | null;
+  /** Identity of the plan: chunks of one index are the same cells where it is the same. */
+  readonly planSha256: string;
   readonly cellsPlanned: number;
+  readonly chunksPlanned: number;
+  /** Part of the plan that this run does, `index` counted from 1; null: all of it. */
+  readonly shard: { readonly index: number; readonly count: number } | null;
   readonly startedAt: Date;
+}
+
+/** All that the cells of a run name; the place in a list is the index. */
+export interface RunContents {
+  readonly prompts: readonly PromptRecord[];
+  readonly samples: readonly SampleRecord[];
+  readonly variants: readonly VariantRecord[];
 }
 
 export interface PromptRecord {
   /** Null where the prompt was given as token ids. */
   readonly text: string | null;
   readonly tokenIds: readonly number[];
+  /** What the decoder reads where an encoder reads the prompt. */
+  readonly decoderTokenIds?: readonly number[];
 }
 
-/** One pair of prompts; its place in the list is its index. */
 export interface SampleRecord {
   readonly name: string;
-  readonly source: PromptRecord;
-  readonly target: PromptRecord;
+  /** What samples are taken together by, such as their relation. */
+  readonly group?: string;
+  /** Any of them is right. */
+  readonly answer?: readonly string[];
+}
+
+/** Where the states of a sample come from and go to, and what becomes of the states they meet. */
+export interface VariantRecord {
+  /** Index of the sample. */
+  readonly sample: number;
+  readonly name: string;
+  readonly source: PlaceRecord;
+  readonly target: PlaceRecord;
+  readonly op: EditOp;
+  readonly alpha: number;
+  readonly atGenerated: boolean;
+}
+
+/** A token of a prompt. */
+export interface PlaceRecord {
+  /** Index of the prompt. */
+  readonly prompt: number;
+  /** Where the position counts, in an encoder-decoder model. */
+  readonly side?: Side;
+  readonly position: number;
+  readonly tokenId: number;
+  readonly token: string;
 }
 
 export type FinalStatus = 'done' | 'failed' | 'interrupted';

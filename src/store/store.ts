@@ -86,7 +86,6 @@ function openDatabase(file: string, path: string, lockWaitMs: number): Database 
   }
   const database = openSqlite(file, { timeout: lockWaitMs });
   try {
-    database.pragma('foreign_keys = ON');
     // First of all writes: it refuses what is not ours.
     migrate(database, path);
     database.pragma('journal_mode = WAL');
