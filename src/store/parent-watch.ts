@@ -1,11 +1,16 @@
+import { Worker } from 'node:worker_threads';
+
+const watch = `
+  const { workerData } = require('node:worker_threads');
+  setInterval(() => {
+    if (process.ppid !== workerData) process.kill(process.pid, 'SIGKILL');
+  }, 250);
+`;
+
 /**
- * A thread that ends its process when the parent has gone. The main thread may be inside SQLite, where no
- * event reaches it.
+ * Ends this process when its parent has gone. It is a thread that looks, since the main thread may be inside
+ * SQLite, where no event reaches it; it keeps no process alive.
  */
-import { workerData } from 'node:worker_threads';
-
-const lookEveryMs = 250;
-
-setInterval(() => {
-  if (process.ppid !== workerData) process.kill(process.pid, 'SIGKILL');
-}, lookEveryMs);
+export function endWithParent(parent: number): void {
+  new Worker(watch, { eval: true, workerData: parent }).unref();
+}

@@ -1,6 +1,6 @@
 /** The process in which a query runs, since only a process can be ended in the middle of one; see query-stream.ts. */
-import { Worker } from 'node:worker_threads';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
+import { endWithParent } from './parent-watch.js';
 import { openReading, type Reading, type SqlValue } from './query.js';
 
 export interface QueryTask {
@@ -15,7 +15,7 @@ export type QueryMessage =
   | { readonly bug: string };
 
 const { path, sql, parent } = JSON.parse(process.argv[2]!) as QueryTask;
-new Worker(new URL('./parent-watch.js', import.meta.url), { workerData: parent }).unref();
+endWithParent(parent);
 process.on('disconnect', () => process.exit());
 
 let reading: Reading | undefined;

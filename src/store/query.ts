@@ -117,7 +117,7 @@ function prepareReading(database: Database, sql: string): Statement<[], SqlValue
   return statement.raw(true).safeIntegers(true);
 }
 
-function narrow(value: SqlValue): SqlValue {
+export function narrow(value: SqlValue): SqlValue {
   return typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 }
 
