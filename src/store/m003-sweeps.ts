@@ -161,7 +161,7 @@ CREATE INDEX variant_target ON variant (
 CREATE TABLE chunk (
   -- Parts of a plan that are stored whole; a run that goes on does those that are missing.
   run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
-  idx INTEGER NOT NULL, -- place in the plan, from 0
+  idx INTEGER NOT NULL CHECK (idx >= 0), -- place in the plan, from 0
   cells INTEGER NOT NULL,
   finished_at TEXT NOT NULL, -- UTC, ISO 8601
   PRIMARY KEY (run_id, idx)

@@ -1,5 +1,7 @@
 import type { RunRecord } from './records.js';
 
+export type RunColumns = ReturnType<typeof columnsOf>;
+
 /** What a run's row is made of, under the names of the statement's parameters. */
 export function columnsOf(run: RunRecord) {
   const { engine } = run;
@@ -7,11 +9,13 @@ export function columnsOf(run: RunRecord) {
     name: run.name,
     command: run.command,
     experiment: JSON.stringify(run.experiment),
+    experimentSource: run.experimentSource,
     reading: JSON.stringify(run.reading),
     seed: run.seed,
     sourceModelId: run.sourceModelId,
     targetModelId: run.targetModelId,
     package: engine.packageVersion,
+    addon: run.addon,
     llamaCpp: engine.llamaCpp,
     backend: engine.backend,
     devices: JSON.stringify(engine.devices),
@@ -20,43 +24,19 @@ export function columnsOf(run: RunRecord) {
     batchTokens: engine.batchTokens,
     batchRows: engine.batchRows,
     batchOutputs: engine.batchOutputs,
-    cacheLayout: engine.cacheLayout,
+    cacheLayout: run.cacheLayout,
     typeK: engine.typeK,
     typeV: engine.typeV,
     flashAttention: Number(engine.flashAttention),
     exact: Number(engine.exact),
     splitMode: engine.splitMode,
     tolerance: run.tolerance,
+    host: run.host,
     startedAt: run.startedAt.toISOString(),
+    planSha256: run.planSha256,
     cellsPlanned: run.cellsPlanned,
+    chunksPlanned: run.chunksPlanned,
+    shardIndex: run.shard?.index ?? null,
+    shardCount: run.shard?.count ?? null,
   };
-}
-
-/** Settings that decide about the bits of a cell, by the names of their columns. */
-const settings = {
-  package: 'package',
-  llama_cpp: 'llamaCpp',
-  backend: 'backend',
-  devices: 'devices',
-  gpu_layers: 'gpuLayers',
-  threads: 'threads',
-  batch_tokens: 'batchTokens',
-  batch_rows: 'batchRows',
-  batch_outputs: 'batchOutputs',
-  cache_layout: 'cacheLayout',
-  type_k: 'typeK',
-  type_v: 'typeV',
-  flash_attention: 'flashAttention',
-  exact: 'exact',
-  split_mode: 'splitMode',
-} as const;
-
-/** What kept an unfinished run from going on, in words; nothing where its row fits. */
-export function differingSettings(
-  row: Readonly<Record<string, unknown>>,
-  wanted: ReturnType<typeof columnsOf>,
-): string[] {
-  return Object.entries(settings)
-    .filter(([column, parameter]) => row[column] !== wanted[parameter])
-    .map(([column, parameter]) => `${column} was ${row[column]} and is ${wanted[parameter]}`);
 }

@@ -3,74 +3,91 @@ import type { Database, Statement } from 'better-sqlite3';
 export interface Statements {
   readonly addModel: Statement;
   readonly modelId: Statement<[sha256: string], number>;
+  readonly mappingId: Statement<[name: string], number>;
   readonly addRun: Statement;
+  readonly addPrompt: Statement;
   readonly addSample: Statement;
-  readonly modelsOfRun: Statement<[runId: number], { source: number; target: number }>;
+  readonly addVariant: Statement;
+  readonly targetModel: Statement<[runId: number], number>;
+  readonly addChunk: Statement;
+  readonly doneChunks: Statement<[runId: number], number>;
   readonly addObservation: Statement;
   readonly addToken: Statement;
+  readonly addTokenScore: Statement;
   readonly addScore: Statement;
   readonly countFailed: Statement;
-  readonly finishRun: Statement;
-  readonly unfinishedRun: Statement<[run: object], Readonly<Record<string, unknown>>>;
   readonly resumeRun: Statement;
+  readonly finishRun: Statement;
+  readonly addMetric: Statement;
+  readonly deleteMetrics: Statement;
 }
 
-/** Every statement that writes results, prepared once per connection. */
+/** Every statement that writes results, prepared once per connection; values go by place, which is fastest. */
 export function prepareStatements(database: Database): Statements {
   return {
     addModel: database.prepare(
       `INSERT INTO model
-				(sha256, path, bytes, architecture, name, quantization, layers, width, vocabulary)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (sha256) DO NOTHING`,
+        (sha256, path, bytes, architecture, name, quantization, layers, width, vocabulary)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+      ON CONFLICT (sha256) DO NOTHING`,
     ),
     modelId: database.prepare<[sha256: string], number>('SELECT id FROM model WHERE sha256 = ?').pluck(),
+    mappingId: database.prepare<[name: string], number>('SELECT id FROM mapping WHERE name = ?').pluck(),
     addRun: database.prepare(
       `INSERT INTO run
-				(name, command, experiment, reading, seed, source_model_id, target_model_id,
-				package, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs, cache_layout,
-				type_k, type_v, flash_attention, exact, split_mode, tolerance, started_at, status, cells_planned)
-			VALUES
-				(:name, :command, :experiment, :reading, :seed, :sourceModelId, :targetModelId,
-				:package, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs, :cacheLayout,
-				:typeK, :typeV, :flashAttention, :exact, :splitMode, :tolerance, :startedAt, 'running', :cellsPlanned)`,
+        (name, command, experiment, experiment_source, reading, seed, source_model_id, target_model_id,
+        package, addon, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs,
+        cache_layout, type_k, type_v, flash_attention, exact, split_mode, tolerance, host, started_at, status,
+        plan_sha256, cells_planned, chunks_planned, shard_index, shard_count)
+      VALUES
+        (:name, :command, :experiment, :experimentSource, :reading, :seed, :sourceModelId, :targetModelId,
+        :package, :addon, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs,
+        :cacheLayout, :typeK, :typeV, :flashAttention, :exact, :splitMode, :tolerance, :host, :startedAt, 'running',
+        :planSha256, :cellsPlanned, :chunksPlanned, :shardIndex, :shardCount)`,
+    ),
+    addPrompt: database.prepare(
+      'INSERT INTO prompt (run_id, idx, text, token_ids, decoder_token_ids) VALUES (?, ?, ?, ?, ?)',
     ),
     addSample: database.prepare(
-      `INSERT INTO sample
-				(run_id, idx, name, source_prompt, source_token_ids, target_prompt, target_token_ids)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      'INSERT INTO sample (run_id, idx, name, "group", answer) VALUES (?, ?, ?, ?, ?)',
     ),
-    modelsOfRun: database.prepare<[runId: number], { source: number; target: number }>(
-      'SELECT source_model_id AS source, target_model_id AS target FROM run WHERE id = ?',
+    addVariant: database.prepare(
+      `INSERT INTO variant
+        (run_id, sample_idx, name,
+        source_prompt_idx, source_side, source_position, source_token_id, source_token,
+        target_prompt_idx, target_side, target_position, target_token_id, target_token,
+        op, alpha, at_generated)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
+    targetModel: database
+      .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')
+      .pluck(),
+    addChunk: database.prepare('INSERT INTO chunk (run_id, idx, cells, finished_at) VALUES (?, ?, ?, ?)'),
+    doneChunks: database
+      .prepare<[runId: number], number>('SELECT idx FROM chunk WHERE run_id = ? ORDER BY idx')
+      .pluck(),
     addObservation: database.prepare(
       `INSERT INTO observation
-				(run_id, sample_idx, variant, source_site, site, source_layer, target_layer, op, alpha, at_generated,
-				source_position, source_token_id, source_token,
-				target_position, target_token_id, target_token,
-				status, error, text, token_ids)
-			VALUES
-				(:runId, :sample, :variant, :sourceSite, :targetSite, :sourceLayer, :targetLayer, :op, :alpha, :atGenerated,
-				:sourcePosition, :sourceTokenId, :sourceToken,
-				:targetPosition, :targetTokenId, :targetToken,
-				:status, :error, :text, :tokenIds)`,
+        (run_id, sample_idx, variant, source_site, site, source_layer, target_layer, mapping_id, control, draw,
+        status, error, text, token_ids)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addToken: database.prepare(
-      `INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?)
-			ON CONFLICT DO NOTHING`,
+      'INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
     ),
-    addScore: database.prepare(
+    addTokenScore: database.prepare(
       'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
     ),
+    addScore: database.prepare('INSERT INTO score (observation_id, name, value) VALUES (?, ?, ?)'),
     countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
-    unfinishedRun: database.prepare<[run: object], Readonly<Record<string, unknown>>>(
-      `SELECT run.*, (SELECT count(*) FROM observation WHERE observation.run_id = run.id) AS cells_stored
-			FROM run
-			WHERE name = :name AND experiment = :experiment AND status <> 'done'
-				AND source_model_id = :sourceModelId AND target_model_id = :targetModelId
-			ORDER BY id DESC LIMIT 1`,
-    ),
     resumeRun: database.prepare("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
     finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
+    addMetric: database.prepare(
+      `INSERT INTO metric
+        (run_id, name, control, variant, mapping_id, source_site, site, source_layer, target_layer, "group",
+        value, n, ci_low, ci_high)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    deleteMetrics: database.prepare('DELETE FROM metric WHERE run_id = ?'),
   };
 }

@@ -2,35 +2,45 @@
  * Results in one SQLite file, which needs nothing but `sqlite3` to be read.
  * The store knows no llama and no prompts' meaning.
  */
-import { existsSync, statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
-import { makeFolder, probeFile } from '../folders.js';
+import { probeFile } from '../folders.js';
 import type { Observation } from '../observation.js';
-import type { Layer } from '../patchscope.js';
+import { metricRows } from './aggregate.js';
+import { ChunkWriter } from './chunk-writer.js';
 import { storeError } from './failure.js';
-import { migrate } from './migrations.js';
-import type { FinalStatus, ModelRecord, RunRecord, SampleRecord } from './records.js';
-import { columnsOf, differingSettings } from './run-columns.js';
-import { openSqlite } from './sqlite.js';
+import { findRun } from './find-run.js';
+import { openDatabase } from './open-database.js';
+import type { FinalStatus, ModelRecord, RunContents, RunRecord, VariantRecord } from './records.js';
+import { columnsOf } from './run-columns.js';
 import { prepareStatements, type Statements } from './statements.js';
 
 export interface Store {
   /** The id of the model with this sha256, added if it is new. */
   addModel(model: ModelRecord): number;
-  /** A run with status `running` and its samples; gives the run's id. */
-  beginRun(run: RunRecord, samples: readonly SampleRecord[]): number;
-  /** All of them or, where this throws, none. */
-  addObservations(runId: number, observations: readonly Observation[]): void;
+  /** A run with status `running`, and all that its cells name; gives the run's id. */
+  beginRun(run: RunRecord, contents: RunContents): number;
   /**
-   * The newest run of this experiment on this model that has not come to its end, and how many cells it has.
+   * All observations of a chunk or, where this throws, none.
    *
-   * @throws PatchscopeError `bad_input` where that was made with other settings, and says which.
+   * @param chunk place in the plan, from 0; a chunk that is there already is refused.
    */
-  unfinishedRun(run: RunRecord): UnfinishedRun | undefined;
-  /** It goes on: its status is `running` again. */
+  addChunk(runId: number, chunk: number, observations: readonly Observation[]): void;
+  /** In ascending order. */
+  doneChunks(runId: number): number[];
+  /**
+   * The newest unfinished run of this name and shard that fits, or the one that is named.
+   *
+   * @throws PatchscopeError `bad_input` where there are some, but with another model file, experiment, plan or
+   *   engine settings, and says what differs in the newest; or where the named one is none or done.
+   */
+  findRun(run: RunRecord, which?: number): UnfinishedRun | undefined;
+  /** It goes on: its status is `running` again, and metrics of what it had are gone. */
   resumeRun(runId: number): void;
+  /** Makes the rows of `metric` from the scores of the cells that are there; the same from the same cells. */
+  aggregate(runId: number): void;
   finishRun(runId: number, status: FinalStatus): void;
   /** Idempotent. */
   close(): void;
@@ -38,7 +48,7 @@ export interface Store {
 
 export interface UnfinishedRun {
   readonly runId: number;
-  readonly cells: number;
+  readonly doneChunks: readonly number[];
 }
 
 export interface StoreOptions {
@@ -78,36 +88,17 @@ export function checkStore(path: string): void {
   }
 }
 
-/** `path` is the file as the user named it, for messages. */
-function openDatabase(file: string, path: string, lockWaitMs: number): Database {
-  makeFolder(dirname(file));
-  if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new PatchscopeError('store', `${path} is a folder; name a file in it`);
-  }
-  const database = openSqlite(file, { timeout: lockWaitMs });
-  try {
-    // First of all writes: it refuses what is not ours.
-    migrate(database, path);
-    database.pragma('journal_mode = WAL');
-    database.pragma('synchronous = NORMAL');
-    return database;
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-}
-
 class SqliteStore implements Store {
   readonly #database: Database;
   readonly #path: string;
   readonly #statements: Statements;
-  /** Model and token ids whose text is in the file. */
-  readonly #knownTokens = new Set<string>();
+  readonly #chunks: ChunkWriter;
 
   constructor(database: Database, path: string) {
     this.#database = database;
     this.#path = path;
     this.#statements = prepareStatements(database);
+    this.#chunks = new ChunkWriter(this.#statements);
   }
 
   addModel(model: ModelRecord): number {
@@ -127,62 +118,61 @@ class SqliteStore implements Store {
     });
   }
 
-  beginRun(run: RunRecord, samples: readonly SampleRecord[]): number {
+  beginRun(run: RunRecord, { prompts, samples, variants }: RunContents): number {
+    // another process may have deleted the model and its tokens since
+    this.#chunks.forgetTokens();
     return this.#write(() => {
-      const { lastInsertRowid } = this.#statements.addRun.run(columnsOf(run));
-      const runId = Number(lastInsertRowid);
-      for (const [index, { name, source, target }] of samples.entries()) {
-        this.#statements.addSample.run(
-          runId,
-          index,
-          name,
-          source.text,
-          JSON.stringify(source.tokenIds),
-          target.text,
-          JSON.stringify(target.tokenIds),
-        );
+      const { addRun, addPrompt, addSample } = this.#statements;
+      const runId = Number(addRun.run(columnsOf(run)).lastInsertRowid);
+      for (const [index, { text, tokenIds, decoderTokenIds }] of prompts.entries()) {
+        addPrompt.run(runId, index, text, JSON.stringify(tokenIds), jsonOrNull(decoderTokenIds));
       }
+      for (const [index, { name, group, answer }] of samples.entries()) {
+        addSample.run(runId, index, name, group || null, jsonOrNull(answer));
+      }
+      for (const variant of variants) this.#addVariant(runId, variant, run);
       return runId;
     });
   }
 
-  addObservations(runId: number, observations: readonly Observation[]): void {
+  addChunk(runId: number, chunk: number, observations: readonly Observation[]): void {
     this.#write(() => {
-      const models = this.#statements.modelsOfRun.get(runId);
-      if (models === undefined) throw this.#noRun(runId);
-      for (const observation of observations) {
-        const id = this.#addObservation(runId, observation);
-        this.#addToken(models.source, observation.sourceTokenId, observation.sourceToken);
-        this.#addToken(models.target, observation.targetTokenId, observation.targetToken);
-        for (const [step, scores] of observation.steps.entries()) {
-          for (const { rank, tokenId, token, logprob } of scores) {
-            this.#addToken(models.target, tokenId, token);
-            this.#statements.addScore.run(id, step, rank, tokenId, logprob);
-          }
-        }
-      }
-      const failed = observations.filter(({ status }) => status === 'failed').length;
-      this.#statements.countFailed.run(failed, runId);
+      const modelId = this.#statements.targetModel.get(runId);
+      if (modelId === undefined) throw this.#noRun(runId);
+      this.#chunks.write(runId, chunk, modelId, observations);
     });
   }
 
-  unfinishedRun(run: RunRecord): UnfinishedRun | undefined {
-    const wanted = columnsOf(run);
-    const { name, experiment, sourceModelId, targetModelId } = wanted;
-    const found = this.#statements.unfinishedRun.get({ name, experiment, sourceModelId, targetModelId });
-    if (found === undefined) return undefined;
-    const differing = differingSettings(found, wanted);
-    if (differing.length > 0) {
-      throw new PatchscopeError(
-        'bad_input',
-        `Run ${found.id} in ${this.#path} can't go on with other settings: ${differing.join(', ')}`,
-      );
-    }
-    return { runId: found.id as number, cells: found.cells_stored as number };
+  doneChunks(runId: number): number[] {
+    return this.#read(() => this.#statements.doneChunks.all(runId));
+  }
+
+  findRun(run: RunRecord, which?: number): UnfinishedRun | undefined {
+    return this.#read(() => {
+      const runId = findRun(this.#database, this.#path, run, which);
+      return runId === undefined ? undefined : { runId, doneChunks: this.doneChunks(runId) };
+    });
   }
 
   resumeRun(runId: number): void {
-    this.#write(() => this.#statements.resumeRun.run(runId));
+    this.#chunks.forgetTokens();
+    this.#write(() => {
+      const { changes } = this.#statements.resumeRun.run(runId);
+      if (changes === 0) throw this.#noRun(runId);
+      this.#statements.deleteMetrics.run(runId);
+    });
+  }
+
+  aggregate(runId: number): void {
+    // before the write lock, which others wait for
+    const rows = this.#read(() => {
+      if (this.#statements.targetModel.get(runId) === undefined) throw this.#noRun(runId);
+      return [...metricRows(this.#database, runId)];
+    });
+    this.#write(() => {
+      this.#statements.deleteMetrics.run(runId);
+      for (const row of rows) this.#statements.addMetric.run(runId, ...row);
+    });
   }
 
   finishRun(runId: number, status: FinalStatus): void {
@@ -196,53 +186,52 @@ class SqliteStore implements Store {
     this.#database.close();
   }
 
-  #addObservation(runId: number, cell: Observation): number | bigint {
-    try {
-      return this.#statements.addObservation.run({
-        runId,
-        sample: cell.sample,
-        variant: cell.variant,
-        sourceSite: cell.sourceSite,
-        targetSite: cell.targetSite,
-        sourceLayer: layerNumber(cell.sourceLayer),
-        targetLayer: layerNumber(cell.targetLayer),
-        op: cell.op,
-        alpha: cell.alpha,
-        atGenerated: Number(cell.atGenerated),
-        sourcePosition: cell.sourcePosition,
-        sourceTokenId: cell.sourceTokenId,
-        sourceToken: cell.sourceToken,
-        targetPosition: cell.targetPosition,
-        targetTokenId: cell.targetTokenId,
-        targetToken: cell.targetToken,
-        status: cell.status,
-        error: cell.error,
-        text: cell.text,
-        tokenIds: JSON.stringify(cell.tokenIds),
-      }).lastInsertRowid;
-    } catch (error) {
-      throw cellError(error, runId, cell);
-    }
-  }
-
-  #addToken(modelId: number, tokenId: number, text: string): void {
-    const key = `${modelId} ${tokenId}`;
-    if (this.#knownTokens.has(key)) return;
-    this.#statements.addToken.run(modelId, tokenId, text);
-    this.#knownTokens.add(key);
+  #addVariant(runId: number, variant: VariantRecord, run: RunRecord): void {
+    const { sample, name, source, target, op, alpha, atGenerated } = variant;
+    this.#statements.addVariant.run(
+      runId,
+      sample,
+      name,
+      source.prompt,
+      source.side ?? null,
+      source.position,
+      source.tokenId,
+      source.token,
+      target.prompt,
+      target.side ?? null,
+      target.position,
+      target.tokenId,
+      target.token,
+      op,
+      alpha,
+      Number(atGenerated),
+    );
+    this.#chunks.addToken(run.sourceModelId, source.tokenId, source.token);
+    this.#chunks.addToken(run.targetModelId, target.tokenId, target.token);
   }
 
   /** One transaction, which takes the write lock at its start. */
   #write<Result>(work: () => Result): Result {
-    if (!this.#database.open)
-      throw new PatchscopeError('closed', `The store ${this.#path} is closed; open it again`);
     try {
-      return this.#database.transaction(work).immediate();
+      return this.#open.transaction(work).immediate();
     } catch (error) {
-      // Texts of this transaction were rolled back.
-      this.#knownTokens.clear();
+      this.#chunks.forgetTokens();
       throw storeError(error, this.#path);
     }
+  }
+
+  /** All that it reads is of one moment. */
+  #read<Result>(work: () => Result): Result {
+    try {
+      return this.#open.transaction(work)();
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+  }
+
+  get #open(): Database {
+    if (this.#database.open) return this.#database;
+    throw new PatchscopeError('closed', `The store ${this.#path} is closed; open it again`);
   }
 
   #noRun(runId: number): PatchscopeError {
@@ -250,26 +239,6 @@ class SqliteStore implements Store {
   }
 }
 
-/** The same in every column that holds a layer. */
-function layerNumber(layer: Layer): number {
-  return layer === 'embed' ? -1 : layer;
-}
-
-function cellError(error: unknown, runId: number, cell: Observation): unknown {
-  const { code } = error as { code?: unknown };
-  if (code === 'SQLITE_CONSTRAINT_UNIQUE') {
-    return new PatchscopeError(
-      'store',
-      `Run ${runId} already has this cell: sample ${cell.sample}, variant "${cell.variant}", ${cell.targetSite}, source layer ${cell.sourceLayer}, target layer ${cell.targetLayer}; a cell is stored once`,
-      { cause: error },
-    );
-  }
-  if (code === 'SQLITE_CONSTRAINT_FOREIGNKEY') {
-    return new PatchscopeError(
-      'store',
-      `Run ${runId} has no sample ${cell.sample}; give beginRun all samples`,
-      { cause: error },
-    );
-  }
-  return error;
+function jsonOrNull(value: readonly unknown[] | undefined): string | null {
+  return value === undefined ? null : JSON.stringify(value);
 }
