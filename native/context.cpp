@@ -247,11 +247,19 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
     const std::vector<int32_t> rows = to_ints(readings.Get("rows"));
     const std::vector<int32_t> given = to_ints(readings.Get("given"));
     const std::vector<int32_t> seeds = to_ints(readings.Get("seeds"));
-    if (given.size() != rows.size() || seeds.size() != rows.size()) {
-        throw coded_error(env, "engine", "Each row that is read needs a given token (or -1) and a seed.");
+    const std::vector<int32_t> own = to_ints(readings.Get("ownTracked"));
+    const std::vector<int32_t> own_counts = to_ints(readings.Get("ownTrackedCounts"));
+    if (given.size() != rows.size() || seeds.size() != rows.size() || own_counts.size() != rows.size()) {
+        throw coded_error(env, "engine",
+                          "Each row that is read needs a given token (or -1), a seed and a count.");
     }
+    auto next = own.begin();
     for (size_t i = 0; i < rows.size(); ++i) {
-        step.logit_reads.push_back({rows[i], given[i], (uint32_t)seeds[i]});
+        if (own_counts[i] < 0 || own_counts[i] > own.end() - next) {
+            throw coded_error(env, "engine", "The rows have fewer tracked tokens than they count.");
+        }
+        step.logit_reads.push_back({rows[i], given[i], (uint32_t)seeds[i], {next, next + own_counts[i]}});
+        next += own_counts[i];
     }
     return run<Nothing>(
         env,

@@ -245,10 +245,10 @@ LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std:
         const auto score = [&](llama_token token) {
             return score_token(rows[i], n_vocab_, reading.reduced.log_total, token);
         };
-        for (llama_token token : options.tracked) {
-            reading.tracked.push_back(score(token));
-        }
         const LogitRead & read = reads[i];
+        for (const std::vector<llama_token> & tracked : {options.tracked, read.tracked}) {
+            std::transform(tracked.begin(), tracked.end(), std::back_inserter(reading.tracked), score);
+        }
         if (read.given < 0 && options.sampling.temperature == 0.0f) {
             reading.chosen = reading.reduced.top_ids[0];
             reading.chosen_score = {reading.reduced.top_logprobs[0], 0};

@@ -39,6 +39,7 @@ struct LogitRead {
     int32_t token;
     llama_token given = -1;
     uint32_t seed = 0;
+    std::vector<llama_token> tracked = {}; // of this read alone, beside those of all reads
 };
 
 // What is read of each distribution.

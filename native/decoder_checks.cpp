@@ -51,6 +51,7 @@ void Decoder::check(const Step & step) const {
         if (read.given != -1) {
             check_tokens({read.given});
         }
+        check_tokens(read.tracked);
     }
 }
 

@@ -41,6 +41,8 @@ export interface EngineRecord {
   readonly trainedContext: number;
   readonly llamaCpp: string;
   readonly packageVersion: string;
+  /** First digits of the sha256 of the compiled addon. */
+  readonly addon: string;
   /** Variant of the prebuilt libraries: cpu, cuda, vulkan or metal. */
   readonly backend: string;
   /** Library files of the devices in use, and their names. */
@@ -61,8 +63,6 @@ export interface EngineRecord {
   readonly batchTokens: number;
   readonly batchRows: number;
   readonly batchOutputs: number;
-  /** `unified`: all sequences share the cells of the K/V cache. */
-  readonly cacheLayout: 'unified';
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }
@@ -108,6 +108,13 @@ export interface PatchRow extends TokenInput {
   readonly continuation?: readonly number[];
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */
   readonly seed?: number;
+  /** Tracked in this row alone, after the reading's own. */
+  readonly trackedTokens?: readonly number[];
+  /**
+   * Generation ends once the text holds one of these; the text is kept whole. A stop string is looked for
+   * first, and a given continuation goes on to its end.
+   */
+  readonly until?: readonly string[];
 }
 
 export interface RowReading {
@@ -117,7 +124,7 @@ export interface RowReading {
   readonly stop?: readonly string[];
   /** Default: the most probable token follows. */
   readonly sampling?: Sampling;
-  /** Log-probability and rank of these tokens are read at each position read. */
+  /** Log-probability and rank of these tokens are read at each position read, in each row. */
   readonly trackedTokens?: readonly number[];
   /** Prompt positions that are read beside the last one. */
   readonly tokenIndexes?: readonly number[];
@@ -138,6 +145,7 @@ export interface TokenReading {
     readonly tokenId: number;
     readonly logprob: number;
   }[];
+  /** The reading's tokens, then the row's own. */
   readonly tracked: readonly ScoredToken[];
   readonly logits?: Float32Array;
 }
@@ -185,7 +193,12 @@ export type CaptureResult =
       readonly error: string;
     };
 
+/** `unified`: all sequences share the cells of one K/V cache; `streams`: each has cells of its own. */
+export type CacheLayout = 'unified' | 'streams';
+
 export interface WorkOptions {
+  /** Default: `unified`. */
+  readonly cacheLayout?: CacheLayout;
   /** Ends the work between two decodes: the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }

@@ -12,6 +12,7 @@ export type ErrorCode =
   | 'closed'
   | 'busy'
   | 'engine'
+  | 'engine_died'
   | 'download'
   | 'store';
 

@@ -26,7 +26,7 @@ export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { type Inspection, inspectModel } from './inspect/inspect.js';
-export { type LensExperiment, type LensPlan, planLens, runLens } from './lens.js';
+export { type LensExperiment, type LensPlan, lensPosition, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export {
   type BuildChoice,
@@ -39,30 +39,48 @@ export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
 export { nearest } from './nearest.js';
-export type { Observation, TokenScore } from './observation.js';
+export type { Observation, Outcome, TokenScore } from './observation.js';
 export { packageVersion } from './package-version.js';
 export type {
+  Control,
+  Controls,
   EditOp,
   Experiment,
   Layer,
   Mapping,
+  MetricName,
   Patch,
   Position,
   Prompt,
+  PromptAt,
   Reading,
   Sample,
   Sampling,
+  Settings,
   Side,
   Site,
+  Variant,
 } from './patchscope.js';
-export { editOps, sides, sites } from './patchscope.js';
+export { controls, editOps, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
-export { type Cell, makePlan, type Plan } from './plan.js';
+export type { ModelShape, Pair } from './plan/pairs.js';
+export { type Cell, cellAt, chunkCount, chunkRange, makePlan, type Plan, pairOf } from './plan/plan.js';
 export { parsePosition } from './positions.js';
 export { positionTokens } from './prompts.js';
-export { findUnfinishedRun, lensRunHeader, type RunHeader, recordRun, runHeader } from './record-run.js';
+export {
+  findUnfinishedRun,
+  lensRunHeader,
+  needUnfinishedRun,
+  type RecordedEngine,
+  type RunHeader,
+  type RunOrigin,
+  recordRun,
+  runHeader,
+  type Shard,
+  shardChunks,
+} from './record-run.js';
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
-export { run } from './run.js';
+export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { csvRecords, formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
 export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';

@@ -2,6 +2,7 @@
  * Loads the addon of one backend variant and declares its contract. A process loads one variant: their
  * libraries share names.
  */
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -88,6 +89,9 @@ export interface NativeReadRows {
   readonly rows: Int32Array;
   readonly given: Int32Array;
   readonly seeds: Int32Array;
+  /** Tokens tracked in one row alone, after those of all rows: row after row, as many as `ownTrackedCounts` says. */
+  readonly ownTracked: Int32Array;
+  readonly ownTrackedCounts: Int32Array;
 }
 
 export interface NativeStateWork {
@@ -236,6 +240,8 @@ interface Built {
 export interface LoadedAddon extends Addon {
   readonly variant: string;
   readonly llamaCpp: string;
+  /** Of the addon's file. */
+  readonly sha256: string;
   readonly librariesFolder: string;
   /** File of llama.cpp's RPC backend; null where it could not be compiled. */
   readonly rpcPlugin: string | null;
@@ -306,6 +312,7 @@ export function loadAddon(variant: string): LoadedAddon {
   loaded = Object.assign(Object.create(addon) as Addon, {
     variant,
     llamaCpp,
+    sha256: createHash('sha256').update(fs.readFileSync(addonFile)).digest('hex'),
     librariesFolder,
     rpcPlugin: rpc === null ? null : path.resolve(buildFolder, rpc),
   });

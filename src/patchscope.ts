@@ -74,11 +74,22 @@ export type Position =
 /** f of the paper. */
 export type Mapping = { readonly kind: 'identity' };
 
+export interface PromptAt {
+  readonly prompt: Prompt;
+  readonly position: Position;
+}
+
 /** One pair of prompts. In an encoder-decoder model the encoder reads the prompt, and the decoder begins. */
 export interface Sample {
   readonly name: string;
-  readonly source: { readonly prompt: Prompt; readonly position: Position };
-  readonly target: { readonly prompt: Prompt; readonly position: Position };
+  /** What results are gathered by, such as a relation. */
+  readonly group?: string;
+  /** Texts of which any is right. */
+  readonly answer?: readonly string[];
+  readonly source: PromptAt;
+  readonly target: PromptAt;
+  /** What is another prompt in a variant, by the variant's name. */
+  readonly variants?: Readonly<Record<string, { readonly source?: PromptAt; readonly target?: PromptAt }>>;
 }
 
 /** What is read from each patched run. */
@@ -91,6 +102,12 @@ export interface Reading {
   readonly sampling?: Sampling;
   /** Generation ends once the text contains one of these; it is cut there. */
   readonly stop: readonly string[];
+  /** Generation ends once the text contains an answer of the sample; the text is kept. */
+  readonly stopAtAnswer?: boolean;
+  /** Tokens that are scored at each token read: ids, or texts of which the first token counts. */
+  readonly tracked?: readonly (string | number)[];
+  /** The first token of each of the sample's answers is scored too. */
+  readonly trackAnswer?: boolean;
 }
 
 /** How a state is written into the target. */
@@ -103,16 +120,14 @@ export interface Patch {
   readonly atGenerated?: boolean;
 }
 
-/** Frozen data: which states go where and what is read. Layers are selectors, see `parsePlaces`. */
-export interface Experiment {
-  readonly name: string;
-  readonly samples: readonly Sample[];
+/** Which states go where. Layers are selectors, see `parsePlaces`. */
+export interface Settings {
   readonly sourceLayers: string;
   /** Where in its block a source state lies. Default: `resid_out`. */
   readonly sourceSite?: Site;
   /** Where source layers and positions count, in an encoder-decoder model. Default: `decoder`. */
   readonly sourceSide?: Side;
-  /** As `sourceLayers`, or `same`: the layer the state came from. */
+  /** As `sourceLayers`, or relative to the layer that the state came from: `same`, `below`, `above`. */
   readonly targetLayers: string;
   /** Default: `resid_out`. */
   readonly targetSite?: Site;
@@ -120,6 +135,39 @@ export interface Experiment {
   readonly targetSide?: Side;
   readonly mapping: Mapping;
   readonly patch?: Patch;
+}
+
+/** The experiment once more with some of its settings, or of its samples' prompts, changed. */
+export interface Variant extends Partial<Settings> {
+  readonly name: string;
+}
+
+/** What is patched beside the captured states, to compare with. */
+export const controls = ['none', 'random', 'shuffled', 'unpatched'] as const;
+export type Control = (typeof controls)[number];
+
+/** How many draws of each control there are for each cell. */
+export interface Controls {
+  /** A random vector of the captured state's norm. */
+  readonly random?: number;
+  /** The state of another sample. */
+  readonly shuffled?: number;
+  /** The target as it is: one cell for each sample and variant, without layers. */
+  readonly unpatched?: boolean;
+}
+
+/** A number that says how good the reading of one cell is. */
+export const metricNames = ['answer-found', 'answer-rank', 'answer-logprob'] as const;
+export type MetricName = (typeof metricNames)[number];
+
+/** Frozen data: which states go where and what is read. */
+export interface Experiment extends Settings {
+  readonly name: string;
+  readonly samples: readonly Sample[];
+  /** Default: one, named `default`, which changes nothing. */
+  readonly variants?: readonly Variant[];
   readonly reading: Reading;
+  readonly metrics?: readonly MetricName[];
+  readonly controls?: Controls;
   readonly seed: number;
 }

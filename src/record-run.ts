@@ -1,125 +1,242 @@
 /** A run and its observations, written to a results file as they come. */
+import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import type { LensPlan } from './lens.js';
-import type { Observation } from './observation.js';
-import type { Plan } from './plan.js';
-import type { ResolvedPrompt } from './prompts.js';
-import type { RunRecord } from './store/records.js';
+import { type LensPlan, lensPosition } from './lens.js';
+import { chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { positionTokens, type ResolvedPrompt } from './prompts.js';
+import type { ChunkResult } from './run.js';
+import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
+
+/** A part of a plan's chunks, which may be run elsewhere; `index` counts from 1. */
+export type Shard = NonNullable<RunRecord['shard']>;
 
 export interface RunHeader {
   readonly name: string;
   /** As typed. */
   readonly command: string;
+  /** The file that the experiment was read from, as it was written. */
+  readonly experimentSource: string | null;
+  /** As resolved, but for its samples. */
   readonly experiment: object;
   readonly reading: object;
   readonly seed: number;
-  readonly samples: readonly {
-    readonly name: string;
-    readonly source: ResolvedPrompt;
-    readonly target: ResolvedPrompt;
-  }[];
+  readonly planSha256: string;
+  readonly cacheLayout: Plan['cacheLayout'];
+  readonly contents: RunContents;
+  readonly shard: Shard | null;
+  /** Of the shard, where there is one. */
   readonly cellsPlanned: number;
+  readonly chunksPlanned: number;
+}
+
+/** What is said of a run that its plan does not say. */
+export interface RunOrigin {
+  readonly command: string;
+  readonly experimentSource?: string;
+  readonly shard?: Shard | undefined;
 }
 
 /** What is kept of a run of Patchscopes before its first cell. */
-export function runHeader({ experiment, samples, cells }: Plan, command: string): RunHeader {
+export function runHeader(plan: Plan, { command, experimentSource, shard }: RunOrigin): RunHeader {
+  const { samples, ...experiment } = plan.experiment;
   const { name, reading, seed } = experiment;
-  return { name, command, experiment, reading, seed, samples, cellsPlanned: cells.length };
-}
-
-/** What is kept of a run of the logit lens, whose target is its source. */
-export function lensRunHeader({ experiment, samples, cellCount }: LensPlan, command: string): RunHeader {
+  const chunks = shardChunks(plan, shard);
   return {
-    name: 'logit-lens',
+    name,
     command,
+    experimentSource: experimentSource ?? null,
     experiment,
-    reading: { topK: experiment.topK },
-    seed: experiment.seed,
-    samples: samples.map(({ name, prompt }) => ({ name, source: prompt, target: prompt })),
-    cellsPlanned: cellCount,
+    reading,
+    seed,
+    planSha256: plan.sha256,
+    cacheLayout: plan.cacheLayout,
+    contents: contentsOf(plan),
+    shard: shard ?? null,
+    cellsPlanned: chunks.reduce((sum, chunk) => {
+      const [begin, end] = chunkRange(plan, chunk);
+      return sum + end - begin;
+    }, 0),
+    chunksPlanned: chunks.length,
   };
 }
 
+/** The chunks of one shard, or all of them, in their order. */
+export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
+  const all = Array.from({ length: chunkCount(plan) }, (_, chunk) => chunk);
+  return shard === undefined ? all : all.filter((chunk) => chunk % shard.count === shard.index - 1);
+}
+
+function contentsOf({ experiment, pairs }: Plan): RunContents {
+  const prompts = new PromptList();
+  return {
+    samples: experiment.samples.map(({ name, group, answer }) => ({
+      name,
+      ...(group !== undefined && { group }),
+      ...(answer !== undefined && { answer }),
+    })),
+    variants: pairs.map(({ sample, variant, source, target, patch }) => ({
+      sample,
+      name: variant,
+      source: prompts.place(source),
+      target: prompts.place(target),
+      ...patch,
+    })),
+    prompts: prompts.all,
+  };
+}
+
+/** What is kept of a run of the logit lens, whose target is its source. */
+export function lensRunHeader(plan: LensPlan, { command }: RunOrigin): RunHeader {
+  const { experiment, samples, cellCount, chunkCount: chunksPlanned, sha256: planSha256 } = plan;
+  const prompts = new PromptList();
+  const { prompts: _, ...settings } = experiment;
+  return {
+    name: 'logit-lens',
+    command,
+    experimentSource: null,
+    experiment: settings,
+    reading: { topK: experiment.topK },
+    seed: experiment.seed,
+    planSha256,
+    cacheLayout: 'unified',
+    contents: {
+      samples: samples.map(({ name }) => ({ name })),
+      variants: samples.flatMap(({ prompt }, sample) =>
+        plan.tokenIndexes[sample]!.map((tokenIndex) => {
+          const place = { ...prompts.place(prompt), ...lensPosition(plan, sample, tokenIndex) };
+          return {
+            ...{ sample, name: String(tokenIndex), source: place, target: place },
+            ...{ op: 'replace' as const, alpha: 1, atGenerated: false },
+          };
+        }),
+      ),
+      prompts: prompts.all,
+    },
+    shard: null,
+    cellsPlanned: cellCount,
+    chunksPlanned,
+  };
+}
+
+/** Every prompt has one place in the list, however many positions of it are meant. */
+class PromptList {
+  readonly all: PromptRecord[] = [];
+  readonly #places = new Map<string, number>();
+
+  place(prompt: ResolvedPrompt): PlaceRecord {
+    const { text, tokenIds, decoderTokenIds, side, tokenIndex, token } = prompt;
+    const key = JSON.stringify([text, tokenIds, decoderTokenIds]);
+    let place = this.#places.get(key);
+    if (place === undefined) {
+      place = this.all.length;
+      this.#places.set(key, place);
+      this.all.push({ text, tokenIds, ...(decoderTokenIds && { decoderTokenIds }) });
+    }
+    const tokenId = positionTokens(prompt)[tokenIndex]!;
+    return { prompt: place, ...(side && { side }), position: tokenIndex, tokenId, token };
+  }
+}
+
+/** What a run's record takes from the engine, in this process or in another one. */
+export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
+
 /**
- * Passes the observations on after each chunk of them is stored. The store is opened and the run begun with
- * the first chunk, so that a run that can't begin leaves nothing behind; the store is closed at the end. Where
- * it ends before all planned cells, it is marked `interrupted`; where it throws, `failed`.
+ * Passes chunks on after each of them is stored. The store is opened and the run begun with the first chunk,
+ * so that a run that can't begin leaves nothing behind; the store is closed at the end. Where it ends before
+ * all planned chunks, it is marked `interrupted`; where it throws, `failed`.
  *
- * @param resumed a run that these observations go on with.
+ * @param resumed a run that these chunks go on with.
  */
 export async function* recordRun(
-  observations: AsyncIterable<Observation[]>,
+  chunks: AsyncIterable<ChunkResult>,
   header: RunHeader,
-  engine: Engine,
+  engine: RecordedEngine,
   openResults: () => Store,
   resumed?: UnfinishedRun,
-): AsyncGenerator<Observation[]> {
+): AsyncGenerator<ChunkResult> {
   const startedAt = new Date();
   let store: Store | undefined;
   let runId: number | undefined;
   let stored = 0;
   if (resumed !== undefined) {
-    ({ runId, cells: stored } = resumed);
+    runId = resumed.runId;
+    stored = resumed.doneChunks.length;
     store = openResults();
     store.resumeRun(runId);
   }
   let thrown = false;
   try {
-    for await (const chunk of observations) {
+    for await (const result of chunks) {
       if (store === undefined || runId === undefined) {
         const tolerance = await engine.tolerance(header.cellsPlanned);
         store = openResults();
-        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance, store), header.samples);
+        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance, store), header.contents);
       }
-      store.addObservations(runId, chunk);
-      stored += chunk.length;
-      yield chunk;
+      store.addChunk(runId, result.chunk, result.observations);
+      stored++;
+      yield result;
+    }
+    if (store !== undefined && runId !== undefined && stored === header.chunksPlanned && !header.shard) {
+      store.aggregate(runId);
     }
   } catch (error) {
     thrown = true;
     throw error;
   } finally {
     if (store !== undefined && runId !== undefined) {
-      store.finishRun(runId, thrown ? 'failed' : stored < header.cellsPlanned ? 'interrupted' : 'done');
+      store.finishRun(runId, thrown ? 'failed' : stored < header.chunksPlanned ? 'interrupted' : 'done');
     }
     store?.close();
   }
 }
 
 /**
- * The newest run of this experiment, on this model and with these settings, that has not come to its end.
+ * The newest run of this experiment, or that one, which has not come to its end.
  *
- * @throws PatchscopeError `bad_input` where there is none, or only one with other settings.
+ * @throws PatchscopeError `bad_input` where there is none, or only one of another model, experiment or settings.
  */
 export function findUnfinishedRun(
   header: RunHeader,
-  engine: Engine,
+  engine: Pick<Engine, 'record'>,
   openResults: () => Store,
-): UnfinishedRun {
+  which?: number,
+): UnfinishedRun | undefined {
   const store = openResults();
   try {
-    const found = store.unfinishedRun(runRecord(header, new Date(), engine, null, store));
-    if (found === undefined) {
-      throw new PatchscopeError(
-        'bad_input',
-        'There is no unfinished run of this experiment on this model to go on with: leave --resume out.',
-      );
-    }
-    return found;
+    return store.findRun(runRecord(header, new Date(), engine, null, store), which);
   } finally {
     store.close();
   }
 }
 
+/** @throws PatchscopeError `bad_input` where there is none. */
+export function needUnfinishedRun(...args: Parameters<typeof findUnfinishedRun>): UnfinishedRun {
+  const found = findUnfinishedRun(...args);
+  if (found !== undefined) return found;
+  throw new PatchscopeError(
+    'bad_input',
+    'There is no unfinished run of this experiment on this model to go on with: leave --resume out.',
+  );
+}
+
 function runRecord(
-  { samples, ...run }: RunHeader,
+  { contents: _, ...run }: RunHeader,
   startedAt: Date,
-  { record }: Engine,
+  { record }: Pick<Engine, 'record'>,
   tolerance: number | null,
   store: Store,
 ): RunRecord {
   const modelId = store.addModel(record);
-  return { ...run, startedAt, sourceModelId: modelId, targetModelId: modelId, engine: record, tolerance };
+  return {
+    ...run,
+    startedAt,
+    host: os.hostname(),
+    sourceModelId: modelId,
+    targetModelId: modelId,
+    engine: record,
+    addon: record.addon,
+    tolerance,
+  };
 }

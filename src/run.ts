@@ -1,123 +1,223 @@
-/** Plan x engine -> observations, in chunks; a failed cell is an observation, not an exception. */
-import type { CapturePoint, CaptureRequest, Engine, PatchRow, StepReading, TokenReading } from './engine.js';
-import type { Observation, TokenScore } from './observation.js';
-import type { Patch } from './patchscope.js';
+/** Plan x engine -> outcomes, chunk by chunk; a failed cell is an outcome, not an exception. */
+import type {
+  CapturePoint,
+  CaptureRequest,
+  Edit,
+  Engine,
+  PatchRow,
+  RowResult,
+  StepReading,
+  TokenReading,
+  WorkOptions,
+} from './engine.js';
+import { measure } from './metrics.js';
+import type { Observation, Outcome, TokenScore } from './observation.js';
 import type { Place } from './places.js';
-import type { Cell, Plan, PlannedSample } from './plan.js';
-import { inputOf, positionTokens, type ResolvedPrompt, tokenText } from './prompts.js';
+import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
+import { gaussians } from './random.js';
 
-/** Cells that are captured, patched and handed on together: some batches, so that little is lost when a run ends early. */
-const CHUNK_CELLS = 256;
-
-export interface RunOptions {
-  /** Ends the run between two chunks. */
-  readonly signal?: AbortSignal;
-  /** Cells at the front of the plan that are done already: whole chunks. Default: 0. */
-  readonly done?: number;
+export interface RunOptions extends WorkOptions {
+  /** Chunks to run, in this order. Default: all. */
+  readonly chunks?: Iterable<number>;
 }
 
-/** Yields the observations of each chunk, in the order of the plan's cells. */
+/** What came of one chunk, in the order of its cells. */
+export interface ChunkResult {
+  readonly chunk: number;
+  readonly observations: readonly Observation[];
+}
+
+/** Anything that runs the cells of a chunk: in this process, or in another one. */
+export interface Runner {
+  run(chunk: number, options?: WorkOptions): Promise<readonly Outcome[]>;
+}
+
+/** Yields what came of each chunk. Where the signal aborts, the chunk under way is given up. */
 export async function* run(
   plan: Plan,
-  engine: Engine,
-  options: RunOptions = {},
-): AsyncGenerator<Observation[]> {
-  let sources: Sources = new Map();
-  for (let begin = options.done ?? 0; begin < plan.cells.length; begin += CHUNK_CELLS) {
-    if (options.signal?.aborted) return;
-    const cells = plan.cells.slice(begin, begin + CHUNK_CELLS);
-    sources = await captureSources(cells, plan, engine, sources);
-    yield await patchTargets(cells, plan, engine, sources);
+  runner: Runner,
+  { chunks = allChunks(plan), signal }: RunOptions = {},
+): AsyncGenerator<ChunkResult> {
+  for (const chunk of chunks) {
+    if (signal?.aborted) return;
+    const outcomes = await runner.run(chunk, { signal }).catch(unlessAborted(signal));
+    if (outcomes === undefined) return;
+    const [begin] = chunkRange(plan, chunk);
+    yield { chunk, observations: outcomes.map((outcome, i) => observe(plan, begin + i, outcome)) };
   }
 }
 
-async function patchTargets(
-  cells: readonly Cell[],
-  plan: Plan,
-  engine: Engine,
-  sources: Sources,
-): Promise<Observation[]> {
-  const { patch = {}, reading } = plan.experiment;
-  const observations = new Array<Observation>(cells.length);
-  const rows: PatchRow[] = [];
-  const rowCells: number[] = [];
-  cells.forEach((cell, i) => {
-    const sample = plan.samples[cell.sample]!;
-    const state = sources.get(sourceKey(sample))!.get(placeKey(cell.source))!;
-    if (!(state instanceof Float32Array)) {
-      observations[i] = { ...identify(cell, sample, patch), ...failedReading(state) };
-      return;
-    }
-    const { target } = sample;
-    const vector = patch.op === 'scale' ? {} : { vector: state };
-    const edit = { ...pointOf(target, cell.target), ...patch, ...vector };
-    rows.push({ ...inputOf(target), edits: [edit], seed: cell.seed });
-    rowCells.push(i);
-  });
-  const results = await engine.patch(rows, reading);
-  results.forEach((result, k) => {
-    const cell = cells[rowCells[k]!]!;
-    const sample = plan.samples[cell.sample]!;
-    observations[rowCells[k]!] =
-      result.status === 'failed'
-        ? { ...identify(cell, sample, patch), ...failedReading(result) }
-        : {
-            ...identify(cell, sample, patch),
-            status: 'ok',
-            error: null,
-            text: result.text,
-            tokenIds: result.tokenIds,
-            steps: result.steps.map((step) => scoresOf(step, engine)),
-          };
-  });
-  return observations;
+/** Work that was given up gives nothing; any other failure is thrown on. */
+export function unlessAborted(signal: AbortSignal | undefined): (error: unknown) => undefined {
+  return (error) => {
+    if (!signal?.aborted || (error !== signal.reason && (error as Error).name !== 'AbortError')) throw error;
+  };
 }
 
-/** States of each distinct (prompt, position), by place. */
-type Sources = ReadonlyMap<string, ReadonlyMap<string, Float32Array | Failure>>;
+export function allChunks(plan: Plan): number[] {
+  return Array.from({ length: chunkCount(plan) }, (_, chunk) => chunk);
+}
 
-const placeKey = ({ site, layer }: Place): string => `${site} ${layer}`;
+function observe(plan: Plan, index: number, outcome: Outcome): Observation {
+  const { pair, source, target, control, draw } = cellAt(plan, index);
+  const isPatched = control !== 'unpatched';
+  return {
+    sample: pair.sample,
+    variant: pair.variant,
+    sourceSite: source.site,
+    targetSite: target.site,
+    sourceLayer: isPatched ? source.layer : null,
+    targetLayer: isPatched ? target.layer : null,
+    mapping: 'identity',
+    control,
+    draw,
+    ...outcome,
+  };
+}
 
-function sourceKey({ source }: PlannedSample): string {
-  return `${positionOf(source)}:${source.tokenIds.join(',')}`;
+/** Runs chunks of one plan on one engine. What comes of a chunk depends on the plan and the engine alone. */
+export class ChunkRunner implements Runner {
+  readonly #plan: Plan;
+  readonly #engine: Engine;
+  /** Of one block, known by its first cell. */
+  #states: { readonly block: number; readonly of: States } | undefined;
+
+  constructor(plan: Plan, engine: Engine) {
+    this.#plan = plan;
+    this.#engine = engine;
+  }
+
+  async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
+    const [block, blockEnd] = blockRange(this.#plan, chunk);
+    if (this.#states?.block !== block) {
+      this.#states = undefined; // makes room for the next ones
+      this.#states = { block, of: await this.#capture(range(block, blockEnd), options) };
+    }
+    return this.#patch(range(...chunkRange(this.#plan, chunk)), this.#states.of, options);
+  }
+
+  /** Some cells alone, with nothing kept: their batches are not those of the whole chunk. */
+  async runCells(cells: readonly number[], options: WorkOptions = {}): Promise<Outcome[]> {
+    return this.#patch(cells, await this.#capture(cells, options), options);
+  }
+
+  async #capture(cells: readonly number[], options: WorkOptions): Promise<States> {
+    const needed = new Map<ResolvedPrompt, Set<Place>>();
+    for (const index of cells) {
+      const { sourcePair, source, control } = cellAt(this.#plan, index);
+      if (control === 'unpatched') continue;
+      const places = needed.get(sourcePair.source);
+      if (places === undefined) needed.set(sourcePair.source, new Set([source]));
+      else places.add(source);
+    }
+    const requests = [...needed];
+    const captured = await captureLayers(
+      this.#engine,
+      requests.map(([source, places]) => ({
+        ...inputOf(source),
+        points: [...places].map((place) => pointOf(source, place)),
+      })),
+      options,
+    );
+    return new Map(
+      requests.map(([source, places], i) => [
+        source,
+        new Map([...places].map((place, k) => [place, captured[i]![k]!])),
+      ]),
+    );
+  }
+
+  async #patch(cells: readonly number[], states: States, options: WorkOptions): Promise<Outcome[]> {
+    const { experiment, trackedTokens, cacheLayout } = this.#plan;
+    const rows: PatchRow[] = [];
+    const rowPlaces: number[] = [];
+    const outcomes = new Array<Outcome>(cells.length);
+    cells.forEach((index, i) => {
+      const edit = this.#edit(index, states);
+      if ('error' in edit) {
+        outcomes[i] = failedOutcome(edit);
+        return;
+      }
+      rows.push(this.#row(index, edit));
+      rowPlaces.push(i);
+    });
+    const { topK, maxTokens, stop, sampling } = experiment.reading;
+    const reading = { topK, maxTokens, stop, trackedTokens, ...(sampling && { sampling }) };
+    const results = await this.#engine.patch(rows, reading, { ...options, cacheLayout });
+    results.forEach((result, k) => {
+      const place = rowPlaces[k]!;
+      outcomes[place] = this.#outcome(cells[place]!, result);
+    });
+    return outcomes;
+  }
+
+  /** What is done to the target, or why nothing can be. */
+  #edit(index: number, states: States): Edit | Failure {
+    const { pair, sourcePair, source, target, control } = cellAt(this.#plan, index);
+    // goes along with the patched rows of its prompt, and leaves its state as it is
+    if (control === 'unpatched') return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
+    const state = states.get(sourcePair.source)!.get(source)!;
+    if (!(state instanceof Float32Array)) return state;
+    const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
+    return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
+  }
+
+  #row(index: number, edit: Edit): PatchRow {
+    const { pair } = cellAt(this.#plan, index);
+    const { reading, samples } = this.#plan.experiment;
+    return {
+      ...inputOf(pair.target),
+      edits: [edit],
+      seed: this.#seed(index),
+      trackedTokens: pair.trackedTokens,
+      ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
+    };
+  }
+
+  #seed(index: number): number {
+    return this.#plan.experiment.seed + index;
+  }
+
+  #outcome(index: number, result: RowResult): Outcome {
+    if (result.status === 'failed') return failedOutcome(result);
+    const { experiment } = this.#plan;
+    const { sample, trackedTokens } = cellAt(this.#plan, index).pair;
+    const read = {
+      text: result.text,
+      steps: result.steps.map((step) => scoresOf(step, this.#engine)),
+    };
+    const answers = { answer: experiment.samples[sample]!.answer ?? [], tokenIds: trackedTokens };
+    return {
+      status: 'ok',
+      error: null,
+      tokenIds: result.tokenIds,
+      ...read,
+      scores: measure(experiment.metrics ?? [], read, answers),
+    };
+  }
+}
+
+/** The state of each source at each place of the plan. */
+type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array | Failure>>;
+
+function range(begin: number, end: number): number[] {
+  return Array.from({ length: end - begin }, (_, i) => begin + i);
 }
 
 function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
   return { ...(side && { side }), ...place, tokenIndex };
 }
 
-/** What the cells need, each state captured once; what `known` already holds is taken from there. */
-async function captureSources(
-  cells: readonly Cell[],
-  plan: Plan,
-  engine: Engine,
-  known: Sources,
-): Promise<Sources> {
-  const needed = new Map<string, Map<string, Float32Array | Failure>>();
-  const missing = new Map<string, { readonly source: ResolvedPrompt; readonly places: Map<string, Place> }>();
-  for (const { sample: index, source: place } of cells) {
-    const sample = plan.samples[index]!;
-    const key = sourceKey(sample);
-    const states = needed.get(key) ?? needed.set(key, new Map(known.get(key))).get(key)!;
-    if (states.has(placeKey(place))) continue;
-    const request =
-      missing.get(key) ?? missing.set(key, { source: sample.source, places: new Map() }).get(key)!;
-    request.places.set(placeKey(place), place);
-  }
-  const requests = [...missing];
-  const captured = await captureLayers(
-    engine,
-    requests.map(([, { source, places }]) => ({
-      ...inputOf(source),
-      points: [...places.values()].map((place) => pointOf(source, place)),
-    })),
-  );
-  requests.forEach(([key, { places }], i) => {
-    [...places.keys()].forEach((place, k) => {
-      needed.get(key)!.set(place, captured[i]![k]!);
-    });
-  });
-  return needed;
+/** A random direction with the norm of a state. */
+function randomLike(state: Float32Array, seed: number): Float32Array {
+  const vector = gaussians(state.length, seed);
+  const factor = norm(state) / norm(vector);
+  return vector.map((value) => value * factor);
+}
+
+function norm(vector: Float32Array): number {
+  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }
 
 export interface Failure {
@@ -129,18 +229,21 @@ export interface Failure {
 export async function captureLayers(
   engine: Engine,
   requests: readonly CaptureRequest[],
+  options: WorkOptions = {},
 ): Promise<(Float32Array | Failure)[][]> {
-  const results = await engine.capture(requests);
+  const results = await engine.capture(requests, options);
   return Promise.all(
     results.map(async (result, i) => {
       if (result.status === 'ok') return [...result.states];
       const { points, ...input } = requests[i]!;
+      const placeKey = ({ site, layer }: CapturePoint) => `${site} ${layer}`;
       const layers = [...new Set(points.map(placeKey))];
       if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
       const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
       const byLayer = await captureLayers(
         engine,
         parts.map((part) => ({ ...input, points: part })),
+        options,
       );
       const found = new Map(
         parts.flatMap((part, k) => part.map((point, j) => [point, byLayer[k]![j]!] as const)),
@@ -150,44 +253,17 @@ export async function captureLayers(
   );
 }
 
-/** The most probable tokens, and the chosen one where it is not among them. */
+/** The most probable tokens, the chosen one and those tracked, each once, by rank. */
 export function scoresOf(reading: TokenReading | StepReading, { tokenizer }: Engine): TokenScore[] {
   const top = reading.top.map((score, rank) => ({ ...score, rank }));
-  const chosen = 'chosen' in reading && reading.chosen.rank >= top.length ? [reading.chosen] : [];
-  return [...top, ...chosen].map((score) => ({ ...score, token: tokenText(score.tokenId, tokenizer) }));
+  const further = 'chosen' in reading ? [reading.chosen, ...reading.tracked] : reading.tracked;
+  const all = new Map([...further, ...top].map((score) => [score.tokenId, score]));
+  return [...all.values()]
+    .sort((a, b) => a.rank - b.rank)
+    .map((score) => ({ ...score, token: tokenText(score.tokenId, tokenizer) }));
 }
 
 /** What a cell without a reading holds. */
-export function failedReading({ code, error }: Failure) {
-  return { status: 'failed', error: `${code}: ${error}`, text: null, tokenIds: [], steps: [] } as const;
-}
-
-function identify(cell: Cell, { source, target }: PlannedSample, patch: Patch) {
-  const { op = 'replace', alpha = 1, atGenerated = false } = patch;
-  return {
-    sample: cell.sample,
-    variant: `${variantSite(cell.source)}${positionOf(source)}->${positionOf(target)}`,
-    sourceSite: cell.source.site,
-    targetSite: cell.target.site,
-    sourceLayer: cell.source.layer,
-    targetLayer: cell.target.layer,
-    op,
-    alpha,
-    atGenerated,
-    sourcePosition: source.tokenIndex,
-    sourceTokenId: positionTokens(source)[source.tokenIndex]!,
-    sourceToken: source.token,
-    targetPosition: target.tokenIndex,
-    targetTokenId: positionTokens(target)[target.tokenIndex]!,
-    targetToken: target.token,
-  };
-}
-
-function positionOf({ side, tokenIndex }: ResolvedPrompt): string {
-  return side === 'encoder' ? `encoder ${tokenIndex}` : String(tokenIndex);
-}
-
-/** The key of a stored cell knows the target's site only: another one of the source tells cells apart here. */
-export function variantSite({ site }: Place): string {
-  return site === 'resid_out' || site === 'embed' ? '' : `${site} `;
+export function failedOutcome({ code, error }: Failure): Outcome {
+  return { status: 'failed', error: `${code}: ${error}`, text: null, tokenIds: [], steps: [], scores: {} };
 }

@@ -196,6 +196,16 @@ const calls: [what: string, call: (engine: Engine) => unknown, says: RegExp, cod
     /Token id 999/,
   ],
   [
+    'a token to track in one row beyond the vocabulary',
+    (e) => e.patch([row({ trackedTokens: [317] })], reading),
+    /Token id 317 .* 0 to 316/,
+  ],
+  [
+    'a row that ends with any text',
+    (e) => e.patch([row({ until: ['x', ''] })], reading),
+    /empty text in until/,
+  ],
+  [
     'a position to read beyond the prompt',
     (e) => e.patch([row()], { ...reading, tokenIndexes: [2] }),
     /Token index 2/,

@@ -42,6 +42,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     ...shared,
     ...['devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads', 'workers'],
   ],
+  'engine-process': [...shared, 'llama', 'models', 'plan', 'run'],
   inspect: ['errors', 'convert', 'devices', 'gguf', 'llama', 'models', 'native'],
   cli: ['index'],
   commands: ['cli', 'index'],

@@ -16,6 +16,8 @@ export function nativeRead(rows: readonly number[], asked: Partial<NativeReading
     rows: Int32Array.from(rows),
     given: new Int32Array(rows.length).fill(-1),
     seeds: new Int32Array(rows.length),
+    ownTracked: new Int32Array(),
+    ownTrackedCounts: new Int32Array(rows.length),
   };
 }
 

@@ -1,14 +1,13 @@
-/** What is typed - layers, positions, prompts - becomes numbers; a plan is made of them without a model. */
+/** What is typed - layers, positions, prompts - becomes numbers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Tokenizer } from '../src/engine.js';
 import { parseLayers } from '../src/layers.js';
-import type { Experiment, Position, Prompt } from '../src/patchscope.js';
-import { type Cell, makePlan } from '../src/plan.js';
+import type { Position, Prompt } from '../src/patchscope.js';
 import { parsePosition, resolvePosition } from '../src/positions.js';
 import { resolvePrompt, tokenText } from '../src/prompts.js';
 import { defaultThreads, type ThreadSources } from '../src/threads.js';
 import { assertRefused, sharedEngine, tinyModels } from './support.js';
+import { wordTokenizer } from './word-tokenizer.js';
 
 const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
 
@@ -249,27 +248,7 @@ for (const [what, prompt, says] of badPrompts) {
   });
 }
 
-// --- a tokenizer of words, for prompts in a template and for plans
-
-const words = ['<bos>', '<turn>', 'a', 'b', 'c', ' '];
-
-/** One token for each of `words`, BOS first; a chat puts its own BOS before the turn where `chatBos` is set. */
-function wordTokenizer(chatBos = false): Tokenizer {
-  return {
-    vocabularySize: words.length,
-    bosToken: 0,
-    tokenize: (written, { bos, special }) => {
-      const known = special ? words : words.slice(2);
-      const found = [...written.matchAll(new RegExp(known.join('|'), 'g'))].map(([word]) =>
-        words.indexOf(word),
-      );
-      return bos ? [0, ...found] : found;
-    },
-    tokenBytes: (tokenId) => Buffer.from(words[tokenId]!),
-    isEndOfText: () => false,
-    chat: (user) => `${chatBos ? '<bos>' : ''}<turn>${user}<turn>`,
-  };
-}
+// --- prompts in a template
 
 test("a chat is wrapped in the model's template, with one BOS whoever writes it", () => {
   for (const chatBos of [false, true]) {
@@ -288,89 +267,6 @@ test('a chat may hold special tokens where they are meant', async () => {
   const meant = resolve({ ...written, special: true } as Prompt, wordTokenizer());
   assert.deepEqual(meant.tokenIds, [0, 1, 2, 1, 3, 1]);
 });
-
-// --- plans
-
-const experiment = (more: Partial<Experiment> = {}): Experiment => ({
-  name: 'test',
-  samples: ['a b', 'b c'].map((source, i) => ({
-    name: `sample ${i}`,
-    source: { prompt: text(source), position: { kind: 'index', index: -1 } },
-    target: { prompt: text('a b a'), position: { kind: 'text', text: 'b' } },
-  })),
-  sourceLayers: 'embed,0,1',
-  targetLayers: '2,0',
-  mapping: { kind: 'identity' },
-  reading: { topK: 5, maxTokens: 1, stop: [] },
-  seed: 0,
-  ...more,
-});
-
-const shape = { layerCount: 3, promptTokens: 10 };
-const plan = (more: Partial<Experiment> = {}, size = shape) =>
-  makePlan(experiment(more), wordTokenizer(), size);
-const inWords = (cells: readonly Cell[]) =>
-  cells.map(({ sample, source, target }) => `${sample}: ${source.layer}>${target.layer}`);
-
-test('the cells of a plan are all pairs of layers, and those that write at one layer are neighbours', () => {
-  assert.deepEqual(inWords(plan().cells), [
-    ...['0: embed>2', '0: 0>2', '0: 1>2', '0: embed>0', '0: 0>0', '0: 1>0'],
-    ...['1: embed>2', '1: 0>2', '1: 1>2', '1: embed>0', '1: 0>0', '1: 1>0'],
-  ]);
-  assert.equal(plan({ sourceLayers: 'all', targetLayers: 'all' }).cells.length, 2 * 3 * 3);
-});
-
-test('with `same` each state goes back to the layer it came from', () => {
-  assert.deepEqual(inWords(plan({ targetLayers: 'same' }).cells), [
-    ...['0: embed>embed', '0: 0>0', '0: 1>1'],
-    ...['1: embed>embed', '1: 0>0', '1: 1>1'],
-  ]);
-});
-
-test('a plan holds the token ids and indexes of its prompts, and the experiment it was made of', () => {
-  const made = plan();
-  assert.deepEqual(made.experiment, experiment());
-  assert.deepEqual(
-    made.samples.map(({ name, source }) => [name, source.tokenIds, source.tokenIndex]),
-    [
-      ['sample 0', [0, 2, 5, 3], 3],
-      ['sample 1', [0, 3, 5, 4], 3],
-    ],
-  );
-  assert.deepEqual(made.samples[0]!.target, {
-    text: 'a b a',
-    tokenIds: [0, 2, 5, 3, 5, 2],
-    tokenIndex: 3,
-    token: 'b',
-  });
-});
-
-test('the same experiment gives the same plan', () => assert.deepEqual(plan(), plan()));
-
-test('a prompt and its continuation must fit the context', async () => {
-  const reading = (maxTokens: number) => ({ reading: { topK: 1, maxTokens, stop: [] } });
-  assert.equal(plan(reading(5)).cells.length, 12); // 6 tokens, and 4 that are decoded after them
-  await refused(() => plan(reading(6)), /target prompt needs 11 tokens where the context holds 10/);
-  await refused(() => plan({}, { layerCount: 3, promptTokens: 3 }), /source prompt needs 4 tokens/);
-});
-
-const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
-  ['a source layer beyond the model', { sourceLayers: '3' }, /Layer 3 /],
-  ['a target layer beyond the model', { targetLayers: '0..3' }, /Layer 3 /],
-  ['`same` as a source', { sourceLayers: 'same' }, /'same' is not a layer/],
-  ['a list with `same` as a target', { targetLayers: 'same,1' }, /'same' is not a layer/],
-  [
-    'a position that is not in the source',
-    {
-      samples: [{ ...experiment().samples[0]!, source: { prompt: text('a'), position: parsePosition('c') } }],
-    },
-    /'c' does not occur in the source prompt "a"/,
-  ],
-];
-
-for (const [what, more, says] of badPlans) {
-  test(`a plan with ${what} is refused`, () => refused(() => plan(more), says));
-}
 
 // --- threads
 

@@ -2,8 +2,11 @@
 import {
   formatTable,
   type Layer,
+  type LensPlan,
+  lensPosition,
   type Observation,
   type Plan,
+  pairOf,
   positionTokens,
   type Site,
   type TokenScore,
@@ -12,48 +15,65 @@ import { note } from './session.js';
 
 /** Says which tokens the positions of a plan mean; a target that all samples share, once. */
 export function echoPlan(plan: Plan): void {
-  const place = (prompt: Plan['samples'][number]['source']) =>
+  const place = (prompt: Plan['pairs'][number]['source']) =>
     `position ${prompt.tokenIndex} of ${positionTokens(prompt).length}${prompt.side ? ` in the ${prompt.side}` : ''}: ${quote(prompt.token)}`;
-  const several = plan.samples.length > 1;
-  for (const { name, source } of plan.samples) {
-    note(`source  ${place(source)}${several ? ` of ${quote(name)}` : ''}`);
-  }
-  for (const target of new Set(plan.samples.map(({ target }) => place(target)))) note(`target  ${target}`);
+  const { samples } = plan.experiment;
+  const sources = new Set(
+    plan.pairs.map(({ sample, source }) =>
+      samples.length > 1 ? `${place(source)} of ${quote(samples[sample]!.name)}` : place(source),
+    ),
+  );
+  echoSome('source', sources);
+  echoSome('target', new Set(plan.pairs.map(({ target }) => place(target))));
   note('layers  l is the output of block l, counted from 0; embed is the input of block 0');
 }
 
-export function patchJson(observation: Observation): string {
-  return JSON.stringify({
-    source_site: observation.sourceSite,
-    source_layer: observation.sourceLayer,
-    target_site: observation.targetSite,
-    target_layer: observation.targetLayer,
-    op: observation.op,
-    alpha: observation.alpha,
-    source_position: observation.sourcePosition,
-    source_token: observation.sourceToken,
-    target_position: observation.targetPosition,
-    target_token: observation.targetToken,
-    text: observation.text,
-    token_ids: observation.tokenIds,
-    logprobs: logprobsOf(observation),
-    top: topJson(observation),
-    status: observation.status,
-    error: observation.error,
-  });
+/** The rest is in the results file. */
+const MOST_ECHOED = 20;
+
+function echoSome(what: string, places: ReadonlySet<string>): void {
+  for (const place of [...places].slice(0, MOST_ECHOED)) note(`${what}  ${place}`);
+  if (places.size > MOST_ECHOED) note(`${what}  ... and ${places.size - MOST_ECHOED} more`);
 }
 
-export function lensJson(observation: Observation): string {
-  return JSON.stringify({
-    site: observation.sourceSite,
-    layer: observation.sourceLayer,
-    position: observation.sourcePosition,
-    prompt_token: observation.sourceToken,
-    top: topJson(observation),
-    status: observation.status,
-    error: observation.error,
-  });
-}
+export const patchJson =
+  (plan: Plan) =>
+  (observation: Observation): string => {
+    const { source, target, patch } = pairOf(plan, observation.sample, observation.variant);
+    return JSON.stringify({
+      source_site: observation.sourceSite,
+      source_layer: observation.sourceLayer,
+      target_site: observation.targetSite,
+      target_layer: observation.targetLayer,
+      op: patch.op,
+      alpha: patch.alpha,
+      source_position: source.tokenIndex,
+      source_token: source.token,
+      target_position: target.tokenIndex,
+      target_token: target.token,
+      text: observation.text,
+      token_ids: observation.tokenIds,
+      logprobs: logprobsOf(observation),
+      top: topJson(observation),
+      status: observation.status,
+      error: observation.error,
+    });
+  };
+
+export const lensJson =
+  (plan: LensPlan) =>
+  (observation: Observation): string => {
+    const { position, token } = lensPosition(plan, observation.sample, Number(observation.variant));
+    return JSON.stringify({
+      site: observation.sourceSite,
+      layer: observation.sourceLayer,
+      position,
+      prompt_token: token,
+      top: topJson(observation),
+      status: observation.status,
+      error: observation.error,
+    });
+  };
 
 /** Of the generated tokens. */
 function logprobsOf({ steps, tokenIds }: Observation): (number | undefined)[] {
@@ -71,7 +91,7 @@ function topJson(observation: Observation) {
 
 /** One line a cell, by source layer and then by target layer. */
 export function patchTable(observations: readonly Observation[]): string {
-  const rank = (layer: Layer) => (layer === 'embed' ? -1 : layer);
+  const rank = (layer: Layer | null) => (layer === 'embed' || layer === null ? -1 : layer);
   const sorted = [...observations].sort(
     (a, b) => rank(a.sourceLayer) - rank(b.sourceLayer) || rank(a.targetLayer) - rank(b.targetLayer),
   );
@@ -107,22 +127,29 @@ export function quote(text: string): string {
 }
 
 /** A layer alone means the block's output. */
-function placeText(site: Site, layer: Layer): string {
+function placeText(site: Site, layer: Layer | null): string {
+  if (layer === null) return '';
   return site === 'resid_out' || site === 'embed' ? String(layer) : `${layer} ${site}`;
 }
 
 /** One line for each layer, position by position. */
-export function lensTable(observations: readonly Observation[]): string {
-  return formatTable({
-    columns: ['position', 'prompt token', 'layer', 'most probable next tokens'],
-    rows: [...observations]
-      .sort((a, b) => a.sourcePosition - b.sourcePosition)
-      .map((cell) => [
-        cell.sourcePosition,
-        quote(cell.sourceToken),
-        placeText(cell.sourceSite, cell.sourceLayer),
-        cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
-      ]),
-    truncated: false,
-  });
-}
+export const lensTable =
+  (plan: LensPlan) =>
+  (observations: readonly Observation[]): string => {
+    const placed = observations.map((cell) => ({
+      cell,
+      ...lensPosition(plan, cell.sample, Number(cell.variant)),
+    }));
+    return formatTable({
+      columns: ['position', 'prompt token', 'layer', 'most probable next tokens'],
+      rows: placed
+        .sort((a, b) => a.position - b.position)
+        .map(({ cell, position, token }) => [
+          position,
+          quote(token),
+          placeText(cell.sourceSite, cell.sourceLayer),
+          cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
+        ]),
+      truncated: false,
+    });
+  };

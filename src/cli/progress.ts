@@ -46,22 +46,63 @@ export function downloadProgress(): { update: (progress: Progress) => void; stop
 
 /** Work this short shows its results sooner than its progress. */
 const QUIET_CELLS = 256;
+/** Between two plain lines. */
+const LINE_MILLISECONDS = 10_000;
 
-export function cellProgress(total: number): { update: (done: number) => void; stop: () => void } {
+/**
+ * Cells done, cells a second, time left.
+ *
+ * @param before cells of an earlier process, which don't count for the speed.
+ */
+export function cellProgress(
+  total: number,
+  before: number,
+): { update: (done: number) => void; stop: () => void } {
   if (total <= QUIET_CELLS) return { update: () => undefined, stop: () => undefined };
+  const begin = performance.now();
+  const speed = (done: number) => (1000 * done) / (performance.now() - begin);
   if (!process.stderr.isTTY) {
-    return { update: (done) => process.stderr.write(`${done} of ${total} cells\n`), stop: () => undefined };
+    let told = begin;
+    return {
+      update: (done) => {
+        const now = performance.now();
+        if (now - told < LINE_MILLISECONDS && before + done < total) return;
+        told = now;
+        const left = duration((total - before - done) / speed(done));
+        process.stderr.write(
+          `${before + done} of ${total} cells, ${speed(done).toFixed(1)} a second, ${left} left\n`,
+        );
+      },
+      stop: () => undefined,
+    };
   }
   const bar = new SingleBar(
     {
-      format: 'cells    {bar} {value}/{total}, {eta_formatted} left',
+      format: 'cells    {bar} {value}/{total}, {speed} a second, {left} left',
       hideCursor: true,
       stream: process.stderr,
     },
     Presets.shades_classic,
   );
-  bar.start(total, 0);
-  return { update: (done) => bar.update(done), stop: () => bar.stop() };
+  bar.start(total, before, { speed: '-', left: '-' });
+  return {
+    update: (done) => {
+      const perSecond = speed(done);
+      bar.update(before + done, {
+        speed: perSecond.toFixed(1),
+        left: duration((total - before - done) / perSecond),
+      });
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+/** As 45 s, 3 min 20 s, 2 h 5 min. */
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 function megabytes(bytes: number): number {

@@ -1,16 +1,18 @@
 /** What every command that runs a model does around its own work. */
 import fs from 'node:fs';
 import {
+  type ChunkResult,
   checkSplitMode,
   checkStore,
   defaultThreads,
   type Engine,
   type EngineOptions,
-  findUnfinishedRun,
+  needUnfinishedRun,
   type Observation,
   openEngine,
   openStore,
   PatchscopeError,
+  type RecordedEngine,
   type RunHeader,
   recordRun,
   resolveModel,
@@ -103,24 +105,22 @@ export async function checkSameModel(
   }
 }
 
-/** Stores observations as they come, unless `db` is off, and says how far the work is. */
+/** Stores chunks as they come, unless `db` is off, and says how far the work is. */
 export async function* stored(
-  observations: AsyncIterable<Observation[]>,
+  chunks: AsyncIterable<ChunkResult>,
   header: RunHeader,
-  engine: Engine,
+  engine: RecordedEngine,
   db: string | false,
   resumed?: UnfinishedRun,
-): AsyncGenerator<Observation[]> {
+): AsyncGenerator<ChunkResult> {
   if (db !== false) checkStore(db);
-  const before = resumed?.cells ?? 0;
-  const progress = cellProgress(header.cellsPlanned);
-  const kept =
-    db === false ? observations : recordRun(observations, header, engine, () => openStore(db), resumed);
+  const progress = cellProgress(header.cellsPlanned, resumed?.cells ?? 0);
+  const kept = db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed);
   let done = 0;
   try {
     for await (const chunk of kept) {
-      done += chunk.length;
-      progress.update(before + done);
+      done += chunk.observations.length;
+      progress.update(done);
       yield chunk;
     }
   } catch (error) {
@@ -133,12 +133,11 @@ export async function* stored(
 
 /** The run that `--resume` means. */
 export function resumedRun(
-  resume: boolean,
   header: RunHeader,
-  engine: Engine,
+  engine: RecordedEngine,
   db: string | false,
-): UnfinishedRun | undefined {
-  if (!resume) return undefined;
+  which?: number,
+): UnfinishedRun {
   if (db === false || !fs.existsSync(db)) {
     throw new PatchscopeError(
       'bad_input',
@@ -147,7 +146,7 @@ export function resumedRun(
         : `There is no results file ${db} with a run to --resume: name it with --db.`,
     );
   }
-  const found = findUnfinishedRun(header, engine, () => openStore(db));
+  const found = needUnfinishedRun(header, engine, () => openStore(db), which);
   note(`resumed run ${found.runId}, which has ${found.cells} of ${header.cellsPlanned} cells`);
   return found;
 }
@@ -162,13 +161,13 @@ export interface CellOutput {
 
 /** Prints cells as they come (JSON) or as a table at the end. @returns the exit code. */
 export async function printCells(
-  chunks: AsyncIterable<Observation[]>,
+  chunks: AsyncIterable<ChunkResult>,
   { json, toJson, toTable, planned }: CellOutput,
 ): Promise<number> {
   const cells: Observation[] = [];
-  for await (const chunk of chunks) {
-    if (json) for (const cell of chunk) print(toJson(cell));
-    cells.push(...chunk);
+  for await (const { observations } of chunks) {
+    if (json) for (const cell of observations) print(toJson(cell));
+    cells.push(...observations);
   }
   if (!json) print(toTable(cells));
   if (cells.length < planned) return EXIT.interrupted;
@@ -178,11 +177,11 @@ export async function printCells(
 /** A run that failed after some of its cells were stored. */
 export class BrokenRunError extends Error {}
 
-/** As it was typed, fit to be typed again. */
-export function commandLine(): string {
-  const quoted = process.argv
-    .slice(2)
-    .map((word) => (/^[\w./:=,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`));
+/** As it was typed, fit to be typed again. @param argv without the program and its script. */
+export function commandLine(argv = process.argv.slice(2)): string {
+  const quoted = argv.map((word) =>
+    /^[\w./:=,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
+  );
   return ['patchscopes', ...quoted].join(' ');
 }
 

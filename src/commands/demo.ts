@@ -18,6 +18,8 @@ import { dbOf } from '../cli/values.js';
 import {
   type BuiltInName,
   builtInExperiment,
+  type ChunkResult,
+  ChunkRunner,
   defaultModel,
   type Engine,
   type Experiment,
@@ -141,12 +143,14 @@ async function runPart(
   signal: AbortSignal,
 ): Promise<Shown> {
   echoPlan(plan);
-  const patched = stored(run(plan, engine, { signal }), runHeader(plan, commandLine()), engine, db);
+  const command = commandLine();
+  const results = run(plan, new ChunkRunner(plan, engine), { signal });
+  const patched = stored(results, runHeader(plan, { command }), engine, db);
   const methods = [{ name: experiment.name.replaceAll('-', ' '), observations: await collect(patched) }];
   if (lensPlan !== undefined) {
     const read = stored(
       runLens(lensPlan, engine, { signal }),
-      lensRunHeader(lensPlan, commandLine()),
+      lensRunHeader(lensPlan, { command }),
       engine,
       db,
     );
@@ -155,9 +159,9 @@ async function runPart(
   return { experiment, methods };
 }
 
-async function collect(chunks: AsyncIterable<Observation[]>): Promise<Observation[]> {
+async function collect(chunks: AsyncIterable<ChunkResult>): Promise<Observation[]> {
   const all: Observation[] = [];
-  for await (const chunk of chunks) all.push(...chunk);
+  for await (const { observations } of chunks) all.push(...observations);
   return all;
 }
 

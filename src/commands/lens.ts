@@ -40,12 +40,12 @@ export const addLens = (yargs: Argv) =>
           { prompts: [{ name, prompt }], layers: args.layer, site: args.site, topK, seed },
           engine,
         );
-        const header = lensRunHeader(plan, commandLine());
+        const header = lensRunHeader(plan, { command: commandLine() });
         const cells = stored(runLens(plan, engine, { signal }), header, engine, dbOf(args));
         return printCells(cells, {
           json: args.json,
-          toJson: lensJson,
-          toTable: lensTable,
+          toJson: lensJson(plan),
+          toTable: lensTable(plan),
           planned: plan.cellCount,
         });
       });

@@ -11,7 +11,18 @@ import {
   withEngine,
 } from '../cli/session.js';
 import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
-import { type Experiment, editOps, makePlan, parsePosition, run, runHeader, sides, sites } from '../index.js';
+import {
+  allChunks,
+  ChunkRunner,
+  type Experiment,
+  editOps,
+  makePlan,
+  parsePosition,
+  run,
+  runHeader,
+  sides,
+  sites,
+} from '../index.js';
 
 const own = (yargs: Argv) =>
   yargs
@@ -121,16 +132,16 @@ export const addPatch = (yargs: Argv) =>
       process.exitCode = await withEngine(args, signal, async (engine) => {
         const plan = makePlan(experiment, engine.tokenizer, engine.record);
         echoPlan(plan);
-        const header = runHeader(plan, commandLine());
+        const header = runHeader(plan, { command: commandLine() });
         const db = dbOf(args);
-        const resumed = resumedRun(args.resume, header, engine, db);
-        const done = resumed?.cells ?? 0;
-        const cells = stored(run(plan, engine, { signal, done }), header, engine, db, resumed);
-        return printCells(cells, {
+        const resumed = args.resume ? resumedRun(header, engine, db) : undefined;
+        const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
+        const results = run(plan, new ChunkRunner(plan, engine), { signal, chunks });
+        return printCells(stored(results, header, engine, db, resumed), {
           json: args.json,
-          toJson: patchJson,
+          toJson: patchJson(plan),
           toTable: patchTable,
-          planned: plan.cells.length - done,
+          planned: plan.cellCount - (resumed?.cells ?? 0),
         });
       });
     },

@@ -26,14 +26,17 @@ export interface RawReading {
   readonly logits?: Float32Array;
 }
 
-/** The token that follows a row: the given one, else one drawn with the seed where tokens are drawn. */
-export interface Choice {
+/** How a row is read in its own way. */
+export interface OwnReading {
+  /** The token that follows; without it one is drawn with the seed, where tokens are drawn. */
   readonly given?: number | undefined;
   /** Below 2^31. */
   readonly seed?: number;
+  /** Tracked after the tokens that are tracked in all rows. */
+  readonly tracked?: readonly number[] | undefined;
 }
 
-interface Read extends Choice {
+interface Read extends OwnReading {
   readonly row: number;
 }
 
@@ -77,8 +80,8 @@ export class Batch {
   }
 
   /** Reads the distribution of the token after this row. */
-  read(row: number, choice: Choice = {}): void {
-    this.#reads.push({ ...choice, row });
+  read(row: number, own: OwnReading = {}): void {
+    this.#reads.push({ ...own, row });
     this.#outputs[row] = true;
   }
 
@@ -101,10 +104,13 @@ export class Batch {
           rows: Int32Array.from(reads, ({ row }) => row - begin),
           given: Int32Array.from(reads, ({ given }) => given ?? -1),
           seeds: Int32Array.from(reads, ({ seed }) => seed ?? 0),
+          ownTracked: Int32Array.from(reads.flatMap(({ tracked = [] }) => tracked)),
+          ownTrackedCounts: Int32Array.from(reads, ({ tracked = [] }) => tracked.length),
         },
       });
+      const tracked = reads.map((read) => readings.tracked.length + (read.tracked?.length ?? 0));
       for (const [capture, state] of work.states(result.captures)) states.set(capture, state);
-      splitReadings(result.readings, reads.length, readings).forEach((reading, k) => {
+      splitReadings(result.readings, tracked).forEach((reading, k) => {
         read.set(reads[k]!, reading);
       });
     }
@@ -132,28 +138,31 @@ export class Batch {
   }
 }
 
-/** The flat lists of the addon, cut into one reading for each row. */
-export function splitReadings(
-  results: NativeReadingResults,
-  rows: number,
-  asked: NativeReadings,
-): RawReading[] {
+/**
+ * The flat lists of the addon, cut into one reading for each row.
+ *
+ * @param tracked how many tokens are tracked in each row.
+ */
+export function splitReadings(results: NativeReadingResults, tracked: readonly number[]): RawReading[] {
   const finiteRows = results.finite.reduce((sum, flag) => sum + flag, 0);
   const topCount = finiteRows === 0 ? 0 : results.topIds.length / finiteRows;
-  const trackedCount = asked.tracked.length;
-  const vocabulary = results.logits === undefined ? 0 : results.logits.length / rows;
-  let k = 0;
-  return Array.from({ length: rows }, (_, row) => {
+  const vocabulary = results.logits === undefined ? 0 : results.logits.length / tracked.length;
+  const taken = { rows: 0, tracked: 0 };
+  return tracked.map((trackedCount, row) => {
     const finite = results.finite[row] === 1;
-    const at = finite ? k++ : 0;
-    const part = <T extends Int32Array | Float32Array>(list: T, count: number) =>
-      (finite ? list.slice(at * count, (at + 1) * count) : list.slice(0, 0)) as T;
+    const { rows: at, tracked: trackedAt } = taken;
+    if (finite) {
+      taken.rows++;
+      taken.tracked += trackedCount;
+    }
+    const part = <T extends Int32Array | Float32Array>(list: T, begin: number, count: number) =>
+      list.slice(begin, finite ? begin + count : begin) as T;
     return {
       finite,
-      topIds: part(results.topIds, topCount),
-      topLogprobs: part(results.topLogprobs, topCount),
-      trackedRanks: part(results.trackedRanks, trackedCount),
-      trackedLogprobs: part(results.trackedLogprobs, trackedCount),
+      topIds: part(results.topIds, at * topCount, topCount),
+      topLogprobs: part(results.topLogprobs, at * topCount, topCount),
+      trackedRanks: part(results.trackedRanks, trackedAt, trackedCount),
+      trackedLogprobs: part(results.trackedLogprobs, trackedAt, trackedCount),
       chosen: finite
         ? {
             tokenId: results.chosenIds[at]!,

@@ -49,7 +49,7 @@ export class Checks {
   }
 
   row(row: PatchRow, reading: RowReading): void {
-    const { tokenIds, edits, continuation, seed } = row;
+    const { tokenIds, edits, continuation, seed, trackedTokens = [], until = [] } = row;
     if (continuation !== undefined) {
       if (!Array.isArray(continuation))
         throw new TypeError('Expected continuation to be an array of numbers.');
@@ -57,6 +57,11 @@ export class Checks {
     }
     this.input(row, continuation?.length ?? reading.maxTokens);
     if (seed !== undefined && !Number.isSafeInteger(seed)) throw bad(`The seed ${seed} is no whole number.`);
+    if (!Array.isArray(trackedTokens))
+      throw new TypeError('Expected trackedTokens to be an array of numbers.');
+    this.tokens(trackedTokens);
+    if (!Array.isArray(until)) throw new TypeError('Expected until to be an array of strings.');
+    if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {

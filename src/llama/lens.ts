@@ -80,7 +80,8 @@ export class LensReader {
       const rows = part.length / width;
       if (this.#limits.exact) part = padded(part, batch * width);
       const read = await context.lens(part, asked, part.length / width);
-      for (const raw of splitReadings(read, part.length / width, asked).slice(0, rows)) {
+      const tracked = new Array<number>(part.length / width).fill(asked.tracked.length);
+      for (const raw of splitReadings(read, tracked).slice(0, rows)) {
         results.push(
           raw.finite
             ? { status: 'ok', ...tokenReading(raw, reading) }

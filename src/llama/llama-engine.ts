@@ -109,6 +109,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       trainedContext: info.trainedContext,
       llamaCpp: devices.addon.llamaCpp,
       packageVersion,
+      addon: devices.addon.sha256.slice(0, 12),
       backend: devices.addon.variant,
       devices: [devices.cpu, ...gpus].map(describeDevice),
       gpuLayers: Math.min(gpuLayers, info.layerCount + 1),
@@ -118,7 +119,6 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       batchTokens: limits.batchTokens,
       batchRows: limits.batchRows,
       batchOutputs: limits.outputs,
-      cacheLayout: 'unified',
       promptTokens: limits.promptTokens,
     };
     const engine = new LlamaEngine(model, pool, limits, record, workers);

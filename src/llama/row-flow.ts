@@ -4,7 +4,7 @@
  */
 import type { RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
-import { Batch, type BatchLimits, type RawReading } from './batch.js';
+import { Batch, type BatchLimits, type OwnReading, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import { encode, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
@@ -117,7 +117,7 @@ export class RowFlow {
           ? (this.#reading.tokenIndexes ?? []).map(() => next.next().value!)
           : [];
         const last = next.next().value!;
-        run.positions = [...run.positions, ...positions.map((raw) => tokenReading(raw, this.#reading))];
+        run.positions = [...run.positions, ...positions.map((raw) => this.#readingOf(run, raw))];
         if (![...positions, last].every(({ finite }) => finite)) broken.push(run.row);
         else if (this.#advance(run, last)) continue;
         else finish(run.row, resultOf(run));
@@ -135,7 +135,7 @@ export class RowFlow {
     for (const edit of ofSide(run.row.row.edits, 'decoder')) {
       if (edit.atGenerated) batch.edit(row, edit, this.#limits.needsOutput(edit));
     }
-    batch.read(row, choiceOf(run));
+    batch.read(row, ownReading(run));
   }
 
   /** Puts waiting rows into free slots. @returns those slots. */
@@ -153,8 +153,10 @@ export class RowFlow {
       for (const edit of ofSide(row.row.edits, 'decoder')) {
         batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
       }
-      for (const tokenIndex of this.#reading.tokenIndexes ?? []) batch.read(rows[tokenIndex - first]!);
-      batch.read(rows.at(-1)!, choiceOf(run));
+      for (const tokenIndex of this.#reading.tokenIndexes ?? []) {
+        batch.read(rows[tokenIndex - first]!, { tracked: row.row.trackedTokens });
+      }
+      batch.read(rows.at(-1)!, ownReading(run));
     }
     return begun;
   }
@@ -177,8 +179,14 @@ export class RowFlow {
     const { continuation: given } = run.row.row;
     if ((given?.length ?? this.#reading.maxTokens) === 0) return false;
     const chosen = raw.chosen!;
-    run.steps.push({ ...tokenReading(raw, this.#reading), chosen });
-    return this.#stop.push(run.continuation, chosen.tokenId, given);
+    run.steps.push({ ...this.#readingOf(run, raw), chosen });
+    return this.#stop.push(run.continuation, chosen.tokenId, run.row.row);
+  }
+
+  #readingOf({ row: { row } }: Run, raw: RawReading): TokenReading {
+    const { trackedTokens = [] } = this.#reading;
+    const tracked = [...trackedTokens, ...(row.trackedTokens ?? [])];
+    return tokenReading(raw, { ...this.#reading, trackedTokens: tracked });
   }
 
   /** Cuts a slot's sequence back to the prefix. */
@@ -207,8 +215,9 @@ export class RowFlow {
   }
 }
 
-function choiceOf({ row: { row, index }, steps }: Run) {
-  return { given: row.continuation?.[steps.length], seed: mixed(row.seed ?? index, steps.length) };
+function ownReading({ row: { row, index }, steps }: Run): OwnReading {
+  const seed = mixed(row.seed ?? index, steps.length);
+  return { given: row.continuation?.[steps.length], seed, tracked: row.trackedTokens };
 }
 
 /** A number below 2^31 that looks unlike those of neighbouring seeds and steps (murmur3's finalizer). */

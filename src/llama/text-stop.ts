@@ -1,4 +1,4 @@
-import type { RowReading, Tokenizer } from '../engine.js';
+import type { PatchRow, RowReading, Tokenizer } from '../engine.js';
 
 /** What a row has generated so far. */
 export interface Continuation {
@@ -20,9 +20,14 @@ export class TextStop {
 
   /**
    * @param given all tokens of a continuation that is given: it goes on to its end, whatever it says.
+   * @param until texts that end this row and are kept.
    * @returns whether the row goes on.
    */
-  push(continuation: Continuation, tokenId: number, given?: readonly number[]): boolean {
+  push(
+    continuation: Continuation,
+    tokenId: number,
+    { continuation: given, until = [] }: Pick<PatchRow, 'continuation' | 'until'>,
+  ): boolean {
     continuation.tokenIds.push(tokenId);
     if (given === undefined && this.#tokenizer.isEndOfText(tokenId)) return false;
     // a character may be spread over tokens: decode all bytes at once
@@ -36,6 +41,7 @@ export class TextStop {
       continuation.text = continuation.text.slice(0, end);
       return false;
     }
+    if (until.some((text) => continuation.text.includes(text))) return false;
     return continuation.tokenIds.length < this.#maxTokens;
   }
 }

@@ -85,8 +85,8 @@ const calls: { readonly [name: string]: Call } = {
   patch: {
     right: () => [
       [
-        { tokenIds: [1, 70, 71], edits: [edit()] },
-        { tokenIds: [1, 72], edits: [] },
+        { tokenIds: [1, 70, 71], edits: [edit()], trackedTokens: [7, 9] },
+        { tokenIds: [1, 72], edits: [], until: ['a'] },
       ],
       reading(),
     ],

@@ -1,0 +1,59 @@
+/** The process that an engine lives in; see engine-process.ts. */
+import type { Engine } from '../engine.js';
+import { makePlan } from '../plan/plan.js';
+import { ChunkRunner } from '../run.js';
+import { asFailure, type FromChild, type TaskName, type Tasks, type ToChild } from './messages.js';
+import { packOutcomes } from './packed-outcomes.js';
+
+type Work = {
+  [Name in TaskName]: (input: Tasks[Name]['input'], signal: AbortSignal) => Promise<Tasks[Name]['answer']>;
+};
+
+// a terminal's Ctrl-C reaches this process too: what it means is for the other one to say
+process.on('SIGINT', () => undefined);
+// not exit(), which would wait for the decode under way
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+
+let engine: Engine | undefined;
+let runner: ChunkRunner | undefined;
+const underWay = new Map<number, AbortController>();
+
+const work: Work = {
+  async open({ model, engine: options, module }) {
+    const { openEngine }: typeof import('../llama/llama-engine.js') =
+      module === undefined ? await import('../llama/llama-engine.js') : await import(module);
+    engine = await openEngine(model, { ...options, onNote: (line) => send({ kind: 'note', line }) });
+    return engine.record;
+  },
+  async plan(experiment) {
+    const { tokenizer, record } = engine!;
+    const plan = makePlan(experiment, tokenizer, record);
+    runner = new ChunkRunner(plan, engine!);
+    return plan;
+  },
+  async usePlan(plan) {
+    runner = new ChunkRunner(plan, engine!);
+  },
+  run: async (chunk, signal) => packOutcomes(await runner!.run(chunk, { signal })),
+  runCells: async (cells, signal) => packOutcomes(await runner!.runCells(cells, { signal })),
+  tolerance: (rows) => engine!.tolerance(rows),
+};
+
+process.on('message', async (message: ToChild) => {
+  const { id } = message;
+  if (message.kind === 'abort') return underWay.get(id)?.abort();
+  const controller = new AbortController();
+  underWay.set(id, controller);
+  try {
+    const task = work[message.name] as (input: unknown, signal: AbortSignal) => Promise<unknown>;
+    send({ kind: 'done', id, answer: await task(message.input, controller.signal) });
+  } catch (error) {
+    send({ kind: 'failed', id, failure: asFailure(error) });
+  } finally {
+    underWay.delete(id);
+  }
+});
+
+function send(message: FromChild): void {
+  process.send?.(message);
+}

@@ -1,0 +1,62 @@
+/** What goes over the channel between a run and the process of its engine; structured clones of it. */
+import type { EngineRecord } from '../engine.js';
+import { type ErrorCode, PatchscopeError } from '../errors.js';
+import type { EngineOptions } from '../llama/llama-engine.js';
+import type { ResolvedModel } from '../models/resolve.js';
+import type { Experiment } from '../patchscope.js';
+import type { Plan } from '../plan/plan.js';
+import type { PackedOutcomes } from './packed-outcomes.js';
+
+export interface OpenInput {
+  readonly model: ResolvedModel;
+  readonly engine: Omit<EngineOptions, 'onNote'>;
+  /** URL of a module with an `openEngine` of its own. */
+  readonly module?: string;
+}
+
+/** What may be asked of the process, and what it answers. */
+export interface Tasks {
+  readonly open: { readonly input: OpenInput; readonly answer: EngineRecord };
+  /** The plan made is the one that chunks are of. */
+  readonly plan: { readonly input: Experiment; readonly answer: Plan };
+  readonly usePlan: { readonly input: Plan; readonly answer: undefined };
+  /** A chunk. */
+  readonly run: { readonly input: number; readonly answer: PackedOutcomes };
+  /** Some cells of one chunk. */
+  readonly runCells: { readonly input: readonly number[]; readonly answer: PackedOutcomes };
+  readonly tolerance: { readonly input: number; readonly answer: number | null };
+}
+export type TaskName = keyof Tasks;
+
+export type ToChild =
+  | { readonly kind: 'task'; readonly id: number; readonly name: TaskName; readonly input: unknown }
+  | { readonly kind: 'abort'; readonly id: number };
+
+export type FromChild =
+  | { readonly kind: 'done'; readonly id: number; readonly answer: unknown }
+  | { readonly kind: 'failed'; readonly id: number; readonly failure: Failure }
+  | { readonly kind: 'note'; readonly line: string };
+
+/** An error as data: a clone of one loses its class and its code. */
+export interface Failure {
+  readonly code?: ErrorCode;
+  readonly name: string;
+  readonly message: string;
+  readonly stack?: string;
+}
+
+export function asFailure(thrown: unknown): Failure {
+  const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+  const { name, message, stack } = error;
+  return {
+    ...(error instanceof PatchscopeError && { code: error.code }),
+    name,
+    message,
+    ...(stack !== undefined && { stack }),
+  };
+}
+
+export function asError({ code, name, message, stack }: Failure): Error {
+  if (code !== undefined) return new PatchscopeError(code, message);
+  return Object.assign(name === 'TypeError' ? new TypeError(message) : new Error(message), { stack });
+}

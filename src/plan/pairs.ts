@@ -1,0 +1,179 @@
+/** Samples x variants: every prompt as token ids, every position as an index. */
+import type { Tokenizer } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
+import { inputOf, type ResolvedPrompt, resolvePrompt } from '../prompts.js';
+
+/** One sample in one variant. Equal prompts are one and the same object. */
+export interface Pair {
+  /** Index in the experiment's samples. */
+  readonly sample: number;
+  readonly variant: string;
+  readonly source: ResolvedPrompt;
+  readonly target: ResolvedPrompt;
+  readonly patch: Required<Patch>;
+  /** Tokens that are scored for this sample alone. */
+  readonly trackedTokens: readonly number[];
+}
+
+/** What a plan has to know of a model. */
+export interface ModelShape {
+  readonly layerCount: number;
+  /** Blocks of the encoder, where there is one. */
+  readonly encoderLayerCount?: number;
+  /** Floats of a hidden state. */
+  readonly embeddingSize: number;
+  /** Most tokens of a prompt and its continuation. */
+  readonly promptTokens: number;
+}
+
+export const DEFAULT_VARIANT = 'default';
+
+export interface VariantSettings extends Settings {
+  readonly name: string;
+}
+
+export function variantsOf(experiment: Experiment): VariantSettings[] {
+  const { variants = [{ name: DEFAULT_VARIANT }] } = experiment;
+  if (variants.length === 0) {
+    throw new PatchscopeError('bad_input', 'The list of variants is empty: leave it out for a single one.');
+  }
+  const names = variants.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) {
+    throw new PatchscopeError('bad_input', `Two variants are named '${twice}': give each a name of its own.`);
+  }
+  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, mapping, patch } =
+    experiment;
+  const common = {
+    ...{ sourceLayers, targetLayers, mapping },
+    ...(sourceSite && { sourceSite }),
+    ...(sourceSide && { sourceSide }),
+    ...(targetSite && { targetSite }),
+    ...(targetSide && { targetSide }),
+  };
+  return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
+}
+
+/** Sample by sample, the variants of each in their order. */
+export function resolvePairs(
+  experiment: Experiment,
+  variants: readonly VariantSettings[],
+  tokenizer: Tokenizer,
+  shape: ModelShape,
+): Pair[] {
+  const { samples, reading } = experiment;
+  if (samples.length === 0) {
+    throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
+  }
+  const resolver = new Resolver(tokenizer, shape);
+  const following = Math.max(0, reading.maxTokens - 1);
+  return samples.flatMap((sample, index) => {
+    checkVariantNames(sample, variants);
+    const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
+    return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
+      const own = sample.variants?.[name] ?? {};
+      const { op = 'replace', alpha = 1, atGenerated = false } = patch;
+      return {
+        sample: index,
+        variant: name,
+        source: resolver.resolve(own.source ?? sample.source, 'source', sourceSide, 0),
+        target: resolver.resolve(own.target ?? sample.target, 'target', targetSide, following),
+        patch: { op, alpha, atGenerated },
+        trackedTokens,
+      };
+    });
+  });
+}
+
+/** Tokenizes each distinct prompt once. */
+class Resolver {
+  readonly #tokenizer: Tokenizer;
+  readonly #shape: ModelShape;
+  readonly #known = new Map<string, ResolvedPrompt>();
+
+  constructor(tokenizer: Tokenizer, shape: ModelShape) {
+    this.#tokenizer = tokenizer;
+    this.#shape = shape;
+  }
+
+  resolve(
+    { prompt, position }: PromptAt,
+    which: 'source' | 'target',
+    side: Side | undefined,
+    following: number,
+  ): ResolvedPrompt {
+    const key = JSON.stringify([which, side, prompt, position]);
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const resolved = resolvePrompt(prompt, position, this.#tokenizer, which, side);
+    checkLength(resolved, following, which, this.#shape);
+    this.#known.set(key, resolved);
+    return resolved;
+  }
+}
+
+/** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
+export function checkLength(
+  prompt: ResolvedPrompt,
+  following: number,
+  which: string,
+  { promptTokens }: Pick<ModelShape, 'promptTokens'>,
+): void {
+  const { tokenIds, encoderTokenIds = [] } = inputOf(prompt);
+  const tokens = Math.max(encoderTokenIds.length, tokenIds.length + following);
+  if (tokens > promptTokens) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The ${which} prompt needs ${tokens} tokens where the context holds ${promptTokens}: shorten it, or use a larger -c.`,
+    );
+  }
+}
+
+function checkVariantNames({ name, variants = {} }: Sample, known: readonly Variant[]): void {
+  const unknown = Object.keys(variants).find((variant) => !known.some((one) => one.name === variant));
+  if (unknown !== undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The sample '${name}' has prompts for the variant '${unknown}', which the experiment does not have.`,
+    );
+  }
+}
+
+/** First tokens of the answers, as they follow a prompt: with a blank before them, and without. */
+function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
+  if (answer.length === 0) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The sample '${name}' has no answer, whose tokens are to be scored.`,
+    );
+  }
+  return distinct(answer.flatMap((text) => [text, ` ${text}`].map((form) => firstToken(form, tokenizer))));
+}
+
+/** @throws PatchscopeError `bad_input` for a token that is not there. */
+export function trackedTokens(tracked: readonly (string | number)[], tokenizer: Tokenizer): number[] {
+  return distinct(
+    tracked.map((token) => {
+      if (typeof token === 'string') return firstToken(token, tokenizer);
+      const last = tokenizer.vocabularySize - 1;
+      if (Number.isInteger(token) && token >= 0 && token <= last) return token;
+      throw new PatchscopeError(
+        'bad_input',
+        `The tracked token ${token} is outside the vocabulary, whose ids are 0 to ${last}.`,
+      );
+    }),
+  );
+}
+
+function firstToken(text: string, tokenizer: Tokenizer): number {
+  const [first] = tokenizer.tokenize(text, { bos: false, special: false });
+  if (first === undefined) {
+    throw new PatchscopeError('bad_input', `The tracked text '${text}' has no token: give it some text.`);
+  }
+  return first;
+}
+
+function distinct<T>(values: readonly T[]): T[] {
+  return [...new Set(values)];
+}

@@ -1,0 +1,174 @@
+/**
+ * Experiment -> plan: every prompt as token ids, every position as an index, every cell numbered. Pure data,
+ * made with a tokenizer alone; the same experiment gives the same plan.
+ */
+import { createHash } from 'node:crypto';
+import type { CacheLayout, Tokenizer } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import { type Control, controls, type Experiment, type Side } from '../patchscope.js';
+import { type Place, parsePlaces } from '../places.js';
+import { arrangeCells, type CellColumns } from './arrange.js';
+import {
+  type ModelShape,
+  type Pair,
+  resolvePairs,
+  trackedTokens,
+  type VariantSettings,
+  variantsOf,
+} from './pairs.js';
+
+export interface Plan {
+  readonly experiment: Experiment;
+  /** Sample by sample, the variants of each in their order. */
+  readonly pairs: readonly Pair[];
+  /** Distinct places, to which cells refer. */
+  readonly places: readonly Place[];
+  /** In the order of execution. */
+  readonly cells: CellColumns;
+  readonly cellCount: number;
+  /** Cell with which each chunk begins, and the number of cells at the end. A chunk is run and stored whole. */
+  readonly chunkStarts: Uint32Array;
+  /** Chunk with which each block begins, and the number of chunks at the end. The chunks of a block share their captured states. */
+  readonly blockStarts: Uint32Array;
+  /** Tokens that are scored for every cell. */
+  readonly trackedTokens: readonly number[];
+  readonly cacheLayout: CacheLayout;
+  /** Of all that is above. */
+  readonly sha256: string;
+}
+
+/** One cell, read out of the columns. */
+export interface Cell {
+  readonly pair: Pair;
+  /** Whose source is captured. */
+  readonly sourcePair: Pair;
+  readonly source: Place;
+  readonly target: Place;
+  readonly control: Control;
+  readonly draw: number;
+}
+
+/** @throws PatchscopeError `bad_input` where the experiment does not fit the model. */
+export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: ModelShape): Plan {
+  const variants = variantsOf(experiment);
+  const pairs = resolvePairs(experiment, variants, tokenizer, shape);
+  const places = new PlaceList();
+  const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, shape, places)]));
+  const arranged = arrangeCells({
+    experiment,
+    pairs,
+    grids,
+    stateBytes: 4 * shape.embeddingSize,
+  });
+  const plan = {
+    experiment,
+    pairs,
+    places: places.all,
+    ...arranged,
+    cellCount: arranged.cells.pair.length,
+    trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
+    cacheLayout: 'unified' as const,
+  };
+  return { ...plan, sha256: hashOf(plan) };
+}
+
+export function chunkCount({ chunkStarts }: Plan): number {
+  return chunkStarts.length - 1;
+}
+
+/** The first cell of a chunk and the first one after it. */
+export function chunkRange({ chunkStarts }: Plan, chunk: number): readonly [number, number] {
+  return [chunkStarts[chunk]!, chunkStarts[chunk + 1]!];
+}
+
+/** The first cell of a chunk's block and the first one after it. */
+export function blockRange({ chunkStarts, blockStarts }: Plan, chunk: number): readonly [number, number] {
+  const after = blockStarts.findIndex((start) => start > chunk);
+  return [chunkStarts[blockStarts[after - 1]!]!, chunkStarts[blockStarts[after]!]!];
+}
+
+export function cellAt({ pairs, places, cells }: Plan, index: number): Cell {
+  return {
+    pair: pairs[cells.pair[index]!]!,
+    sourcePair: pairs[cells.sourcePair[index]!]!,
+    source: places[cells.source[index]!]!,
+    target: places[cells.target[index]!]!,
+    control: controls[cells.control[index]!]!,
+    draw: cells.draw[index]!,
+  };
+}
+
+/** The pair of a sample and a variant. */
+export function pairOf({ experiment, pairs }: Plan, sample: number, variant: string): Pair {
+  const variants = pairs.length / experiment.samples.length;
+  return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
+}
+
+/** Every place has one number. */
+class PlaceList {
+  readonly all: Place[] = [];
+  readonly #numbers = new Map<string, number>();
+
+  numberOf(place: Place): number {
+    const key = `${place.site} ${place.layer}`;
+    const known = this.#numbers.get(key);
+    if (known !== undefined) return known;
+    this.#numbers.set(key, this.all.length);
+    this.all.push(place);
+    return this.all.length - 1;
+  }
+}
+
+/** Source and target place of each cell of a pair, by number, target by target. */
+function placePairs(
+  { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide }: VariantSettings,
+  { layerCount, encoderLayerCount = 0 }: ModelShape,
+  list: PlaceList,
+): [source: number, target: number][] {
+  const layersOf = (side: Side = 'decoder') => (side === 'encoder' ? encoderLayerCount : layerCount);
+  const targetsOf = (selector: string) => parsePlaces(selector, layersOf(targetSide), targetSite);
+  const sources = parsePlaces(sourceLayers, layersOf(sourceSide), sourceSite);
+  const relative = relations[targetLayers.trim()];
+  const everywhere = targetSite === undefined || targetSite === 'resid_out' ? 'embed,all' : 'all';
+  const targets = targetsOf(relative === undefined ? targetLayers : everywhere);
+  const pairs =
+    relative === 'same'
+      ? sources.map((source) => [source, targetsOf(String(source.layer))[0]!] as const)
+      : targets.flatMap((target) =>
+          sources
+            .filter((source) => relative === undefined || relative(rank(target), rank(source)))
+            .map((source) => [source, target] as const),
+        );
+  if (pairs.length === 0) {
+    throw new PatchscopeError(
+      'bad_input',
+      `No target layer lies ${targetLayers.trim()} any of the source layers ${sourceLayers}: choose others.`,
+    );
+  }
+  return pairs.map(([source, target]) => [list.numberOf(source), list.numberOf(target)]);
+}
+
+/** Target layers that are told by the source layer; `embed` lies below all others. */
+const relations: Readonly<Record<string, 'same' | ((target: number, source: number) => boolean)>> = {
+  same: 'same',
+  below: (target, source) => target < source,
+  above: (target, source) => target > source,
+};
+
+function rank({ layer }: Place): number {
+  return layer === 'embed' ? -1 : layer;
+}
+
+function hashOf(plan: Omit<Plan, 'sha256'>): string {
+  const hash = createHash('sha256');
+  const add = (value: unknown) => hash.update(JSON.stringify(value)).update('\n');
+  const { samples, ...settings } = plan.experiment;
+  add(settings);
+  for (const sample of samples) add(sample);
+  for (const pair of plan.pairs) add(pair);
+  add([plan.places, plan.trackedTokens, plan.cacheLayout]);
+  for (const column of [...Object.values(plan.cells), plan.chunkStarts, plan.blockStarts]) {
+    hash.update(new Uint8Array(column.buffer, column.byteOffset, column.byteLength));
+  }
+  return hash.digest('hex');
+}

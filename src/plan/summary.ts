@@ -1,0 +1,121 @@
+/** How much work a plan is, before any of it is done. */
+import { inputOf, type ResolvedPrompt } from '../prompts.js';
+import { cellAt, chunkCount, chunkRange, type Plan } from './plan.js';
+
+/** What bounds a batch, as an engine records it. */
+export interface BatchBounds {
+  readonly batchTokens: number;
+  readonly batchRows: number;
+}
+
+export interface PlanSummary {
+  readonly cells: number;
+  readonly chunks: number;
+  /** Distinct prompts and positions that states are captured from. */
+  readonly sources: number;
+  /** Distinct prompts and positions that are patched. */
+  readonly targets: number;
+  /** Of patched rows, at most: rows that end early leave their places to others. */
+  readonly batches: number;
+  /** Tokens of the source prompts, up to their positions. */
+  readonly sourceTokens: number;
+  /** Tokens of the patched prompts and at most of what follows them. */
+  readonly targetTokens: number;
+  /** Most bytes of captured states in memory at once. */
+  readonly stateBytes: number;
+  /** Most tokens in the K/V cache at once. */
+  readonly cacheTokens: number;
+}
+
+/** The rows of one chunk that have the same target. */
+interface Group {
+  readonly target: ResolvedPrompt;
+  readonly rows: number;
+}
+
+export function summarize(
+  plan: Plan,
+  { batchRows, batchTokens }: BatchBounds,
+  embeddingSize: number,
+): PlanSummary {
+  const sources = new Set(plan.pairs.map(({ source }) => source));
+  const targets = new Set(plan.pairs.map(({ target }) => target));
+  const following = Math.max(0, plan.experiment.reading.maxTokens - 1);
+  let [batches, targetTokens, cacheTokens] = [0, 0, 0];
+  for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
+    for (const { target, rows } of groupsOf(plan, chunk)) {
+      const length = lengthOf(target);
+      const prefix = prefixOf(target);
+      const slots = Math.max(1, Math.min(rows, batchRows, Math.floor(batchTokens / (length - prefix))));
+      const perRow = length - prefix + following;
+      batches += Math.ceil(rows / slots) * (1 + following);
+      targetTokens += prefix + rows * perRow;
+      cacheTokens = Math.max(cacheTokens, prefix + slots * perRow);
+    }
+  }
+  return {
+    cells: plan.cellCount,
+    chunks: chunkCount(plan),
+    sources: sources.size,
+    targets: targets.size,
+    batches,
+    sourceTokens: [...sources].reduce((sum, source) => sum + lengthBefore(source), 0),
+    targetTokens,
+    stateBytes: 4 * embeddingSize * mostStates(plan),
+    cacheTokens,
+  };
+}
+
+/** Tokens that some cells of a plan have to be decoded with, at most. */
+export function tokensOf(plan: Plan, cells: readonly number[]): number {
+  const pairs = cells.map((cell) => cellAt(plan, cell));
+  const following = Math.max(0, plan.experiment.reading.maxTokens - 1);
+  const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
+  const targets = new Set(pairs.map(({ pair }) => pair.target));
+  const prefixes = [...targets].reduce((sum, target) => sum + prefixOf(target), 0);
+  const rows = pairs.reduce(
+    (sum, { pair: { target } }) => sum + lengthOf(target) - prefixOf(target) + following,
+    0,
+  );
+  return [...sources].reduce((sum, source) => sum + lengthBefore(source), prefixes + rows);
+}
+
+function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
+  const [begin, end] = chunkRange(plan, chunk);
+  let rows = 0;
+  for (let cell = begin; cell < end; cell++) {
+    rows++;
+    const { target } = plan.pairs[plan.cells.pair[cell]!]!;
+    if (cell + 1 < end && plan.pairs[plan.cells.pair[cell + 1]!]!.target === target) continue;
+    yield { target, rows };
+    rows = 0;
+  }
+}
+
+function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
+  const numbers = new Map([...new Set(pairs.map(({ source }) => source))].map((source, i) => [source, i]));
+  let most = 0;
+  for (let block = 0; block + 1 < blockStarts.length; block++) {
+    const states = new Set<number>();
+    for (let at = chunkStarts[blockStarts[block]!]!; at < chunkStarts[blockStarts[block + 1]!]!; at++) {
+      states.add(numbers.get(pairs[cells.sourcePair[at]!]!.source)! * 2 ** 16 + cells.source[at]!);
+    }
+    most = Math.max(most, states.size);
+  }
+  return most;
+}
+
+/** Tokens that the rows of a target share. */
+function prefixOf({ side, tokenIndex }: ResolvedPrompt): number {
+  return side === 'encoder' ? 0 : tokenIndex;
+}
+
+function lengthOf(prompt: ResolvedPrompt): number {
+  const { tokenIds, encoderTokenIds = [] } = inputOf(prompt);
+  return tokenIds.length + encoderTokenIds.length;
+}
+
+/** What comes after the position can't be seen from there. */
+function lengthBefore({ side, tokenIndex, tokenIds }: ResolvedPrompt): number {
+  return side === undefined ? tokenIndex + 1 : tokenIds.length + 1;
+}
