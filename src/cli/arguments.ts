@@ -35,6 +35,7 @@ const switches = new Set([
   'exact',
   'at-generated',
   'resume',
+  'yes',
   'help',
   'version',
 ]);

@@ -49,16 +49,21 @@ function byte(light: number): number {
   return Math.round(255 * Math.min(1, Math.max(0, share)));
 }
 
-/** Of the 240 colours that terminals with 256 agree on, the one nearest to `colour`. */
-export function nearestOf256(colour: Rgb): number {
-  const wanted = toLab(colour);
-  const distances = palette.map((lab) => Math.hypot(...lab.map((value, i) => value - wanted[i]!)));
-  return 16 + distances.indexOf(Math.min(...distances));
-}
+/** Of a terminal's 256 colours those that lie along the scale; others nearby stand out by their hue. */
+const along: readonly (readonly [code: number, colour: Rgb])[] = [
+  [17, [0, 0, 95]],
+  ...Array.from({ length: 9 }, (_, i): [number, Rgb] => [235 + i, [38 + 10 * i, 38 + 10 * i, 38 + 10 * i]]),
+  [101, [135, 135, 95]],
+  [143, [175, 175, 95]],
+  [185, [215, 215, 95]],
+  [220, [255, 215, 0]],
+];
 
-/** Colours 16 to 255: a cube of 6 steps a side, then 24 greys. */
-const cubeSteps = [0, 95, 135, 175, 215, 255];
-const palette: readonly Lab[] = [
-  ...cubeSteps.flatMap((r) => cubeSteps.flatMap((g) => cubeSteps.map((b): Rgb => [r, g, b]))),
-  ...Array.from({ length: 24 }, (_, i): Rgb => [8 + 10 * i, 8 + 10 * i, 8 + 10 * i]),
-].map(toLab);
+/** Code of the colour nearest to `colourOf(share)` where a terminal has 256. */
+export function codeOf(share: number): number {
+  const wanted = toLab(colourOf(share));
+  const distances = along.map(([, colour]) =>
+    Math.hypot(...toLab(colour).map((value, i) => value - wanted[i]!)),
+  );
+  return along[distances.indexOf(Math.min(...distances))]![0];
+}

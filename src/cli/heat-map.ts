@@ -1,6 +1,6 @@
 /** A table of numbers as a picture for a terminal: blocks of colour, or digits where there are no colours. */
 import { onOneLine } from '../index.js';
-import { colourOf, nearestOf256, type Rgb } from './colour-scale.js';
+import { codeOf, colourOf } from './colour-scale.js';
 
 export interface HeatCell {
   /** Null where there is nothing to be seen: all failed. */
@@ -29,8 +29,8 @@ export interface Canvas {
 
 const cellWidth = 2;
 
-/** Every how many columns one is labelled, so that labels do not meet. */
-const labelEvery = 5;
+/** Room for the label of the last column. */
+const labelRoom = 5;
 
 const longestLabel = 32;
 
@@ -39,7 +39,7 @@ export function heatMapText(map: HeatMap, { depth, width }: Canvas): string {
   const scale = scaleOf(map);
   const labels = map.rows.map(labelText);
   const margin = Math.max(map.rowTitle.length, ...labels.map(({ length }) => length)) + 2;
-  const fitting = Math.max(labelEvery, Math.floor((width - margin - labelEvery) / cellWidth));
+  const fitting = Math.max(1, Math.floor((width - margin - labelRoom) / cellWidth));
   const lines: string[] = [];
   for (let begin = 0; begin < map.columns.length; begin += fitting) {
     const columns = map.columns.slice(begin, begin + fitting);
@@ -83,24 +83,22 @@ function labelText(label: string): string {
     : characters.join('');
 }
 
-/** Above the left edge of their columns: numbers that divide by five, the first column, and what is no number. */
+/** Above the left edge of their columns, as many as do not meet. */
 function columnLabels(columns: readonly string[]): string {
   let line = '';
   for (const [i, label] of columns.entries()) {
-    const isLabelled = i === 0 || !/^\d+$/.test(label) || Number(label) % labelEvery === 0;
     const at = i * cellWidth;
-    if (isLabelled && (line === '' || at > line.length)) line = line.padEnd(at) + label;
+    if (i === 0 || at > line.length) line = line.padEnd(at) + label;
   }
   return line;
 }
 
 function cellText(cell: HeatCell | undefined, scale: Scale | undefined, depth: number): string {
-  if (cell === undefined || scale === undefined) return cell === undefined ? ' .' : 'xx';
-  if (cell.value === null) return 'xx';
+  if (cell === undefined) return '. ';
+  if (cell.value === null || scale === undefined) return 'xx';
   const share = scale.most > scale.least ? (cell.value - scale.least) / (scale.most - scale.least) : 0;
   const mark = cell.failed > 0 ? 'x' : ' ';
-  if (depth < 8) return `${mark}${digitOf(share)}`;
-  return painted(`${mark} `, share, depth);
+  return depth < 8 ? `${digitOf(share)}${mark}` : painted(`${mark} `, share, depth);
 }
 
 function digitOf(share: number): number {
@@ -108,10 +106,9 @@ function digitOf(share: number): number {
 }
 
 function painted(text: string, share: number, depth: number): string {
-  const colour = colourOf(share);
-  const ink: Rgb = share < 0.5 ? [255, 255, 255] : [0, 0, 0];
-  const code = (rgb: Rgb) => (depth >= 24 ? `2;${rgb.join(';')}` : `5;${nearestOf256(rgb)}`);
-  return `\u001b[48;${code(colour)};38;${code(ink)}m${text}\u001b[0m`;
+  const ink = share < 0.5 ? 97 : 30;
+  const ground = depth >= 24 ? `2;${colourOf(share).join(';')}` : `5;${codeOf(share)}`;
+  return `\u001b[${ink};48;${ground}m${text}\u001b[0m`;
 }
 
 const legendSteps = 20;

@@ -39,6 +39,11 @@ const summaries = `
     run_summary.started_at AS startedAt, seconds, shard_index || '/' || shard_count AS shard
   FROM run_summary JOIN run ON run.id = run_id`;
 
+/** As `chosenRun`, of a file by its path. */
+export function chosenRunOf(path: string, spec?: string): RunSummary {
+  return withResults(path, (database) => chosenRun(database, path, spec));
+}
+
 /**
  * The run that a person means by an id or by a name, which is its newest run; by nothing, the newest of all.
  *
