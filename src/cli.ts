@@ -4,13 +4,18 @@ import { bindValues, usageSentence } from './cli/arguments.js';
 import { BrokenRunError, EXIT } from './cli/session.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
+import { addDelete } from './commands/delete.js';
 import { addDemo } from './commands/demo.js';
 import { addDoctor } from './commands/doctor.js';
+import { addExport } from './commands/export.js';
 import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
+import { addMerge } from './commands/merge.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
 import { addRun } from './commands/run.js';
+import { addRuns } from './commands/runs.js';
+import { addShow } from './commands/show.js';
 import { addSql } from './commands/sql.js';
 import { addWorker } from './commands/worker.js';
 import { PatchscopeError, packageVersion } from './index.js';
@@ -24,7 +29,12 @@ const commands = {
   pull: addPull,
   inspect: addInspect,
   convert: addConvert,
+  runs: addRuns,
+  show: addShow,
   sql: addSql,
+  export: addExport,
+  merge: addMerge,
+  delete: addDelete,
   doctor: addDoctor,
   worker: addWorker,
   build: addBuild,

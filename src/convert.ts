@@ -1,8 +1,8 @@
-import fs from 'node:fs';
 import { openDevices } from './devices.js';
 import { asPatchscopeError, PatchscopeError } from './errors.js';
 import { readHeader, type TypeShare } from './gguf.js';
 import { checkResolved, type ResolvedModel } from './models/resolve.js';
+import { writeWhole } from './output-file.js';
 import { defaultThreads } from './threads.js';
 
 /** File types that llama.cpp makes without measuring first which weights matter, largest first. */
@@ -56,44 +56,18 @@ export async function convertModel(
       `There is no type '${options.to}' to convert to: take ${conversionTypes.join(', ')}.`,
     );
   }
-  if (output === '' || fs.existsSync(output)) {
-    throw new PatchscopeError(
-      'bad_input',
-      output === ''
-        ? 'The name of the file to write is empty.'
-        : `The file ${output} exists: remove it, or name another.`,
-    );
-  }
   const { addon } = openDevices('off');
-  const part = `${output}.${process.pid}.part`;
-  checkWritable(part, output);
-  const removePart = () => fs.rmSync(part, { force: true });
-  process.once('exit', removePart);
   try {
-    await addon.check(file.parts);
-    const before = await readHeader(file, addon);
-    const fallbacks = await addon.convert(file.path, part, options.to, options.threads ?? defaultThreads());
-    const { types } = await readHeader({ parts: [part] }, addon);
-    fs.renameSync(part, output);
-    const wasQuantized = before.tensors.some(({ isQuantized }) => isQuantized);
-    const requantized = wasQuantized && options.to !== 'f32' ? (before.fileType ?? 'quantized') : null;
-    return { types, fallbacks, requantized };
+    return await writeWhole(output, async (part) => {
+      await addon.check(file.parts);
+      const before = await readHeader(file, addon);
+      const fallbacks = await addon.convert(file.path, part, options.to, options.threads ?? defaultThreads());
+      const { types } = await readHeader({ parts: [part] }, addon);
+      const wasQuantized = before.tensors.some(({ isQuantized }) => isQuantized);
+      const requantized = wasQuantized && options.to !== 'f32' ? (before.fileType ?? 'quantized') : null;
+      return { types, fallbacks, requantized };
+    });
   } catch (error) {
     throw asPatchscopeError(error);
-  } finally {
-    process.off('exit', removePart);
-    removePart();
-  }
-}
-
-function checkWritable(part: string, output: string): void {
-  try {
-    fs.closeSync(fs.openSync(part, 'wx'));
-  } catch (cause) {
-    throw new PatchscopeError(
-      'bad_input',
-      `The file ${output} can't be written (${(cause as NodeJS.ErrnoException).code}): name one in a folder that exists and is yours.`,
-      { cause },
-    );
   }
 }

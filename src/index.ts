@@ -99,7 +99,26 @@ export {
 export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
-export { formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
-export { type QueryOptions, type QueryResult, query } from './store/query.js';
+export { type Deletion, deleteRun } from './store/delete.js';
+export {
+  type Export,
+  type ExportFormat,
+  type ExportOptions,
+  exportFormats,
+  exportRun,
+} from './store/export.js';
+export { csvRecords, formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
+export { mergeShards } from './store/merge.js';
+export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';
+export { type QueryStreamOptions, queryStream } from './store/query-stream.js';
+export {
+  type GridCell,
+  type LayerMetric,
+  type RunDetails,
+  type RunDetailsOptions,
+  runDetails,
+} from './store/run-details.js';
+export { chosenRunOf, listRuns, type RunSummary } from './store/run-list.js';
+export { type RowKind, rowKinds } from './store/run-rows.js';
 export { checkStore, openStore, type Store, type UnfinishedRun } from './store/store.js';
 export { defaultThreads } from './threads.js';

@@ -3,7 +3,8 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { formatCsv, formatJsonLines, formatTable } from '../src/store/format.js';
-import { query } from '../src/store/query.js';
+import { type QueryOptions, query } from '../src/store/query.js';
+import { queryStream } from '../src/store/query-stream.js';
 import { openSqlite } from '../src/store/sqlite.js';
 import { openStore } from '../src/store/store.js';
 import { begin, cell, failedCell, folder } from './store-records.js';
@@ -219,6 +220,77 @@ test('a folder that SQLite may not write to is said to be the reason', {
     if (root) process.seteuid?.(0);
     chmodSync(home, 0o755);
   }
+});
+
+// --- a query in a process of its own
+
+const counting = 'WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)';
+
+test('the parts of a query are the query, wherever they are cut', async (t) => {
+  const path = results(t);
+  const sql = `${counting} SELECT i, i + 9007199254740990, CAST(i AS TEXT), x'00ff', NULL FROM n LIMIT 700`;
+  const cuts: QueryOptions[] = [0, 1, 255, 256, 257, 511, 512, 699, 700, 701].map((maxRows) => ({ maxRows }));
+  for (const options of [{}, ...cuts]) {
+    const parts = [];
+    for await (const part of queryStream(path, sql, options)) parts.push(part);
+    const whole = query(path, sql, options);
+    assert.deepEqual(
+      { ...parts.at(-1)!, rows: parts.flatMap(({ rows }) => rows) },
+      { ...whole, rows: whole.rows.map((row) => row.map((value) => value)) },
+      JSON.stringify(options),
+    );
+    assert.ok(parts.slice(0, -1).every(({ truncated }) => !truncated));
+  }
+});
+
+test('a query without rows still has its columns', async (t) => {
+  const parts = [];
+  for await (const part of queryStream(results(t), 'SELECT id FROM run WHERE 0')) parts.push(part);
+  assert.deepEqual(parts, [{ columns: ['id'], rows: [], truncated: false }]);
+});
+
+test('a query that does not end is ended at the time limit, with or without rows before', async (t) => {
+  const path = results(t);
+  for (const sql of [`${counting} SELECT count(*) FROM n`, `${counting} SELECT i FROM n WHERE i < 3`]) {
+    const seen: unknown[] = [];
+    await assert.rejects(
+      async () => {
+        for await (const { rows } of queryStream(path, sql, { timeoutMs: 300 })) seen.push(...rows);
+      },
+      failure('store', /^The query was ended at its time limit of 0\.3 s; .*--timeout/),
+    );
+    assert.deepEqual(seen, []);
+  }
+});
+
+test('a query fails in its process as it does in this one', async (t) => {
+  const path = results(t);
+  for (const sql of ['SELECT * FROM readings', 'DELETE FROM run', 'SELECT 1; SELECT 2', 'SELEC'])
+    await assert.rejects(
+      () => queryStream(path, sql).next(),
+      (error: Error & { code: string }) => {
+        assert.throws(
+          () => query(path, sql),
+          (direct: typeof error) => direct.message === error.message && direct.code === error.code,
+        );
+        return error.name === 'PatchscopeError';
+      },
+    );
+  await assert.rejects(() => queryStream(`${path}.none`, 'SELECT 1').next(), /There is no results file/);
+  await assert.rejects(() => queryStream(path, 'SELECT 1', { timeoutMs: 0 }).next(), TypeError);
+});
+
+test('a large result needs no more memory than a small one', async (t) => {
+  const sql = `${counting} SELECT i, printf('%1000d', i) FROM n LIMIT 300000`; // 300 MB
+  const before = process.memoryUsage().rss;
+  let most = before;
+  let count = 0;
+  for await (const { rows } of queryStream(results(t), sql)) {
+    count += rows.length;
+    most = Math.max(most, process.memoryUsage().rss);
+  }
+  assert.equal(count, 300_000);
+  assert.ok(most - before < 120e6, `${Math.round((most - before) / 1e6)} MB`);
 });
 
 const mixed = {

@@ -36,6 +36,7 @@ const switches = new Set([
   'at-generated',
   'dry-run',
   'quiet',
+  'yes',
   'help',
   'version',
 ]);

@@ -245,9 +245,17 @@ export const EXIT = { ok: 0, someFailed: 1, badInput: 2, interrupted: 130 } as c
 
 let outputClosed = false;
 
-/** Writes all of a line before it returns. Once the reader has gone (`| head`), the rest is dropped. */
+/** The reader of stdout has gone (`| head`). */
+export const isOutputClosed = (): boolean => outputClosed;
+
+/** Writes all of a line before it returns. Once the reader has gone, the rest is dropped. */
 export function print(line: string): void {
-  let rest = Buffer.from(`${line}\n`);
+  printText(`${line}\n`);
+}
+
+/** As `print`, without a line end. */
+export function printText(text: string): void {
+  let rest = Buffer.from(text);
   while (rest.length > 0 && !outputClosed) {
     try {
       rest = rest.subarray(fs.writeSync(1, rest));

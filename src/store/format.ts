@@ -31,7 +31,12 @@ export function formatTable({ columns, rows, truncated }: QueryResult): string {
 
 /** RFC 4180, the header first and a line end after each record. NULL is empty, an empty text is `""`. */
 export function formatCsv({ columns, rows }: QueryResult): string {
-  return [columns, ...rows].map((record) => `${record.map(csvField).join(',')}\r\n`).join('');
+  return csvRecords([columns, ...rows]);
+}
+
+/** As `formatCsv`, without the header. */
+export function csvRecords(records: readonly (readonly SqlValue[])[]): string {
+  return records.map((record) => `${record.map(csvField).join(',')}\r\n`).join('');
 }
 
 /** One JSON object a line. Integers keep all digits, blobs are hexadecimal, a repeated column gets a number. */

@@ -20,28 +20,86 @@ export interface QueryOptions {
   readonly maxRows?: number;
 }
 
+/** A statement under way: its rows are read as they are asked for. */
+export interface Reading {
+  readonly columns: readonly string[];
+  /** The next rows; fewer than `count` mean that there are no more. */
+  next(count: number): SqlValue[][];
+  close(): void;
+}
+
 /** The rows of one reading statement. Nothing can be written this way. */
 export function query(
   path: string,
   sql: string,
   { maxRows = Number.POSITIVE_INFINITY }: QueryOptions = {},
 ): QueryResult {
-  if (typeof path !== 'string' || typeof sql !== 'string')
-    throw new TypeError('Expected a path and an SQL statement as strings');
-  if (maxRows !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(maxRows) && maxRows >= 0))
-    throw new TypeError('Expected maxRows to be a whole number, 0 or more');
-  let database: Database | undefined;
+  checkMaxRows(maxRows);
+  const reading = openReading(path, sql);
   try {
-    database = openForReading(path);
-    return read(prepareReading(database, sql), maxRows);
-  } catch (error) {
-    throw queryError(error, path, sql, database);
+    const rows = reading.next(maxRows + 1);
+    return { columns: reading.columns, rows: rows.slice(0, maxRows), truncated: rows.length > maxRows };
   } finally {
-    database?.close();
+    reading.close();
   }
 }
 
-function openForReading(path: string): Database {
+export function checkMaxRows(maxRows: number): void {
+  if (maxRows !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(maxRows) && maxRows >= 0))
+    throw new TypeError('Expected maxRows to be a whole number, 0 or more');
+}
+
+/** Opens a results file read-only and begins one statement in it. */
+export function openReading(path: string, sql: string): Reading {
+  if (typeof path !== 'string' || typeof sql !== 'string')
+    throw new TypeError('Expected a path and an SQL statement as strings');
+  let database: Database | undefined;
+  try {
+    database = openForReading(path);
+    const statement = prepareReading(database, sql);
+    return new OpenReading(database, statement, (error) => queryError(error, path, sql, database));
+  } catch (error) {
+    const told = queryError(error, path, sql, database);
+    database?.close();
+    throw told;
+  }
+}
+
+class OpenReading implements Reading {
+  readonly columns: readonly string[];
+  readonly #rows: IterableIterator<SqlValue[]>;
+
+  constructor(
+    private readonly database: Database,
+    statement: Statement<[], SqlValue[]>,
+    private readonly told: (error: unknown) => unknown,
+  ) {
+    this.columns = statement.columns().map(({ name }) => name);
+    this.#rows = statement.iterate();
+  }
+
+  next(count: number): SqlValue[][] {
+    const rows: SqlValue[][] = [];
+    try {
+      while (rows.length < count) {
+        const { done, value } = this.#rows.next();
+        if (done) break;
+        rows.push(value.map(narrow));
+      }
+    } catch (error) {
+      throw this.told(error);
+    }
+    return rows;
+  }
+
+  close(): void {
+    this.#rows.return?.();
+    this.database.close();
+  }
+}
+
+/** Read-only, and there already. */
+export function openForReading(path: string): Database {
   const file = resolve(path);
   if (!statSync(file, { throwIfNoEntry: false })?.isFile())
     throw new PatchscopeError('store', `There is no results file ${path}; runs make one, and --db names it`);
@@ -59,17 +117,7 @@ function prepareReading(database: Database, sql: string): Statement<[], SqlValue
   return statement.raw(true).safeIntegers(true);
 }
 
-function read(statement: Statement<[], SqlValue[]>, maxRows: number): QueryResult {
-  const columns = statement.columns().map(({ name }) => name);
-  const rows: SqlValue[][] = [];
-  for (const row of statement.iterate()) {
-    if (rows.length === maxRows) return { columns, rows, truncated: true };
-    rows.push(row.map(narrow));
-  }
-  return { columns, rows, truncated: false };
-}
-
-function narrow(value: SqlValue): SqlValue {
+export function narrow(value: SqlValue): SqlValue {
   return typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 }
 

@@ -1,0 +1,141 @@
+import type { Database } from 'better-sqlite3';
+import { PatchscopeError } from '../errors.js';
+import { withResults } from './results.js';
+import { chosenRun, type RunSummary } from './run-list.js';
+
+/** A run with all its facts, its metrics by layer, and one value at each pair of layers. */
+export interface RunDetails {
+  readonly run: RunSummary;
+  /** The other columns of table `run`, under their names. */
+  readonly facts: Readonly<Record<string, string | number | null>>;
+  readonly metrics: readonly LayerMetric[];
+  /** What the grid shows. */
+  readonly value: string;
+  readonly grid: readonly GridCell[];
+}
+
+/** Of all samples together; -1 is embed. */
+export interface LayerMetric {
+  readonly name: string;
+  readonly control: string;
+  readonly variant: string;
+  readonly sourceSite: string;
+  readonly site: string;
+  readonly sourceLayer: number | null;
+  readonly targetLayer: number | null;
+  readonly value: number;
+  /** Cells in the mean. */
+  readonly n: number;
+  /** 95 %. */
+  readonly ciLow: number;
+  readonly ciHigh: number;
+}
+
+/** The mean over all samples at one pair of layers; -1 is embed. */
+export interface GridCell {
+  readonly variant: string;
+  readonly sourceSite: string;
+  readonly site: string;
+  readonly sourceLayer: number;
+  readonly targetLayer: number;
+  /** Of the cells that did not fail; null where all failed. */
+  readonly value: number | null;
+  readonly cells: number;
+  readonly failed: number;
+}
+
+export interface RunDetailsOptions {
+  /** Id, or name: its newest run. Default: the newest run. */
+  readonly run?: string | undefined;
+  /** `top_probability` (default) or a metric of the run. */
+  readonly value?: string | undefined;
+  /** Default: all. */
+  readonly variant?: string | undefined;
+}
+
+const topProbability = 'top_probability';
+
+/** @throws PatchscopeError `bad_input` where there is no such run, value or variant. */
+export function runDetails(
+  path: string,
+  { run: spec, value = topProbability, variant }: RunDetailsOptions = {},
+): RunDetails {
+  return withResults(path, (database) => {
+    const run = chosenRun(database, path, spec);
+    checkNamed('value', value, [topProbability, ...scoreNames(database, run.runId)], run);
+    if (variant !== undefined) checkNamed('variant', variant, variantNames(database, run.runId), run);
+    const ofVariant = <Row extends { readonly variant: string }>(rows: Row[]) =>
+      variant === undefined ? rows : rows.filter((row) => row.variant === variant);
+    return {
+      run,
+      facts: database
+        .prepare<[number], RunDetails['facts']>('SELECT * FROM run WHERE id = ?')
+        .get(run.runId)!,
+      metrics: ofVariant(layerMetrics(database, run.runId)),
+      value,
+      grid: ofVariant(layerGrid(database, run.runId, value)),
+    };
+  });
+}
+
+function checkNamed(what: string, name: string, known: readonly string[], run: RunSummary): void {
+  if (known.includes(name)) return;
+  throw new PatchscopeError(
+    'bad_input',
+    `Run ${run.runId} (${run.name}) has no ${what} ${name}; it has ${known.join(', ')}`,
+  );
+}
+
+/** Names of the values that single cells of a run have. */
+export function scoreNames(database: Database, runId: number): string[] {
+  return database
+    .prepare<[number], string>(
+      `SELECT DISTINCT score.name FROM observation JOIN score ON score.observation_id = observation.id
+      WHERE observation.run_id = ? ORDER BY score.name`,
+    )
+    .pluck()
+    .all(runId);
+}
+
+function variantNames(database: Database, runId: number): string[] {
+  return database
+    .prepare<[number], string>('SELECT DISTINCT name FROM variant WHERE run_id = ? ORDER BY name')
+    .pluck()
+    .all(runId);
+}
+
+function layerMetrics(database: Database, runId: number): LayerMetric[] {
+  return database
+    .prepare<[number], LayerMetric>(
+      `SELECT
+        name, control, variant, source_site AS sourceSite, site, source_layer AS sourceLayer,
+        target_layer AS targetLayer, value, n, ci_low AS ciLow, ci_high AS ciHigh
+      FROM layer_grid WHERE run_id = ?
+      ORDER BY variant, source_site, site, source_layer, target_layer, control, name`,
+    )
+    .all(runId);
+}
+
+function layerGrid(database: Database, runId: number, value: string): GridCell[] {
+  const [join, measured] =
+    value === topProbability
+      ? [
+          'LEFT JOIN token_score AS read ON read.observation_id = observation.id AND read.step = 0 AND read.rank = 0 AND :value IS NOT NULL',
+          'exp(read.logprob)',
+        ]
+      : [
+          'LEFT JOIN score AS read ON read.observation_id = observation.id AND read.name = :value',
+          'read.value',
+        ];
+  return database
+    .prepare<[{ runId: number; value: string }], GridCell>(
+      `SELECT
+        variant, source_site AS sourceSite, site, source_layer AS sourceLayer, target_layer AS targetLayer,
+        avg(${measured}) AS value, count(*) AS cells, sum(status = 'failed') AS failed
+      FROM observation ${join}
+      WHERE run_id = :runId AND control = 'none'
+      GROUP BY variant, source_site, site, source_layer, target_layer
+      ORDER BY variant, source_site, site, source_layer, target_layer`,
+    )
+    .all({ runId, value });
+}

@@ -1,0 +1,57 @@
+import type { Database } from 'better-sqlite3';
+import { narrow, type SqlValue } from './query.js';
+import { scoreNames } from './run-details.js';
+
+/** readings: a row each cell, with its metrics; scores: a row each token that was scored. */
+export const rowKinds = ['readings', 'scores'] as const;
+
+export type RowKind = (typeof rowKinds)[number];
+
+export interface RowColumn {
+  readonly name: string;
+  readonly type: 'integer' | 'real' | 'text';
+}
+
+export interface RunRows {
+  readonly columns: readonly RowColumn[];
+  readonly rows: IterableIterator<SqlValue[]>;
+}
+
+/** All rows of a run, in the order they were stored; they are read as they are asked for. */
+export function runRows(database: Database, runId: number, kind: RowKind): RunRows {
+  const { least, most } = database
+    .prepare<[number], { least: number; most: number }>(
+      'SELECT coalesce(min(id), 1) AS least, coalesce(max(id), 0) AS most FROM observation WHERE run_id = ?',
+    )
+    .get(runId)!;
+  const statement = database
+    .prepare<[object], SqlValue[]>(kind === 'readings' ? readings(scoreNames(database, runId)) : scores)
+    .raw(true)
+    .safeIntegers(true);
+  return {
+    columns: statement.columns().map(({ name, type }) => ({ name, type: typeOf(type) })),
+    rows: narrowed(statement.iterate({ runId, least, most })),
+  };
+}
+
+// an index that finds the run would give its rows in another order, and sort them all before the first
+const ofRun = '+run_id = :runId AND observation_id BETWEEN :least AND :most';
+
+function readings(metrics: readonly string[]): string {
+  const values = metrics.map(
+    (name) =>
+      `(SELECT value FROM score WHERE score.observation_id = reading.observation_id AND name = '${name.replaceAll("'", "''")}') AS "${name.replaceAll('"', '""')}"`,
+  );
+  return `SELECT ${['reading.*', ...values].join(', ')} FROM reading WHERE ${ofRun} ORDER BY observation_id`;
+}
+
+const scores = `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`;
+
+/** What is computed has no declared type: probabilities and values of metrics. */
+function typeOf(declared: string | null): RowColumn['type'] {
+  return declared === 'INTEGER' ? 'integer' : declared === 'TEXT' ? 'text' : 'real';
+}
+
+function* narrowed(rows: Iterable<SqlValue[]>): IterableIterator<SqlValue[]> {
+  for (const row of rows) yield row.map(narrow);
+}
