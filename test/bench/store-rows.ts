@@ -1,6 +1,7 @@
 /** Rows of a fake engine: a million cells, each with one step of five scored tokens and one metric. */
-import { openStore } from '../../src/store/store.js';
+
 import type { Observation, TokenScore } from '../../src/observation.js';
+import { openStore } from '../../src/store/store.js';
 import { engine, model, runOf } from '../store-records.js';
 
 export const SAMPLES = 1000;
@@ -52,8 +53,14 @@ export function beginRun(file: string): number {
   const store = openStore(file);
   const target = { prompt: 0, position: 4, tokenId: 1, token: tokens[1]! };
   const runId = store.beginRun(runOf(store.addModel(model), { engine, cellsPlanned: CELLS }), {
-    prompts: Array.from({ length: SAMPLES + 1 }, (_, i) => ({ text: `prompt ${i}`, tokenIds: [1, 2, 3, 4, i] })),
-    samples: Array.from({ length: SAMPLES }, (_, i) => ({ name: `sample ${i}`, group: `relation ${i % 40}` })),
+    prompts: Array.from({ length: SAMPLES + 1 }, (_, i) => ({
+      text: `prompt ${i}`,
+      tokenIds: [1, 2, 3, 4, i],
+    })),
+    samples: Array.from({ length: SAMPLES }, (_, i) => ({
+      name: `sample ${i}`,
+      group: `relation ${i % 40}`,
+    })),
     variants: Array.from({ length: SAMPLES }, (_, i) => ({
       sample: i,
       name: 'default',

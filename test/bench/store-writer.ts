@@ -1,7 +1,8 @@
 /** Writes the rows of `store-rows` into a new file, as a process of its own: `store-writer.ts store|plain FILE`. */
-import { openStore } from '../../src/store/store.js';
+
 import type { Observation } from '../../src/observation.js';
 import { openSqlite } from '../../src/store/sqlite.js';
+import { openStore } from '../../src/store/store.js';
 import { beginRun, CELLS, observations, tokens } from './store-rows.js';
 
 const PART = 10_000;
