@@ -21,6 +21,11 @@ export type {
   TokenReading,
   WorkOptions,
 } from './engine.js';
+export {
+  type EngineProcess,
+  type EngineProcessOptions,
+  openEngineProcess,
+} from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
