@@ -21,7 +21,11 @@ export type {
   TokenReading,
   WorkOptions,
 } from './engine.js';
-export { type EngineProcess, openEngineProcess } from './engine-process/engine-process.js';
+export {
+  type EngineProcess,
+  type EngineProcessOptions,
+  openEngineProcess,
+} from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
 export {
   builtInNames,

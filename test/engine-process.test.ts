@@ -196,6 +196,13 @@ test('of any cells that end the process just these fail, and a run with too many
     );
     assert.ok(parts.length <= 1 + 24 * culprits.length, `${parts.length} attempts`);
   }
+  const once: (readonly number[])[] = [];
+  const outcomes = await new Culprits(() => 'died').goAround(cells, async (part) => {
+    once.push(part);
+    return once.length === 1 ? { died: 'ended' } : { outcomes: part.map(String) };
+  });
+  assert.deepEqual(outcomes, cells.map(String));
+  assert.deepEqual(once, [cells, cells], 'tried again as it was');
   const engine = new Culprits(() => 'died');
   const { work } = attempt((cell) => cell % 50 === 0);
   await engine.goAround(cells, work); // 20 culprits
@@ -374,7 +381,7 @@ test('a process ends with the one that it works for, in the middle of a long dec
       name: 'long', samples: [{ name: 'long', source: prompt, target: prompt }], sourceLayers: '0', targetLayers: 'same',
       mapping: { kind: 'identity' }, reading: { topK: 1, maxTokens: 1, stop: [] }, seed: 0,
     });
-    engine.run(0).catch(() => undefined);
+    engine.run(0).catch(() => undefined).then(() => console.log('ended too early'));
     console.log(engine.pid);
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1000);
   `);
