@@ -14,7 +14,7 @@ function results(test: TestContext): string {
   const path = join(folder(test), 'r.db');
   const store = openStore(path);
   const runId = begin(store);
-  store.addObservations(runId, [cell(), failedCell({ sample: 1 })]);
+  store.addChunk(runId, 0, [cell(), failedCell({ sample: 1 })]);
   store.finishRun(runId, 'done');
   store.close();
   return path;
@@ -130,7 +130,7 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT * FROM readings'),
     failure(
       'bad_input',
-      /^SQLite refuses the query: no such table: readings; there are: latest_reading, mapping, migration, model, observation, reading, run, run_summary, sample, scored_token, token, token_score\.$/,
+      /^SQLite refuses the query: no such table: readings; there are: best_cell, chunk, latest_reading, layer_grid, mapping, metric, metric_by_layer, migration, model, observation, prompt, reading, run, run_summary, sample, score, scored_token, success_by_group, token, token_score, variant\.$/,
     ),
   );
   assert.throws(

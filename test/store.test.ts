@@ -320,6 +320,17 @@ test('source and target tokens belong to their own models', (t) => {
   assert.equal(value(path, 'SELECT top_token FROM reading'), ' queen');
 });
 
+test('an empty group is none', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  store.beginRun(runOf(store.addModel(model)), {
+    prompts: [],
+    samples: [{ name: 'a', group: '' }],
+    variants: [],
+  });
+  assert.deepEqual(all(path, 'SELECT name, "group" FROM sample'), [{ name: 'a', group: null }]);
+});
+
 test('a model is known by its content', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);

@@ -37,7 +37,10 @@ class Sums {
   }
 }
 
-/** The rows of `metric`: over all samples together, whose group is '', and over each group of samples. */
+/**
+ * The rows of `metric`: over all samples together, whose group is '', and over each group of samples. They
+ * depend on the cells alone, not on the order in which these were stored.
+ */
 export function* metricRows(database: Database, runId: number): Generator<MetricRow> {
   const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
   const bootstrap = new Bootstrap(seed);
@@ -60,7 +63,7 @@ function sumsByPlace(database: Database, runId: number): Iterable<[Shared, Sums]
       FROM observation
       CROSS JOIN score ON score.observation_id = observation.id
       WHERE run_id = ?
-      ORDER BY sample_idx, observation.id`,
+      ORDER BY sample_idx, draw`,
     )
     .raw();
   const places = new Map<string, [Shared, Sums]>();
