@@ -32,14 +32,19 @@ bool Decoder::on_node(ggml_tensor * node, bool ask, void * self) {
     return decoder->armed_ != nullptr ? Tap::on_node(node, ask, decoder->armed_) : !ask;
 }
 
-// Nodes are asked for before any of them is computed, where nobody wants one: what can't be computed is not.
+// Nodes are asked about before they are computed. No device but the CPU can be told to stop, so a node that
+// can't be computed, and each after it, is made one that does nothing.
 void Decoder::see(ggml_tensor * node) {
     seen_->push_back(node);
     try {
-        check_node(node);
+        if (!refusal_.has_value()) {
+            check_node(node);
+        }
     } catch (const Error & error) { // none may pass through ggml
         refusal_ = error;
-        aborted_ = true;
+    }
+    if (refusal_.has_value()) {
+        node->op = GGML_OP_NONE;
     }
 }
 

@@ -10,7 +10,7 @@ import { startWorker } from './start-worker.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const withVulkan = process.argv.includes('--vulkan');
 const file = (name: string) => `test/${name}.test.ts`;
-const whole = [['sites', 'edits', 'world', 'laws'].map(file)];
+const whole = [['sites', 'edits', 'encoder-decoder', 'world', 'laws'].map(file)];
 /**
  * A driver in software compiles its shaders anew for each number of rows. There the laws are those of one
  * model, the sites those of blocks in turn and side by side, and of the known-answers model and the edits only

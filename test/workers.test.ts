@@ -6,7 +6,7 @@ import net from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { LoadedAddon } from '../src/native.js';
+import { type LoadedAddon, loadAddon } from '../src/native.js';
 import { query } from '../src/store/query.js';
 import { connectWorkers } from '../src/workers.js';
 import { freePort, type StartedWorker, startWorker } from './start-worker.js';
@@ -101,6 +101,19 @@ test('an address that a worker cannot listen on is refused', async () => {
   assertBadInput(['worker', '--listen', '127.0.0.1'], /HOST:PORT is needed/);
   assertBadInput(['worker', '--listen', '192.0.2.1:50052'], /192\.0\.2\.1:50052 can't be listened on/);
   assertBadInput(['worker', '-t', '0'], /-t is '0'/);
+});
+
+test('an engine that is refused leaves the workers to the engines that use them', async (t) => {
+  const rpc = both();
+  const options = { rpc, gpu: 'off', gpuLayers: 'all' } as const;
+  const engine = await open(tinyPath('llama'), options);
+  t.after(() => engine.close());
+  const { release } = await connectWorkers(loadAddon('cpu'), rpc);
+  release();
+  release(); // counts once
+  const exact = { ...options, exact: true, flashAttention: false };
+  await assertRefused(() => open(tinyPath('llama'), exact), 'bad_input', /^Exact mode does not hold/);
+  await (await open(tinyPath('gpt2'), options)).close();
 });
 
 test('a list of workers that can not be used is refused before the model is looked at', async (t) => {

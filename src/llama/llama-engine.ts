@@ -112,7 +112,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       addon: devices.addon.sha256.slice(0, 12),
       backend: devices.addon.variant,
       devices: [devices.cpu, ...gpus].map(describeDevice),
-      gpuLayers: Math.min(gpuLayers, info.layerCount + 1),
+      gpuLayers: Math.min(gpuLayers, Math.max(info.layerCount, info.encoderLayerCount) + 1),
       splitMode,
       ...settings,
       exact: limits.exact,
