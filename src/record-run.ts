@@ -1,5 +1,5 @@
 /** A run and its observations, written to a results file as they come. */
-import type { Engine } from './engine.js';
+import type { CacheLayout, Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import type { LensPlan } from './lens.js';
 import type { Observation } from './observation.js';
@@ -15,6 +15,7 @@ export interface RunHeader {
   readonly experiment: object;
   readonly reading: object;
   readonly seed: number;
+  readonly cacheLayout: CacheLayout;
   readonly samples: readonly {
     readonly name: string;
     readonly source: ResolvedPrompt;
@@ -26,7 +27,16 @@ export interface RunHeader {
 /** What is kept of a run of Patchscopes before its first cell. */
 export function runHeader({ experiment, samples, cells }: Plan, command: string): RunHeader {
   const { name, reading, seed } = experiment;
-  return { name, command, experiment, reading, seed, samples, cellsPlanned: cells.length };
+  return {
+    name,
+    command,
+    experiment,
+    reading,
+    seed,
+    cacheLayout: 'unified',
+    samples,
+    cellsPlanned: cells.length,
+  };
 }
 
 /** What is kept of a run of the logit lens, whose target is its source. */
@@ -37,6 +47,7 @@ export function lensRunHeader({ experiment, samples, cellCount }: LensPlan, comm
     experiment,
     reading: { topK: experiment.topK },
     seed: experiment.seed,
+    cacheLayout: 'unified',
     samples: samples.map(({ name, prompt }) => ({ name, source: prompt, target: prompt })),
     cellsPlanned: cellCount,
   };
@@ -69,7 +80,7 @@ export async function* recordRun(
   try {
     for await (const chunk of observations) {
       if (store === undefined || runId === undefined) {
-        const tolerance = await engine.tolerance(header.cellsPlanned);
+        const tolerance = await engine.tolerance(header.cellsPlanned, header.cacheLayout);
         store = openResults();
         runId = store.beginRun(runRecord(header, startedAt, engine, tolerance, store), header.samples);
       }

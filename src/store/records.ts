@@ -1,4 +1,4 @@
-import type { EngineRecord } from '../engine.js';
+import type { CacheLayout, EngineRecord } from '../engine.js';
 
 /** What is kept of a model file. */
 export type ModelRecord = Pick<
@@ -26,7 +26,6 @@ export type EngineSettings = Pick<
   | 'batchTokens'
   | 'batchRows'
   | 'batchOutputs'
-  | 'cacheLayout'
   | 'typeK'
   | 'typeV'
   | 'flashAttention'
@@ -48,6 +47,8 @@ export interface RunRecord {
   readonly sourceModelId: number;
   readonly targetModelId: number;
   readonly engine: EngineSettings;
+  /** Of the K/V cache, for the patched rows. */
+  readonly cacheLayout: CacheLayout;
   /** Of log-probabilities, by the company of a cell in its batch; null where nothing was measured. */
   readonly tolerance: number | null;
   readonly cellsPlanned: number;

@@ -20,7 +20,7 @@ export function columnsOf(run: RunRecord) {
     batchTokens: engine.batchTokens,
     batchRows: engine.batchRows,
     batchOutputs: engine.batchOutputs,
-    cacheLayout: engine.cacheLayout,
+    cacheLayout: run.cacheLayout,
     typeK: engine.typeK,
     typeV: engine.typeV,
     flashAttention: Number(engine.flashAttention),
