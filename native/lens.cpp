@@ -116,7 +116,7 @@ Lens::~Lens() {
 const std::vector<float> & Lens::logits(const float * states, int32_t n) {
     if (graph_ == nullptr || graph_->n_rows != n) {
         graph_.reset();
-        ggml_cgraph * whole = whole_graph(ctx_, n, n);
+        ggml_cgraph * whole = whole_graph(ctx_, n, 1, n);
         ggml_tensor * state = find_node(whole, last_state_);
         ggml_tensor * result = find_node(whole, "result_output");
 

@@ -57,9 +57,9 @@ void join_splits(ggml_cgraph * graph) {
 
 } // namespace
 
-ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_outputs) {
+ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_seqs, uint32_t n_outputs) {
     log_take();
-    ggml_cgraph * graph = llama_graph_reserve(ctx, n_tokens, 1, n_outputs);
+    ggml_cgraph * graph = llama_graph_reserve(ctx, n_tokens, n_seqs, n_outputs);
     if (graph == nullptr) {
         throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
     }

@@ -3,6 +3,7 @@ export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
 export { type Check, type Diagnosis, diagnose, type VariantCheck } from './doctor/doctor.js';
 export type {
+  CacheLayout,
   CapturePoint,
   CaptureRequest,
   CaptureResult,

@@ -17,6 +17,7 @@ import {
   assertRefused,
   assertSameAcrossShapes,
   assertSameBits,
+  cacheLayouts,
   captured,
   edit,
   everyIndex,
@@ -40,6 +41,7 @@ import {
   tinyPath,
   tokens,
   tolerance,
+  withLayout,
   writeFile,
   writeVariant,
 } from './support.js';
@@ -503,9 +505,11 @@ law('a continuation is cut at the first stop string, which ends it', async (engi
   }
 });
 
-for (const kind of goodKinds) {
-  test(`${kind}: a continuation ends with the end-of-text token, other rows go on`, async (t) => {
-    const engine = await open(tinyPath(kind));
+for (const [kind, layout] of goodKinds.flatMap((kind) =>
+  cacheLayouts.map((layout) => [kind, layout] as const),
+)) {
+  test(`${kind}, ${layout}: a continuation ends with the end-of-text token, other rows go on`, async (t) => {
+    const engine = withLayout(await open(tinyPath(kind)), layout);
     t.after(() => engine.close());
     const rows = await differentRows(engine, 12, tokens(engine, TARGET).length - 1);
     const free = await patched(engine, rows, { maxTokens: 5, logits: false });
@@ -515,9 +519,8 @@ for (const kind of goodKinds) {
     const { id: end, at: last } = firstSaid // what one row says, as late as may be, ends the text in a copy of the model
       .filter(({ id }) => free.some(({ tokenIds }) => !tokenIds.includes(id)))
       .reduce((late, other) => (other.at > late.at ? other : late));
-    const copy = await open(
-      writeVariant(kind, `${kind}-ends.gguf`, { 'tokenizer.ggml.eos_token_id': scalar('u32', end) }),
-    );
+    const ends = { 'tokenizer.ggml.eos_token_id': scalar('u32', end) };
+    const copy = withLayout(await open(writeVariant(kind, `${kind}-ends-${layout}.gguf`, ends)), layout);
     t.after(() => copy.close());
     assert.ok(copy.tokenizer.isEndOfText(end), `token ${end} ends the text`);
     const ended = await patched(copy, rows, { maxTokens: 5, logits: false });
@@ -673,7 +676,7 @@ law('readings say the log-probability and rank that the logits say', async (engi
   }
 });
 
-law('a patch of enormous numbers leaves the next run clean', async (engine, model) => {
+law('a patch of enormous numbers leaves the next run clean', async (engine, model, layout) => {
   const target = tokens(engine, TARGET);
   const rows = await differentRows(engine, 4, 3);
   const enormous = new Float32Array(engine.record.embeddingSize).map((_, i) => (i % 2 === 0 ? 3e38 : -3e38));
@@ -684,7 +687,7 @@ law('a patch of enormous numbers leaves the next run clean', async (engine, mode
     });
     assert.ok(result!.status === 'ok' || result!.code === 'not_finite', JSON.stringify(result));
   }
-  const fresh = await open(model.path());
+  const fresh = withLayout(await open(model.path()), layout);
   const expected = await nextLogits(fresh, rows);
   await fresh.close();
   for (const [i, logits] of (await nextLogits(engine, rows)).entries()) {
@@ -701,14 +704,19 @@ const zeroBreaks = () =>
     'llama.attention.layer_norm_rms_epsilon': scalar('f32', 0),
   });
 
-for (const flashAttention of [true, false]) {
+const nanSettings = cacheLayouts.flatMap((layout) =>
+  [true, false].map((flashAttention) => ({ layout, flashAttention })),
+);
+
+for (const { layout, flashAttention } of nanSettings) {
+  const openBreaking = async () => withLayout(await open(zeroBreaks(), { flashAttention }), layout);
   for (const count of [2, 12, 80]) {
-    const setting = `${count} rows, flash attention ${flashAttention ? 'on' : 'off'}`;
+    const setting = `${count} rows, ${layout}, flash attention ${flashAttention ? 'on' : 'off'}`;
 
     test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, {
       skip: noNaN,
     }, async (t) => {
-      const engine = await open(zeroBreaks(), { flashAttention });
+      const engine = await openBreaking();
       t.after(() => engine.close());
       const target = tokens(engine, TARGET);
       const state = (await captured(engine, target, [1]))(1, 3);
@@ -738,8 +746,8 @@ for (const flashAttention of [true, false]) {
     test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, {
       skip: noNaN,
     }, async (t) => {
-      const engine = await open(zeroBreaks(), { flashAttention });
-      const fresh = await open(zeroBreaks(), { flashAttention });
+      const engine = await openBreaking();
+      const fresh = await openBreaking();
       t.after(() => Promise.all([engine.close(), fresh.close()]));
       const target = tokens(engine, TARGET);
       const zero = new Float32Array(engine.record.embeddingSize);
@@ -763,8 +771,8 @@ for (const flashAttention of [true, false]) {
   }
 }
 
-for (const flashAttention of [true, false]) {
-  const setting = `flash attention ${flashAttention ? 'on' : 'off'}`;
+for (const { layout, flashAttention } of nanSettings) {
+  const setting = `${layout}, flash attention ${flashAttention ? 'on' : 'off'}`;
 
   test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, {
     skip: noNaN,
@@ -778,9 +786,8 @@ for (const flashAttention of [true, false]) {
     });
     const epsilon: [string, Value] = ['llama.attention.layer_norm_rms_epsilon', scalar('f32', 0)];
     const metadata = new Map([...model.metadata, epsilon]);
-    const engine = await open(writeFile('dead-token.gguf', writeGguf({ metadata, tensors })), {
-      flashAttention,
-    });
+    const path = writeFile('dead-token.gguf', writeGguf({ metadata, tensors }));
+    const engine = withLayout(await open(path, { flashAttention }), layout);
     t.after(() => engine.close());
     const points = [{ site: 'resid_out' as const, layer: 2, tokenIndex: 2 }];
     const good = { tokenIds: [1, 7, 8], points };
