@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Observation } from '../src/observation.js';
-import type { EngineSettings, ModelRecord, RunRecord, SampleRecord } from '../src/store/records.js';
+import type { EngineSettings, ModelRecord, RunContents, RunRecord } from '../src/store/records.js';
 import type { Store } from '../src/store/store.js';
 
 /** A folder that goes with the test. */
@@ -35,7 +35,6 @@ export const engine: EngineSettings = {
   batchTokens: 512,
   batchRows: 128,
   batchOutputs: 256,
-  cacheLayout: 'unified',
   typeK: 'f16',
   typeV: 'f32',
   flashAttention: true,
@@ -43,31 +42,57 @@ export const engine: EngineSettings = {
   splitMode: 'layer',
 };
 
-export const samples: readonly SampleRecord[] = [
-  {
-    name: 'Diana',
-    source: { text: 'Diana, princess', tokenIds: [1, 20, 300] },
-    target: { text: 'cat -> cat; x', tokenIds: [1, 5, 6, 7] },
-  },
-  {
-    name: 'ids',
-    source: { text: null, tokenIds: [9] },
-    target: { text: null, tokenIds: [10] },
-  },
-];
+const target = { prompt: 1, position: 3, tokenId: 7, token: ' x' };
+
+/** Two samples, of which the second has a second variant too. */
+export const contents: RunContents = {
+  prompts: [
+    { text: 'Diana, princess', tokenIds: [1, 20, 300] },
+    { text: 'cat -> cat; x', tokenIds: [1, 5, 6, 7] },
+    { text: null, tokenIds: [9], decoderTokenIds: [0] },
+  ],
+  samples: [{ name: 'Diana', group: 'title', answer: ['queen', 'princess'] }, { name: 'ids' }],
+  variants: [
+    {
+      sample: 0,
+      name: 'default',
+      source: { prompt: 0, position: 2, tokenId: 300, token: ' princess' },
+      target,
+      op: 'mix',
+      alpha: 0.5,
+      atGenerated: true,
+    },
+    ...['default', 'other'].map((name) => ({
+      sample: 1,
+      name,
+      source: { prompt: 2, side: 'encoder' as const, position: 0, tokenId: 9, token: 'nine' },
+      target,
+      op: 'replace' as const,
+      alpha: 1,
+      atGenerated: false,
+    })),
+  ],
+};
 
 export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
   return {
     name: 'patch',
     command: "patchscopes patch --source 'Diana, princess'",
     experiment: { name: 'patch', sourceLayers: 'all' },
+    experimentSource: 'name: patch # as typed',
     reading: { topK: 2, maxTokens: 2, stop: [] },
     seed: 7,
     sourceModelId: modelId,
     targetModelId: modelId,
     engine,
+    addon: '0.2.0',
+    cacheLayout: 'unified',
+    host: 'here',
     tolerance: 0.25,
+    planSha256: 'ef'.repeat(32),
     cellsPlanned: 4,
+    chunksPlanned: 2,
+    shard: null,
     startedAt: new Date(),
     ...changes,
   } satisfies RunRecord;
@@ -76,20 +101,14 @@ export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
 export function cell(changes: Partial<Observation> = {}): Observation {
   return {
     sample: 0,
-    variant: '',
+    variant: 'default',
     sourceSite: 'attn_out',
     targetSite: 'resid_out',
-    op: 'mix',
-    alpha: 0.5,
-    atGenerated: true,
     sourceLayer: 3,
     targetLayer: 4,
-    sourcePosition: 2,
-    sourceTokenId: 300,
-    sourceToken: ' princess',
-    targetPosition: 3,
-    targetTokenId: 7,
-    targetToken: ' x',
+    mapping: 'identity',
+    control: 'none',
+    draw: 0,
     status: 'ok',
     error: null,
     text: ' queen of',
@@ -104,6 +123,7 @@ export function cell(changes: Partial<Observation> = {}): Observation {
         { tokenId: 11, token: ' queen', logprob: -3, rank: 1 },
       ],
     ],
+    scores: { 'answer-found': 1, 'answer-rank': 0 },
     ...changes,
   };
 }
@@ -115,11 +135,12 @@ export function failedCell(changes: Partial<Observation> = {}): Observation {
     text: null,
     tokenIds: [],
     steps: [],
+    scores: {},
     ...changes,
   });
 }
 
-/** A run that waits for observations. */
+/** A run that waits for chunks. */
 export function begin(store: Store, changes: Partial<RunRecord> = {}): number {
-  return store.beginRun(runOf(store.addModel(model), changes), samples);
+  return store.beginRun(runOf(store.addModel(model), changes), contents);
 }

@@ -8,7 +8,7 @@ import type { Database } from 'better-sqlite3';
 import { migrations } from '../src/store/migrations.js';
 import { openSqlite } from '../src/store/sqlite.js';
 import { openStore, type Store } from '../src/store/store.js';
-import { begin, cell, failedCell, folder, model, runOf, samples } from './store-records.js';
+import { begin, cell, contents, failedCell, folder, model, runOf } from './store-records.js';
 
 const sqliteModule = new URL('../src/store/sqlite.ts', import.meta.url).href;
 const storeModule = new URL('../src/store/store.ts', import.meta.url).href;
@@ -68,11 +68,13 @@ test('what was added comes back', (t) => {
   const path = join(folder(t), 'new', 'deep', 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  store.addObservations(runId, [
+  store.addChunk(runId, 0, [
     cell(),
     cell({ sourceLayer: 'embed', targetLayer: 'embed', targetSite: 'embed' }),
+    cell({ sourceLayer: null, targetLayer: null, control: 'unpatched' }),
   ]);
-  store.addObservations(runId, [failedCell({ sample: 1 })]);
+  store.addChunk(runId, 1, [failedCell({ sample: 1, variant: 'other', control: 'random', draw: 2 })]);
+  assert.deepEqual(store.doneChunks(runId), [0, 1]);
   store.finishRun(runId, 'done');
   store.close();
 
@@ -122,59 +124,90 @@ test('what was added comes back', (t) => {
     cells_failed: 1,
     split_mode: 'layer',
     tolerance: 0.25,
+    plan_sha256: 'ef'.repeat(32),
+    experiment_source: 'name: patch # as typed',
+    chunks_planned: 2,
+    shard_index: null,
+    shard_count: null,
+    host: 'here',
+    addon: '0.2.0',
   });
-  assert.deepEqual(all(path, 'SELECT * FROM sample'), [
-    {
-      run_id: 1,
-      idx: 0,
-      name: 'Diana',
-      source_prompt: 'Diana, princess',
-      source_token_ids: '[1,20,300]',
-      target_prompt: 'cat -> cat; x',
-      target_token_ids: '[1,5,6,7]',
-    },
-    {
-      run_id: 1,
-      idx: 1,
-      name: 'ids',
-      source_prompt: null,
-      source_token_ids: '[9]',
-      target_prompt: null,
-      target_token_ids: '[10]',
-    },
+  assert.deepEqual(all(path, 'SELECT * FROM prompt'), [
+    { run_id: 1, idx: 0, text: 'Diana, princess', token_ids: '[1,20,300]', decoder_token_ids: null },
+    { run_id: 1, idx: 1, text: 'cat -> cat; x', token_ids: '[1,5,6,7]', decoder_token_ids: null },
+    { run_id: 1, idx: 2, text: null, token_ids: '[9]', decoder_token_ids: '[0]' },
   ]);
-  const [patched, embed, failed] = all(path, 'SELECT * FROM observation');
+  assert.deepEqual(all(path, 'SELECT * FROM sample'), [
+    { run_id: 1, idx: 0, name: 'Diana', group: 'title', answer: '["queen","princess"]' },
+    { run_id: 1, idx: 1, name: 'ids', group: null, answer: null },
+  ]);
+  const [first, second, third] = all(path, 'SELECT * FROM variant');
+  assert.deepEqual(first, {
+    run_id: 1,
+    sample_idx: 0,
+    name: 'default',
+    source_prompt_idx: 0,
+    source_side: null,
+    source_position: 2,
+    source_token_id: 300,
+    source_token: ' princess',
+    target_prompt_idx: 1,
+    target_side: null,
+    target_position: 3,
+    target_token_id: 7,
+    target_token: ' x',
+    op: 'mix',
+    alpha: 0.5,
+    at_generated: 1,
+  });
+  assert.deepEqual(
+    [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),
+    [
+      [1, 'default', 'encoder', 'replace', 0],
+      [1, 'other', 'encoder', 'replace', 0],
+    ],
+  );
+  const chunks = all(path, 'SELECT * FROM chunk');
+  for (const { finished_at } of chunks) assert.match(String(finished_at), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+  assert.deepEqual(
+    chunks.map(({ finished_at, ...chunk }) => chunk),
+    [
+      { run_id: 1, idx: 0, cells: 3 },
+      { run_id: 1, idx: 1, cells: 1 },
+    ],
+  );
+  const [patched, embed, unpatched, failed] = all(path, 'SELECT * FROM observation');
   assert.deepEqual(patched, {
     id: 1,
     run_id: 1,
     sample_idx: 0,
-    variant: '',
+    variant: 'default',
+    source_site: 'attn_out',
     site: 'resid_out',
     source_layer: 3,
     target_layer: 4,
     mapping_id: 1,
     control: 'none',
     draw: 0,
-    source_position: 2,
-    source_token_id: 300,
-    source_token: ' princess',
-    target_position: 3,
-    target_token_id: 7,
-    target_token: ' x',
-    op: 'mix',
-    alpha: 0.5,
     status: 'ok',
     error: null,
     text: ' queen of',
     token_ids: '[11,12]',
-    source_site: 'attn_out',
-    at_generated: 1,
   });
   assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
   assert.deepEqual(
-    [failed?.sample_idx, failed?.status, failed?.error, failed?.text],
-    [1, 'failed', 'not_finite: a logit is NaN', null],
+    [unpatched?.source_layer, unpatched?.target_layer, unpatched?.control],
+    [null, null, 'unpatched'],
   );
+  const { sample_idx, variant, control, draw, status, error, text } = failed ?? {};
+  assert.deepEqual(
+    [sample_idx, variant, control, draw, status, error, text],
+    [1, 'other', 'random', 2, 'failed', 'not_finite: a logit is NaN', null],
+  );
+  assert.deepEqual(all(path, 'SELECT * FROM score WHERE observation_id IN (1, 4)'), [
+    { observation_id: 1, name: 'answer-found', value: 1 },
+    { observation_id: 1, name: 'answer-rank', value: 0 },
+  ]);
   assert.deepEqual(all(path, 'SELECT * FROM token_score WHERE observation_id = 1'), [
     { observation_id: 1, step: 0, rank: 0, token_id: 11, logprob: -0.5 },
     { observation_id: 1, step: 0, rank: 1, token_id: 13, logprob: -2.25 },
@@ -183,6 +216,7 @@ test('what was added comes back', (t) => {
   ]);
   assert.deepEqual(all(path, 'SELECT token_id, text FROM token'), [
     { token_id: 7, text: ' x' },
+    { token_id: 9, text: 'nine' },
     { token_id: 11, text: ' queen' },
     { token_id: 12, text: ' of' },
     { token_id: 13, text: '"\n' },
@@ -195,12 +229,12 @@ test('the views read as sentences', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  store.addObservations(runId, [cell(), failedCell({ sample: 1 })]);
+  store.addChunk(runId, 0, [cell(), failedCell({ sample: 1 })]);
   store.finishRun(runId, 'interrupted');
   assert.deepEqual(
     all(
       path,
-      `SELECT run_id, run_name, sample, source_layer, target_layer, mapping, control,
+      `SELECT run_id, run_name, sample, "group", source_layer, target_layer, mapping, control,
 				source_token, target_token, top_token, round(top_probability, 6) AS p, text, status, error
 			FROM reading ORDER BY observation_id`,
     ),
@@ -209,6 +243,7 @@ test('the views read as sentences', (t) => {
         run_id: 1,
         run_name: 'patch',
         sample: 'Diana',
+        group: 'title',
         source_layer: 3,
         target_layer: 4,
         mapping: 'identity',
@@ -225,11 +260,12 @@ test('the views read as sentences', (t) => {
         run_id: 1,
         run_name: 'patch',
         sample: 'ids',
+        group: null,
         source_layer: 3,
         target_layer: 4,
         mapping: 'identity',
         control: 'none',
-        source_token: ' princess',
+        source_token: 'nine',
         target_token: ' x',
         top_token: null,
         p: null,
@@ -271,9 +307,12 @@ test('source and target tokens belong to their own models', (t) => {
   const store = open(t, path);
   const source = store.addModel(model);
   const target = store.addModel({ ...model, sha256: 'cd'.repeat(32) });
-  const runId = store.beginRun(runOf(source, { targetModelId: target }), samples);
-  const sameId = cell({ sourceTokenId: 7, sourceToken: 'other' });
-  store.addObservations(runId, [sameId]);
+  const [variant] = contents.variants;
+  const runId = store.beginRun(runOf(source, { targetModelId: target }), {
+    ...contents,
+    variants: [{ ...variant!, source: { ...variant!.source, tokenId: 7, token: 'other' } }],
+  });
+  store.addChunk(runId, 0, [cell()]);
   assert.deepEqual(all(path, 'SELECT model_id, text FROM token WHERE token_id = 7'), [
     { model_id: source, text: 'other' },
     { model_id: target, text: ' x' },
@@ -290,51 +329,74 @@ test('a model is known by its content', (t) => {
   assert.equal(value(path, 'SELECT count(*) FROM model'), 2);
 });
 
-test('a cell is stored once, and a batch wholly or not at all', (t) => {
+test('a cell and a chunk are stored once, and a chunk wholly or not at all', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  store.addObservations(runId, [cell()]);
+  const plain = { sourceLayer: null, targetLayer: null, control: 'unpatched' } as const;
+  store.addChunk(runId, 0, [cell(), cell(plain)]);
   const fresh = failedCell({ sample: 1 });
-  assert.throws(
-    () => store.addObservations(runId, [fresh, cell({ text: 'again' })]),
-    failure('store', /already has this cell: sample 0.*source layer 3/),
-  );
-  assert.equal(value(path, 'SELECT count(*) FROM observation'), 1);
+  for (const changes of [{}, plain]) {
+    assert.throws(
+      () => store.addChunk(runId, 1, [fresh, cell({ ...changes, text: 'again' })]),
+      failure('store', /already has this cell: sample 0.*source layer (3|null)/),
+    );
+  }
+  assert.throws(() => store.addChunk(runId, 0, [fresh]), failure('store', /Run 1 already has chunk 0/));
+  assert.deepEqual(store.doneChunks(runId), [0]);
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 2);
   assert.equal(value(path, 'SELECT cells_failed FROM run'), 0);
 
-  store.addObservations(runId, [
+  store.addChunk(runId, 1, [
     fresh,
     cell({ sample: 1, variant: 'other' }),
     cell({ sourceLayer: 2 }),
     cell({ targetLayer: 2 }),
     cell({ targetSite: 'embed' }),
+    cell({ sourceSite: 'resid_out' }),
+    cell({ control: 'random' }),
+    cell({ control: 'random', draw: 1 }),
   ]);
-  store.addObservations(begin(store), [cell()]);
-  assert.equal(value(path, 'SELECT count(*) FROM observation'), 7);
+  store.addChunk(begin(store), 0, [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM observation'), 11);
 });
 
-test('a batch that was rolled back leaves its tokens to the next one', (t) => {
+test('a chunk that was rolled back leaves its tokens to the next one', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
-  assert.throws(() => store.addObservations(runId, [cell(), cell()]));
-  assert.equal(value(path, 'SELECT count(*) FROM token'), 0);
-  store.addObservations(runId, [cell()]);
-  assert.equal(value(path, 'SELECT count(*) FROM token'), 5);
+  const before = Number(value(path, 'SELECT count(*) FROM token'));
+  assert.throws(() => store.addChunk(runId, 0, [cell(), cell()]));
+  assert.equal(value(path, 'SELECT count(*) FROM token'), before);
+  store.addChunk(runId, 0, [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM token'), before + 3);
 });
 
 test('foreign keys hold', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
   const runId = begin(store);
+  for (const changes of [{ sample: 2 }, { variant: 'other' }]) {
+    assert.throws(
+      () => store.addChunk(runId, 0, [cell(changes)]),
+      failure('store', /has no variant "(default|other)" of sample [02]; give beginRun/),
+    );
+  }
   assert.throws(
-    () => store.addObservations(runId, [cell({ sample: 2 })]),
-    failure('store', /has no sample 2/),
+    () => store.addChunk(runId, 0, [cell({ mapping: 'ridge' })]),
+    failure('store', /no mapping "ridge"/),
   );
-  assert.throws(() => store.addObservations(99, [cell()]), failure('store', /no run 99 in .*r\.db/));
-  assert.throws(() => store.finishRun(99, 'done'), failure('store', /no run 99 in .*r\.db/));
-  assert.throws(() => store.beginRun(runOf(99), samples), failure('store', /FOREIGN KEY/));
+  const noRun = failure('store', /no run 99 in .*r\.db/);
+  assert.throws(() => store.addChunk(99, 0, [cell()]), noRun);
+  assert.throws(() => store.finishRun(99, 'done'), noRun);
+  assert.throws(() => store.resumeRun(99), noRun);
+  assert.throws(() => store.aggregate(99), noRun);
+  assert.throws(() => store.beginRun(runOf(99), contents), failure('store', /FOREIGN KEY/));
+  const [variant] = contents.variants;
+  for (const wrong of [{ sample: 5 }, { source: { ...variant!.source, prompt: 5 } }]) {
+    const variants = [{ ...variant!, ...wrong }];
+    assert.throws(() => store.beginRun(runOf(1), { ...contents, variants }), failure('store', /FOREIGN KEY/));
+  }
   assert.equal(value(path, 'SELECT count(*) FROM run'), 1);
 });
 
@@ -347,16 +409,21 @@ test('what has no place in a column is refused', (t) => {
     cell({ steps: [notFinite] }),
     cell({ sourceLayer: -2 }),
     cell({ targetLayer: 0.5 }),
+    cell({ targetLayer: null }),
+    cell({ control: 'other' as never }),
+    cell({ scores: { 'answer-rank': Number.NaN } }),
     cell({ error: 'but ok' }),
     failedCell({ error: null }),
   ];
   for (const observation of bad)
     assert.throws(
-      () => store.addObservations(runId, [observation]),
+      () => store.addChunk(runId, 0, [observation]),
       failure('store', /refused.*constraint|cannot store/),
     );
+  assert.throws(() => store.addChunk(runId, -1, [cell()]), failure('store', /refused.*constraint/));
   assert.equal(value(path, 'SELECT count(*) FROM observation'), 0);
-  store.addObservations(runId, [
+  assert.equal(value(path, 'SELECT count(*) FROM chunk'), 0);
+  store.addChunk(runId, 0, [
     cell({
       steps: [[{ tokenId: 1, token: 'a', logprob: Number.NEGATIVE_INFINITY, rank: 0 }]],
     }),
@@ -364,22 +431,65 @@ test('what has no place in a column is refused', (t) => {
   assert.equal(value(path, 'SELECT top_probability FROM reading'), 0);
 });
 
-test('deleting a run takes its samples, observations and scores along', (t) => {
+test('deleting a run takes all that is its own along, and the last one its model', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
-  const runs = [begin(store), begin(store)];
-  for (const runId of runs) store.addObservations(runId, [cell()]);
+  const other = store.addModel({ ...model, sha256: 'cd'.repeat(32) });
+  const runs = [begin(store), begin(store), store.beginRun(runOf(other), contents)];
+  const rows = () =>
+    Object.fromEntries(
+      all(path, "SELECT name FROM sqlite_schema WHERE type = 'table'").map(({ name }) => [
+        name,
+        value(path, `SELECT count(*) FROM ${name}`),
+      ]),
+    );
+  for (const runId of runs) {
+    store.addChunk(runId, 0, [cell(), failedCell({ sample: 1 })]);
+    store.aggregate(runId);
+  }
   store.close();
+  const three = rows();
+  const remove = (runId: number) => {
+    const database = openSqlite(path);
+    database.prepare('DELETE FROM run WHERE id = ?').run(runId);
+    assert.deepEqual(database.pragma('foreign_key_check'), []);
+    database.close();
+  };
+  remove(runs[0]!);
+  const own = [
+    'prompt',
+    'sample',
+    'variant',
+    'chunk',
+    'observation',
+    'token_score',
+    'score',
+    'metric',
+    'run',
+  ];
+  for (const table of own) {
+    assert.ok(Number(three[table]) > 0, table);
+    assert.equal(Number(rows()[table]) * 3, Number(three[table]) * 2, table);
+  }
+  assert.equal(rows().model, 2);
+  assert.equal(rows().token, three.token);
+  for (const runId of runs.slice(1)) remove(runId);
+  const { migration, mapping, ...emptied } = rows();
+  assert.deepEqual([migration, mapping], [migrations.length, 1]);
+  for (const [table, count] of Object.entries(emptied)) assert.equal(count, 0, table);
+});
+
+test('a run after another process deleted the last one has its tokens', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  store.addChunk(begin(store), 0, [cell()]);
+  const tokens = value(path, 'SELECT count(*) FROM token');
   const database = openSqlite(path);
-  database.prepare('DELETE FROM run WHERE id = ?').run(runs[0]);
+  database.exec('DELETE FROM run');
   database.close();
-  for (const [table, left] of [
-    ['sample', 2],
-    ['observation', 1],
-    ['token_score', 4],
-    ['model', 1],
-  ])
-    assert.equal(value(path, `SELECT count(*) FROM ${table}`), left);
+  assert.equal(value(path, 'SELECT count(*) FROM token'), 0);
+  store.addChunk(begin(store), 0, [cell()]);
+  assert.equal(value(path, 'SELECT count(*) FROM token'), tokens);
 });
 
 test('migrations from blank are idempotent and a second open changes nothing', (t) => {
@@ -396,37 +506,6 @@ test('migrations from blank are idempotent and a second open changes nothing', (
     migrations.map(({ name }) => ({ name })),
   );
   assert.equal(value(path, 'PRAGMA journal_mode'), 'wal');
-});
-
-test('a file of the first version keeps its rows, which say what was meant then', (t) => {
-  const path = join(folder(t), 'r.db');
-  const database = openSqlite(path);
-  const [first] = migrations;
-  database.exec(first!.sql);
-  database.pragma('application_id = 1347634000'); // PSCP
-  database.exec(`
-    INSERT INTO migration VALUES ('${first!.name}', 'then');
-    INSERT INTO model VALUES (1, 'abc', 'm.gguf', 1, 'llama', 'Tiny', 'F16', 2, 4, 8);
-    INSERT INTO run VALUES (1, 'patch', 'patchscopes patch', '{}', '{}', 0, 1, 1, '0.1.0', 'b1', 'cpu', '[]', 0, 1,
-      512, 128, 256, 'unified', 'f16', 'f16', 1, 0, 'then', 'then', 'done', 2, 0);
-    INSERT INTO sample VALUES (1, 0, 'one', 'a', '[1]', 'b', '[2]');`);
-  const add =
-    database.prepare(`INSERT INTO observation (run_id, sample_idx, variant, site, source_layer, target_layer,
-    source_position, source_token_id, source_token, target_position, target_token_id, target_token,
-    status, text, token_ids) VALUES (1, 0, '', 'resid_out', ?, 1, 0, 1, 'a', 0, 2, 'b', 'ok', 'c', '[3]')`);
-  for (const layer of [-1, 0]) add.run(layer);
-  database.close();
-
-  openStore(path).close();
-  assert.deepEqual(all(path, 'SELECT source_layer, source_site, op, alpha, at_generated FROM observation'), [
-    { source_layer: -1, source_site: 'embed', op: 'replace', alpha: 1, at_generated: 0 },
-    { source_layer: 0, source_site: 'resid_out', op: 'replace', alpha: 1, at_generated: 0 },
-  ]);
-  assert.deepEqual(all(path, 'SELECT split_mode, tolerance FROM run'), [
-    { split_mode: 'layer', tolerance: null },
-  ]);
-  assert.equal(value(path, 'SELECT count(*) FROM reading'), 2);
-  assert.equal(value(path, 'SELECT count(*) FROM latest_reading'), 2);
 });
 
 test('the schema carries its own comments', (t) => {
@@ -474,17 +553,18 @@ test('without SQLite for this Node the way to install it is said', (t) => {
   assert.equal(existsSync(path), false);
 });
 
-test('kill -9 loses no committed batch and corrupts nothing', async (t) => {
+test('kill -9 loses no committed chunk and corrupts nothing', async (t) => {
   const path = join(folder(t), 'r.db');
   const size = 20;
   const endless = `
 		const store = openStore(${JSON.stringify(path)});
 		const runId = begin(store);
 		for (let batch = 0; ; batch++) {
-			store.addObservations(
+			store.addChunk(
 				runId,
+				batch,
 				Array.from({ length: ${size} }, (_, layer) =>
-					cell({ variant: String(batch), sourceLayer: layer })),
+					cell({ control: "random", draw: batch, sourceLayer: layer })),
 			);
 			writeSync(1, runId + "\\n");
 		}`;
@@ -498,8 +578,8 @@ test('kill -9 loses no committed batch and corrupts nothing', async (t) => {
     assert.ok(committed >= acknowledged);
     const runId = value(path, 'SELECT max(id) FROM run');
     const stored = Number(value(path, `SELECT count(*) FROM observation WHERE run_id = ${runId}`));
-    assert.ok(stored >= committed * size, `${stored} of ${committed} batches`);
-    assert.equal(stored % size, 0);
+    assert.ok(stored >= committed * size, `${stored} of ${committed} chunks`);
+    assert.equal(stored, size * Number(value(path, `SELECT count(*) FROM chunk WHERE run_id = ${runId}`)));
     assert.equal(
       value(path, 'SELECT count(*) FROM token_score'),
       4 * Number(value(path, 'SELECT count(*) FROM observation')),
@@ -517,8 +597,9 @@ test('close is idempotent and what follows says so', (t) => {
   store.close();
   store.close();
   assert.ok(!existsSync(`${path}-wal`));
-  assert.throws(() => store.addObservations(runId, [cell()]), failure('closed', /r\.db is closed/));
+  assert.throws(() => store.addChunk(runId, 0, [cell()]), failure('closed', /r\.db is closed/));
   assert.throws(() => store.addModel(model), failure('closed', /is closed/));
+  assert.throws(() => store.doneChunks(runId), failure('closed', /is closed/));
 });
 
 test('a file of a newer version is refused and left alone', (t) => {
@@ -565,11 +646,11 @@ test('a locked file is waited for, then refused', (t) => {
   t.after(() => other.close());
   other.exec('BEGIN IMMEDIATE');
   assert.throws(
-    () => store.addObservations(runId, [cell()]),
+    () => store.addChunk(runId, 0, [cell()]),
     failure('store', /r\.db is locked by another process/),
   );
   other.exec('COMMIT');
-  store.addObservations(runId, [cell()]);
+  store.addChunk(runId, 0, [cell()]);
   assert.equal(value(path, 'SELECT count(*) FROM observation'), 1);
 });
 
@@ -626,7 +707,7 @@ test('a value that no column holds is misuse, and nothing of it is stored', (t) 
   const store = open(t, path);
   const runId = begin(store);
   for (const text of [[1, 2], Array(600)]) {
-    assert.throws(() => store.addObservations(runId, [cell({ text: text as never })]), TypeError);
+    assert.throws(() => store.addChunk(runId, 0, [cell({ text: text as never })]), TypeError);
   }
   assert.equal(value(path, 'SELECT count(*) FROM observation'), 0);
 });
@@ -652,10 +733,11 @@ test('a full disk ends in one sentence and keeps what was stored', (t) => {
 				let message = "";
 				try {
 					for (; ; batch++)
-						store.addObservations(
+						store.addChunk(
 							runId,
+							batch,
 							Array.from({ length: 100 }, (_, layer) =>
-								cell({ variant: String(batch), sourceLayer: layer })),
+								cell({ control: "random", draw: batch, sourceLayer: layer })),
 						);
 				} catch (error) {
 					message = error.code + ": " + error.message;

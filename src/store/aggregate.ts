@@ -1,6 +1,6 @@
 /** Scores of single cells -> means over cells, with confidence intervals over samples. */
 import type { Database } from 'better-sqlite3';
-import { confidenceInterval } from './bootstrap.js';
+import { Bootstrap } from './bootstrap.js';
 
 /** What the cells of a mean share: columns of `metric`. */
 type Shared = readonly [
@@ -37,14 +37,18 @@ class Sums {
   }
 }
 
-/** The rows of `metric`: over all samples together, whose group is '', and over each group of samples. */
+/**
+ * The rows of `metric`: over all samples together, whose group is '', and over each group of samples. They
+ * depend on the cells alone, not on the order in which these were stored.
+ */
 export function* metricRows(database: Database, runId: number): Generator<MetricRow> {
   const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
+  const bootstrap = new Bootstrap(seed);
   const groups = groupsOf(database, runId);
   for (const [shared, sums] of sumsByPlace(database, runId)) {
     for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
       const n = total(part.counts);
-      const { low, high } = confidenceInterval(part, seed);
+      const { low, high } = bootstrap.interval(part);
       yield [...shared, group, total(part.sums) / n, n, low, high];
     }
   }
@@ -59,7 +63,7 @@ function sumsByPlace(database: Database, runId: number): Iterable<[Shared, Sums]
       FROM observation
       CROSS JOIN score ON score.observation_id = observation.id
       WHERE run_id = ?
-      ORDER BY sample_idx, observation.id`,
+      ORDER BY sample_idx, draw`,
     )
     .raw();
   const places = new Map<string, [Shared, Sums]>();

@@ -2,8 +2,8 @@
 
 /** Sum and number of the cells of each sample. */
 export interface SampleSums {
-  readonly sums: ArrayLike<number>;
-  readonly counts: ArrayLike<number>;
+  readonly sums: readonly number[];
+  readonly counts: readonly number[];
 }
 
 export interface Interval {
@@ -13,37 +13,77 @@ export interface Interval {
 
 const RESAMPLES = 1000;
 const TAIL = 0.025;
+/** Draws that are kept at once, for means over equally many samples, of which there are many. */
+const KEPT_DRAWS = 2 ** 23;
 
-/** The same for the same values in the same order and the same seed. */
-export function confidenceInterval(values: SampleSums, seed: number): Interval {
-  const { sums, counts } = values;
-  let hits = 0;
-  for (let i = 0; i < sums.length; i++) {
-    if (counts[i] !== 1 || (sums[i] !== 0 && sums[i] !== 1)) return resampledInterval(values, seed);
-    hits += sums[i]!;
+export class Bootstrap {
+  readonly #seed: number;
+  /** By the number of samples: which are drawn, resample after resample. */
+  readonly #kept = new Map<number, Uint32Array>();
+  #keptDraws = 0;
+
+  constructor(seed: number) {
+    this.#seed = seed;
   }
-  return binomialInterval(hits, sums.length);
+
+  /** The same for the same seed and the same values in the same order. */
+  interval(values: SampleSums): Interval {
+    const { sums, counts } = values;
+    const single = counts.every((count) => count === 1);
+    return single && sums.every((sum) => sum === 0 || sum === 1)
+      ? binomialInterval(sums.filter((sum) => sum === 1).length, sums.length)
+      : this.resampled(values);
+  }
+
+  /** Means of samples drawn with replacement, again and again: between which two most of them lie. */
+  resampled({ sums, counts }: SampleSums): Interval {
+    const [first] = counts;
+    const equal = counts.every((count) => count === first);
+    const means = this.#totals(sums);
+    const cells = equal ? new Float64Array(RESAMPLES).fill(first! * counts.length) : this.#totals(counts);
+    for (let k = 0; k < RESAMPLES; k++) means[k]! /= cells[k]!;
+    means.sort();
+    return { low: means[rankOf(TAIL)]!, high: means[rankOf(1 - TAIL)]! };
+  }
+
+  /** The sum of each resample. */
+  #totals(given: readonly number[]): Float64Array {
+    const n = given.length;
+    const values = Float64Array.from(given);
+    const totals = new Float64Array(RESAMPLES);
+    const kept = this.#draws(n);
+    const drawn = kept ?? new Uint32Array(n);
+    for (let k = 0; k < RESAMPLES; k++) {
+      if (kept === undefined) draw(drawn, k * n, n, this.#seed);
+      const begin = kept === undefined ? 0 : k * n;
+      let sum = 0;
+      for (let i = begin; i < begin + n; i++) sum += values[drawn[i]!]!;
+      totals[k] = sum;
+    }
+    return totals;
+  }
+
+  #draws(n: number): Uint32Array | undefined {
+    const length = n * RESAMPLES;
+    if (length > KEPT_DRAWS) return undefined;
+    let draws = this.#kept.get(n);
+    if (draws === undefined) {
+      if (this.#keptDraws + length > KEPT_DRAWS) {
+        this.#kept.clear();
+        this.#keptDraws = 0;
+      }
+      draws = new Uint32Array(length);
+      draw(draws, 0, n, this.#seed);
+      this.#kept.set(n, draws);
+      this.#keptDraws += length;
+    }
+    return draws;
+  }
 }
 
-/** The mean of samples drawn with replacement, again and again; between which two values most of these means lie. */
-export function resampledInterval({ sums, counts }: SampleSums, seed: number): Interval {
-  const n = sums.length;
-  const means = new Float64Array(RESAMPLES);
-  const perDraw = n / 2 ** 32;
-  let state = seed | 0;
-  for (let k = 0; k < RESAMPLES; k++) {
-    let sum = 0;
-    let count = 0;
-    for (let i = 0; i < n; i++) {
-      state = (state + 0x9e3779b9) | 0;
-      const drawn = Math.floor(scattered(state) * perDraw);
-      sum += sums[drawn]!;
-      count += counts[drawn]!;
-    }
-    means[k] = sum / count;
-  }
-  means.sort();
-  return { low: means[rankOf(TAIL)]!, high: means[rankOf(1 - TAIL)]! };
+/** Fills with indices of n samples: those from place `begin` in the order of draws. */
+function draw(indices: Uint32Array, begin: number, n: number, seed: number): void {
+  for (let i = 0; i < indices.length; i++) indices[i] = numberAt(begin + i, seed) * (n / 2 ** 32);
 }
 
 /** Of the smallest mean that at least this part of all means does not exceed. */
@@ -51,12 +91,11 @@ function rankOf(part: number): number {
   return Math.ceil(part * RESAMPLES) - 1;
 }
 
-/** From 0 to below 2^32, unlike those of neighbouring states (murmur3's finalizer). */
-function scattered(state: number): number {
-  let hash = state ^ (state >>> 16);
-  hash = Math.imul(hash, 0x85ebca6b);
-  hash ^= hash >>> 13;
-  hash = Math.imul(hash, 0xc2b2ae35);
+/** From 0 to below 2^32, unlike those of neighbouring places and seeds (murmur3's finalizer). */
+function numberAt(i: number, seed: number): number {
+  let hash = Math.imul(i + 1, 0x9e3779b9) ^ Math.imul(seed | 0, 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
