@@ -14,7 +14,7 @@ function results(test: TestContext): string {
   const path = join(folder(test), 'r.db');
   const store = openStore(path);
   const runId = begin(store);
-  store.addObservations(runId, [cell(), failedCell({ sample: 1 })]);
+  store.addChunk(runId, 0, [cell(), failedCell({ sample: 1 })]);
   store.finishRun(runId, 'done');
   store.close();
   return path;
