@@ -28,11 +28,22 @@ export async function writeWhole<Result>(
   process.once('exit', removePart);
   try {
     const result = await work(part);
+    flush(part);
     fs.renameSync(part, output);
     return result;
   } finally {
     process.off('exit', removePart);
     removePart();
+  }
+}
+
+/** Its bytes reach the disk before its name does. */
+function flush(file: string): void {
+  const descriptor = fs.openSync(file, 'r+');
+  try {
+    fs.fsyncSync(descriptor);
+  } finally {
+    fs.closeSync(descriptor);
   }
 }
 

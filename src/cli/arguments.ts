@@ -92,8 +92,8 @@ export function usageSentence(
       .join(', ')} must be given: patchscopes ${command} --help shows an example.`;
   }
   if (message.startsWith('Not enough non-option arguments')) {
-    const [, usage] = new RegExp(`patchscopes ${command} (<\\w+>)`).exec(help) ?? [];
-    return `patchscopes ${command} needs a ${usage?.slice(1, -1) ?? 'word more'}: patchscopes ${command} --help shows an example.`;
+    const [, usage] = new RegExp(`patchscopes ${command} <(\\w+)(?:\\.\\.)?>`).exec(help) ?? [];
+    return `patchscopes ${command} needs a ${usage ?? 'word more'}: patchscopes ${command} --help shows an example.`;
   }
   const extra = /^Unknown arguments?: (.+)$/s.exec(message)?.[1];
   if (extra !== undefined) return `'${extra}' is one word too many: put quotes around texts with blanks.`;

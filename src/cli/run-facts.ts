@@ -1,11 +1,13 @@
 /** Runs of a results file as text and as JSON. */
-import { formatTable, type LayerMetric, type RunDetails, type RunSummary } from '../index.js';
+import { formatTable, type LayerMetric, onOneLine, type RunDetails, type RunSummary } from '../index.js';
 import { grouped } from './group.js';
 import { numberText } from './heat-map.js';
 
 export function runText(run: RunSummary): string {
   const { runId, name, status, cellsStored, cellsPlanned } = run;
-  return `run ${runId} (${name} on ${modelText(run)}, ${cellsStored} of ${cellsPlanned} cells, ${status})`;
+  return onOneLine(
+    `run ${runId} (${name} on ${modelText(run)}, ${cellsStored} of ${cellsPlanned} cells, ${status})`,
+  );
 }
 
 export function modelText(run: RunSummary): string {
@@ -57,7 +59,7 @@ export function factLines({ run, facts }: RunDetails): string {
     ],
     ['command', `${facts.command}`],
   ];
-  return rows.map(([label, fact]) => `${label.padEnd(10)}${fact}`).join('\n');
+  return rows.map(([label, fact]) => `${label.padEnd(10)}${onOneLine(fact)}`).join('\n');
 }
 
 /** A line each source layer, a column each metric: the mean over target layers, with its interval where there is one. */

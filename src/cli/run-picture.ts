@@ -1,5 +1,5 @@
 /** The value of a run at each pair of layers, as heat maps. */
-import type { GridCell, RunDetails } from '../index.js';
+import { type GridCell, onOneLine, type RunDetails } from '../index.js';
 import { grouped } from './group.js';
 import { type Canvas, type HeatMap, heatMapText } from './heat-map.js';
 import { layerText, placesOf } from './run-facts.js';
@@ -15,7 +15,7 @@ export function runPicture({ grid, value }: RunDetails, canvas: Canvas): string 
   return byTitle
     .map(([title, cells]) => {
       const map = heatMapText(layerByLayer(cells, value), canvas);
-      return byTitle.length === 1 ? map : `${title}\n${map}`;
+      return byTitle.length === 1 ? map : `${onOneLine(title)}\n${map}`;
     })
     .join('\n\n');
 }

@@ -19,7 +19,6 @@ export const addDelete = (yargs: Argv) =>
         .option('yes', { type: 'boolean', default: false, describe: 'do not ask' })
         .example('$0 delete 3', 'delete run 3, once you have said yes'),
     async ({ run: spec, db, yes }) => {
-      process.once('SIGINT', () => process.exit(EXIT.interrupted));
       const run = chosenRunOf(db, spec);
       if (!yes && !(await agreed(`Delete ${runText(run)} from ${db}?`))) {
         note('Nothing was deleted.');

@@ -1,4 +1,5 @@
 import type { Argv } from 'yargs';
+import { runText } from '../cli/run-facts.js';
 import { EXIT, isOutputClosed, note, printText } from '../cli/session.js';
 import { exportFormats, exportRun, rowKinds } from '../index.js';
 
@@ -30,8 +31,7 @@ export const addExport = (yargs: Argv) =>
         ...{ run: spec, format, rows: what },
         to: output ?? printWhileRead,
       });
-      if (output !== undefined)
-        note(`wrote   ${rowCount} ${what} of run ${run.runId} (${run.name}) to ${output}`);
+      if (output !== undefined) note(`wrote   ${rowCount} ${what} of ${runText(run)} to ${output}`);
       process.exitCode = EXIT.ok;
     },
   );

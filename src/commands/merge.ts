@@ -5,11 +5,13 @@ import { mergeShards } from '../index.js';
 
 export const addMerge = (yargs: Argv) =>
   yargs.command(
-    'merge <files..>',
+    'merge <file..>',
     'Join the shards of a run into one results file',
     (command) =>
       command
-        .positional('files', {
+        // else the last file alone would count; of -o it does
+        .parserConfiguration({ 'duplicate-arguments-array': true })
+        .positional('file', {
           type: 'string',
           array: true,
           demandOption: true,
@@ -17,7 +19,8 @@ export const addMerge = (yargs: Argv) =>
         })
         .option('output', { type: 'string', demandOption: true, describe: '-o: results file to write' })
         .example('$0 merge a.db b.db c.db -o all.db', 'three shards'),
-    async ({ files, output }) => {
+    async ({ file: files, output: outputs }) => {
+      const output = [outputs].flat().at(-1)!;
       process.once('SIGINT', () => process.exit(EXIT.interrupted));
       const run = await mergeShards(files, output, { onNote: note });
       note(`merged  ${runText(run)} into ${output}`);

@@ -2,7 +2,7 @@ import type { Argv } from 'yargs';
 import { factLines, metricTable, runJson } from '../cli/run-facts.js';
 import { runPicture } from '../cli/run-picture.js';
 import { EXIT, print } from '../cli/session.js';
-import { onOneLine, runDetails } from '../index.js';
+import { runDetails } from '../index.js';
 
 export const addShow = (yargs: Argv) =>
   yargs.command(
@@ -32,7 +32,7 @@ export const addShow = (yargs: Argv) =>
       if (json) print(runJson(details));
       else {
         const parts = [
-          factLines(details).split('\n').map(onOneLine).join('\n'),
+          factLines(details),
           ...(details.metrics.length > 0 ? [metricTable(details.metrics)] : []),
           runPicture(details, canvas()),
         ];

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { setImmediate as pause } from 'node:timers/promises';
 import { fileWriter, parquetWriteRows } from 'hyparquet-writer';
 import { PatchscopeError } from '../errors.js';
 import { writeWhole } from '../output-file.js';
@@ -30,7 +31,7 @@ export interface Export {
 
 /** Few enough for memory, and a read of a file of them is still worth its while. */
 const rowsInGroup = 20_000;
-const rowsInText = 500;
+const rowsInPart = 500;
 
 /**
  * Writes the rows of a run to a file, which appears when it is complete. Memory does not grow with the rows.
@@ -51,11 +52,11 @@ export async function exportRun(
     const database = openResults(path);
     try {
       const run = chosenRun(database, path, spec);
-      const counted = counting(runRows(database, run.runId, kind));
-      if (typeof to !== 'string') writeText(counted, format, to);
-      else if (format === 'parquet') await writeWhole(to, (part) => writeParquet(counted, part));
-      else await writeWhole(to, (part) => writeTextFile(counted, format, part));
-      return { run, rowCount: counted.count() };
+      const rows = inParts(runRows(database, run.runId, kind));
+      if (typeof to !== 'string') await writeText(rows, format, to);
+      else if (format === 'parquet') await writeWhole(to, (part) => writeParquet(rows, part));
+      else await writeWhole(to, (part) => writeTextFile(rows, format, part));
+      return { run, rowCount: rows.count() };
     } finally {
       database.close();
     }
@@ -64,21 +65,36 @@ export async function exportRun(
   }
 }
 
-function counting({ columns, rows }: RunRows): RunRows & { count(): number } {
-  let count = 0;
-  function* counted() {
-    for (const row of rows) {
-      count++;
-      yield row;
-    }
-  }
-  return { columns, rows: counted(), count: () => count };
+interface Rows {
+  readonly columns: readonly RowColumn[];
+  readonly parts: AsyncIterable<SqlValue[][]>;
+  /** Of those that were taken. */
+  count(): number;
 }
 
-function writeTextFile(rows: RunRows, format: ExportFormat, file: string): void {
+function inParts({ columns, rows }: RunRows): Rows {
+  let count = 0;
+  async function* parts() {
+    let part: SqlValue[][] = [];
+    for (const row of rows) {
+      part.push(row);
+      if (part.length < rowsInPart) continue;
+      count += part.length;
+      yield part;
+      part = [];
+      // so that Ctrl-C is heard
+      await pause();
+    }
+    count += part.length;
+    if (part.length > 0) yield part;
+  }
+  return { columns, parts: parts(), count: () => count };
+}
+
+async function writeTextFile(rows: Rows, format: ExportFormat, file: string): Promise<void> {
   const descriptor = fs.openSync(file, 'w');
   try {
-    writeText(rows, format, (text) => {
+    await writeText(rows, format, (text) => {
       fs.writeFileSync(descriptor, text);
       return true;
     });
@@ -87,29 +103,29 @@ function writeTextFile(rows: RunRows, format: ExportFormat, file: string): void 
   }
 }
 
-function writeText({ columns, rows }: RunRows, format: ExportFormat, take: (text: string) => boolean): void {
+async function writeText(
+  { columns, parts }: Rows,
+  format: ExportFormat,
+  take: (text: string) => boolean,
+): Promise<void> {
   const names = columns.map(({ name }) => name);
-  const textOf = (part: SqlValue[][]) =>
-    format === 'csv' ? csvRecords(part) : formatJsonLines({ columns: names, rows: part, truncated: false });
-  let isWanted = format !== 'csv' || take(csvRecords([names]));
-  let part: SqlValue[][] = [];
-  for (const row of rows) {
-    if (!isWanted) return;
-    part.push(row);
-    if (part.length < rowsInText) continue;
-    isWanted = take(textOf(part));
-    part = [];
+  if (format === 'csv' && !take(csvRecords([names]))) return;
+  for await (const rows of parts) {
+    const text =
+      format === 'csv' ? csvRecords(rows) : formatJsonLines({ columns: names, rows, truncated: false });
+    if (!take(text)) return;
   }
-  if (isWanted && part.length > 0) take(textOf(part));
 }
 
-function writeParquet({ columns, rows }: RunRows, file: string): void {
-  function* records() {
-    for (const row of rows)
-      yield Object.fromEntries(columns.map(({ name, type }, i) => [name, parquetValue(row[i]!, type)]));
+async function writeParquet({ columns, parts }: Rows, file: string): Promise<void> {
+  async function* records() {
+    for await (const rows of parts) {
+      for (const row of rows) {
+        yield Object.fromEntries(columns.map(({ name, type }, i) => [name, parquetValue(row[i]!, type)]));
+      }
+    }
   }
-  // all of it is synchronous, as its source and its writer are
-  void parquetWriteRows({
+  await parquetWriteRows({
     writer: fileWriter(file),
     rows: records(),
     columns: columns.map(({ name }) => ({ name })),

@@ -1,5 +1,6 @@
 /** Shards of a run -> a results file with that run, as it would be had it not been cut. */
 import { resolve } from 'node:path';
+import { setImmediate as pause } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { writeWhole } from '../output-file.js';
@@ -26,8 +27,8 @@ export async function mergeShards(
 ): Promise<RunSummary> {
   try {
     const shards = findShards(paths, onNote);
-    await writeWhole(output, (part) => {
-      copyShards(shards, part);
+    await writeWhole(output, async (part) => {
+      await copyShards(shards, part);
       const store = openStore(part);
       try {
         store.aggregate(runId);
@@ -41,7 +42,7 @@ export async function mergeShards(
   }
 }
 
-function copyShards(shards: readonly Shard[], file: string): void {
+async function copyShards(shards: readonly Shard[], file: string): Promise<void> {
   const database = openSqlite(file);
   try {
     // a file that is not whole is thrown away
@@ -50,7 +51,7 @@ function copyShards(shards: readonly Shard[], file: string): void {
     migrate(database, file);
     database.exec('CREATE TEMP TABLE used_token (token_id INTEGER PRIMARY KEY)');
     const offsets = offsetsOf(shards);
-    for (const [i, shard] of shards.entries()) copyShard(database, shard, i === 0, offsets);
+    for (const [i, shard] of shards.entries()) await copyShard(database, shard, i === 0, offsets);
     completeRun(database, shards);
   } finally {
     database.close();
@@ -70,12 +71,12 @@ function offsetsOf(shards: readonly Shard[]): Map<number, number> {
   );
 }
 
-function copyShard(
+async function copyShard(
   database: Database,
   shard: Shard,
   isFirst: boolean,
   offsets: ReadonlyMap<number, number>,
-): void {
+): Promise<void> {
   database.prepare('ATTACH ? AS shard').run(resolve(shard.path));
   try {
     // without a journal nothing can be rolled back, and nothing has to be
@@ -83,7 +84,7 @@ function copyShard(
     if (isFirst) copyContents(database, shard);
     else checkContents(database, shard);
     copyMappings(database, shard);
-    copyCells(database, shard, offsets);
+    await copyCells(database, shard, offsets);
     copyTokens(database, shard);
     database.exec('COMMIT');
   } catch (error) {
@@ -150,7 +151,11 @@ function copyMappings(database: Database, { run }: Shard): void {
     .run(run.id);
 }
 
-function copyCells(database: Database, { run, chunks }: Shard, offsets: ReadonlyMap<number, number>): void {
+async function copyCells(
+  database: Database,
+  { run, chunks }: Shard,
+  offsets: ReadonlyMap<number, number>,
+): Promise<void> {
   const cell = columnsOf(database, 'observation', ['id', 'run_id', 'mapping_id']);
   const copies = [
     `INSERT INTO chunk (run_id, idx, cells, finished_at)
@@ -171,6 +176,8 @@ function copyCells(database: Database, { run, chunks }: Shard, offsets: Readonly
   for (const { idx, begin, end } of chunks) {
     const values = { run: run.id, idx, begin, end, shift: offsets.get(idx)! - begin };
     for (const copy of copies) copy.run(values);
+    // so that Ctrl-C is heard
+    await pause();
   }
 }
 
