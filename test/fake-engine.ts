@@ -124,6 +124,7 @@ const fakeRecord: EngineRecord = {
   trainedContext: 4096,
   llamaCpp: 'none',
   packageVersion: 'none',
+  addon: 'none',
   backend: 'cpu',
   devices: [],
   gpuLayers: 0,
@@ -136,6 +137,7 @@ const fakeRecord: EngineRecord = {
   batchTokens: 512,
   batchRows: 64,
   batchOutputs: 64,
-  cacheLayout: 'unified',
+  cacheTokenBytes: 1,
+  noStreams: null,
   promptTokens: 4096,
 };
