@@ -85,15 +85,21 @@ export async function withEngine<T>(
   return closing(args.model, await openEngine(file, { ...options, onNote: note }), work);
 }
 
-/** As `withEngine`, with the engine in a process of its own. */
+/**
+ * As `withEngine`, with the engine in a process of its own.
+ *
+ * @param states file that captured states are kept in; default: none.
+ */
 export async function withEngineProcess<T>(
   args: EngineArguments,
   signal: AbortSignal,
   work: (engine: EngineProcess) => Promise<T>,
+  states?: string,
 ): Promise<T> {
   const engine = engineOptionsOf(args);
   const model = await fetchModel(args.model, signal);
-  return closing(args.model, await openEngineProcess({ model, engine, onNote: note }), work);
+  const options = { model, engine, onNote: note, ...(states !== undefined && { states }) };
+  return closing(args.model, await openEngineProcess(options), work);
 }
 
 async function closing<E extends Pick<Engine, 'record' | 'close'>, T>(

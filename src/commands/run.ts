@@ -50,6 +50,7 @@ const own = (yargs: Argv) =>
       describe: 'say what there is to do and how long it would take, and end',
     })
     .option('shard', { type: 'string', describe: 'k/n: the k-th of n parts; patchscopes merge joins them' })
+    .option('states', { type: 'string', describe: 'safetensors file to keep the captured states in' })
     .option('quiet', { type: 'boolean', default: false, describe: 'warnings, errors and results only' })
     .example('$0 run token-identity', 'an experiment of the package on the default model')
     .example('$0 run my.yaml --set source.layers=0..9 --limit 100 --dry-run', 'what would it take?');
@@ -75,7 +76,7 @@ export const addRun = (yargs: Argv) =>
       const model = args.model || oneModel(models) || defaultModel;
       const db = dbOf(args);
       const signal = interruptSignal();
-      process.exitCode = await withEngineProcess({ ...args, model }, signal, async (engine) => {
+      const work = async (engine: EngineProcess) => {
         const plan = await engine.plan(experiment);
         echoPlan(plan);
         if (args.dryRun) {
@@ -92,14 +93,16 @@ export const addRun = (yargs: Argv) =>
         if (resumed === undefined) offerResume(header, engine, plan, db);
         const left = chunks.filter((chunk) => !resumed?.doneChunks.includes(chunk));
         const results = run(plan, engine, { signal, chunks: left });
-        const done = await work(stored(results, header, engine, db, resumed), resumed);
+        const done = await tally(stored(results, header, engine, db, resumed), resumed);
         report(done, header, db, args.json);
         if (done.cells < header.cellsPlanned) {
           if (done.runId !== undefined) note(`To go on: the same command with --resume ${done.runId}`);
           return EXIT.interrupted;
         }
         return done.failed > 0 ? EXIT.someFailed : EXIT.ok;
-      });
+      };
+      const states = args.dryRun ? undefined : args.states;
+      process.exitCode = await withEngineProcess({ ...args, model }, signal, work, states);
     },
   );
 
@@ -109,7 +112,7 @@ interface Done {
   readonly failed: number;
 }
 
-async function work(chunks: ReturnType<typeof stored>, resumed: ResumedRun | undefined): Promise<Done> {
+async function tally(chunks: ReturnType<typeof stored>, resumed: ResumedRun | undefined): Promise<Done> {
   let { runId, cells }: { runId: number | undefined; cells: number } = resumed ?? {
     runId: undefined,
     cells: 0,
@@ -171,7 +174,7 @@ function offerResume(header: RunHeader, engine: EngineProcess, plan: Plan, db: s
 function argumentsOfRun(argv: readonly string[]): string[] {
   const kept: string[] = [];
   for (let i = 0; i < argv.length; i++) {
-    const [, name, inline] = /^--(shard|db|resume|quiet)(=.*)?$/s.exec(argv[i]!) ?? [];
+    const [, name, inline] = /^--(shard|db|resume|quiet|states)(=.*)?$/s.exec(argv[i]!) ?? [];
     if (name === undefined) kept.push(argv[i]!);
     else if (inline === undefined && (name !== 'resume' || /^\d+$/.test(argv[i + 1] ?? ''))) {
       if (name !== 'quiet') i++;

@@ -10,6 +10,8 @@ import type { Plan } from '../plan/plan.js';
 export interface OpenInput {
   readonly model: ResolvedModel;
   readonly engine: Omit<EngineOptions, 'onNote'>;
+  /** File that captured states are kept in; default: none. */
+  readonly states?: string;
   /** URL of a module with an `openEngine` of its own. */
   readonly module?: string;
 }
