@@ -15,6 +15,7 @@ import { uniforms } from '../src/random.js';
 import { query } from '../src/store/query.js';
 import { tinyPath } from './fixtures/disk.js';
 import { dumpResults } from './results-dump.js';
+import { sweep } from './sweep.js';
 
 const [wanted = 50, seed = Date.now() % 1e6] = process.argv.slice(2).map(Number);
 const random = uniforms(seed);
@@ -22,29 +23,7 @@ const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kills-'));
 const experiment = path.join(folder, 'sweep.json');
 
-fs.writeFileSync(
-  experiment,
-  JSON.stringify({
-    name: 'sweep',
-    samples: Array.from({ length: 90 }, (_, i) => ({
-      ids: [1, 30 + (i % 100), 60, 80],
-      word: 'abcdefgh'[i % 8],
-      kind: i % 2 === 0 ? 'even' : 'odd',
-    })),
-    group: '{kind}',
-    answer: '{word}',
-    source: { prompt: { tokens: '{ids}' }, layers: 'embed,all' },
-    target: { prompt: 'the cat is on a mat', position: 'cat', layers: 'all' },
-    variants: [
-      { name: 'replaced' },
-      { name: 'added', edit: { op: 'add', alpha: 0.5 }, target: { layers: 'same' } },
-    ],
-    reading: { top: 3, tokens: 2, 'track-answer': true, temperature: 0.7 },
-    metrics: ['answer-found', 'answer-rank'],
-    controls: { random: 1, shuffled: 1, unpatched: true },
-    seed: 7,
-  }),
-);
+fs.writeFileSync(experiment, JSON.stringify(sweep(90)));
 
 function start(db: string): ChildProcess {
   const resume = fs.existsSync(db) && query(db, 'SELECT 1 FROM run').rows.length > 0 ? ['--resume'] : [];

@@ -243,7 +243,7 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
   const lost = await runChild(script(false, `process.kill(${worker.process.pid}, 'SIGKILL');`));
   await worker.stop();
   assert.equal(lost.code, 1, lost.stderr);
-  assert.equal(lost.stdout, '1024\n');
+  assert.equal(lost.stdout, '550\n');
   assert.match(lost.stderr, new RegExp(`^patchscopes: The worker at .*${worker.address}.* was lost`));
   assertSentence(lost.stderr.trimEnd());
   const stored = () =>
@@ -252,14 +252,14 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       'SELECT run.id, run.status, count(*) FROM run JOIN observation ON run_id = run.id GROUP BY run.id',
     ).rows;
   const [first] = stored();
-  assert.deepEqual(first!.slice(2), [1024]);
+  assert.deepEqual(first!.slice(2), [550]);
   assert.deepEqual(query(db, 'PRAGMA integrity_check').rows, [['ok']]);
 
   const restarted = await startWorker('127.0.0.1', Number(worker.address.split(':')[1]));
   t.after(() => restarted.stop());
   const again = await runChild(script(true, ''));
   assert.equal(again.code, 0, again.stderr);
-  assert.equal(again.stdout, `${cells - 1024}\n`);
+  assert.equal(again.stdout, `${cells - 550}\n`);
   const undisturbed = await runChild(script(false, ''));
   assert.equal(undisturbed.code, 0, undisturbed.stderr);
   assert.deepEqual(

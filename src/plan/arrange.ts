@@ -74,8 +74,10 @@ export function arrangeCells(task: CellsToArrange): Arrangement {
     const begin = writer.count;
     writeBlock(block, task, { random, shuffled, unpatched }, writer);
     writer.sort(begin, task);
-    for (let at = begin + chunkCells; at < writer.count; at += chunkCells) chunkStarts.push(at);
-    chunkStarts.push(writer.count);
+    const chunks = Math.ceil((writer.count - begin) / chunkCells);
+    for (let k = 1; k <= chunks; k++) {
+      chunkStarts.push(begin + Math.ceil((k * (writer.count - begin)) / chunks));
+    }
     blockStarts.push(chunkStarts.length - 1);
   }
   return {
