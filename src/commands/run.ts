@@ -56,7 +56,9 @@ const own = (yargs: Argv) =>
     .example('$0 run my.yaml --set source.layers=0..9 --limit 100 --dry-run', 'what would it take?');
 
 const build = (yargs: Argv) =>
-  engineArguments(outputArguments(resumeArgument(own(yargs)))).default('model', '');
+  engineArguments(outputArguments(resumeArgument(own(yargs))))
+    .default('model', undefined, `the file's, or ${defaultModel}`)
+    .default('seed', undefined, "the file's");
 
 export const addRun = (yargs: Argv) =>
   yargs.command(
@@ -68,12 +70,13 @@ export const addRun = (yargs: Argv) =>
       const limit = wholeNumber(args.limit, '--limit', 1);
       const shard = shardOf(args.shard);
       const set = args.set?.split(SEPARATOR) ?? [];
-      if (args.seed !== '0') set.push(`seed=${wholeNumber(args.seed, '-s', 0)}`);
+      const seed = wholeNumber(args.seed, '-s', 0);
+      if (seed !== undefined) set.push(`seed=${seed}`);
       const { experiment, models, text } = readExperiment(args.experiment, {
         set,
         ...(limit !== undefined && { limit }),
       });
-      const model = args.model || oneModel(models) || defaultModel;
+      const model = args.model ?? oneModel(models) ?? defaultModel;
       const db = dbOf(args);
       const signal = interruptSignal();
       const work = async (engine: EngineProcess) => {
