@@ -501,7 +501,8 @@ law('a continuation is cut at the first stop string, which ends it', async (engi
 });
 
 for (const kind of goodKinds) {
-  test(`${kind}: a continuation ends with the end-of-text token, other rows go on`, async (t) => {
+  const { skip } = tinyModels.find(({ name }) => name === kind)!;
+  test(`${kind}: a continuation ends with the end-of-text token, other rows go on`, { skip }, async (t) => {
     const engine = await open(tinyPath(kind));
     t.after(() => engine.close());
     const rows = await differentRows(engine, 12, tokens(engine, TARGET).length - 1);
