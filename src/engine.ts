@@ -182,7 +182,7 @@ export type RowResult =
 export interface LensReading extends Pick<RowReading, 'topK' | 'trackedTokens' | 'logits'> {
   /**
    * `fast` computes the end of the model's graph alone, `slow` a whole run with the state in the last
-   * block's place. Default: fast where the model lies on the CPU alone and both agree on it.
+   * block's place. Default: fast where it agrees with slow on this model.
    */
   readonly way?: 'fast' | 'slow';
 }
