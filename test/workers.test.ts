@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { type LoadedAddon, loadAddon } from '../src/native.js';
 import { query } from '../src/store/query.js';
 import { connectWorkers } from '../src/workers.js';
+import { t5 } from './fixtures/architectures/t5.js';
+import { writeGguf } from './fixtures/gguf.js';
 import { freePort, type StartedWorker, startWorker } from './start-worker.js';
 import {
   assertRefused,
@@ -20,6 +22,7 @@ import {
   open,
   runChild,
   tinyPath,
+  writeFile,
 } from './support.js';
 
 const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
@@ -177,6 +180,29 @@ test('the record shows the workers, and results are those of this machine alone'
   assert.equal(none.record.devices.length, 1);
   await none.close();
   await local.close();
+});
+
+test('every site of an encoder-decoder model that is shared out is read as on the CPU', async () => {
+  const path = writeFile('workers-t5.gguf', writeGguf(t5()));
+  const local = await open(path);
+  const remote = await open(path, { gpu: 'off', rpc: both() });
+  assert.equal(remote.record.gpuLayers, 4, 'three blocks, of both sides together, and the output');
+  const input = { tokenIds: [0, 40, 50], encoderTokenIds: [3, 70, 80, 90, 2] };
+  const points = (['encoder', 'decoder'] as const).flatMap((side) =>
+    [...Array(side === 'encoder' ? 3 : 2).keys()].flatMap((layer) =>
+      (['attn_out', 'resid_mid', 'mlp_out', 'resid_out'] as const)
+        .filter((site) => side === 'encoder' || site !== 'attn_out')
+        .map((site) => ({ side, site, layer, tokenIndex: 1 })),
+    ),
+  );
+  const [here] = await local.capture([{ ...input, points }]);
+  const [there] = await remote.capture([{ ...input, points }]);
+  assert.ok(here?.status === 'ok' && there?.status === 'ok', JSON.stringify(there));
+  points.forEach(({ side, site, layer }, i) => {
+    assertSameBits(there.states[i]!, here.states[i]!, `${side} ${site} ${layer}`);
+  });
+  await local.close();
+  await remote.close();
 });
 
 test('models of one process share a worker, and give it back when they are closed', async () => {
