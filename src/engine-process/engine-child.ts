@@ -11,7 +11,7 @@ type Work = {
 
 // a terminal's Ctrl-C reaches this process too: what it means is for the other one to say
 process.on('SIGINT', () => undefined);
-// not exit(), which would wait for the decode under way
+// at once: an orderly exit would wait until the decode under way lets go
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 
 let engine: Engine | undefined;
