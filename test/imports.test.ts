@@ -24,7 +24,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run'],
   experiments: [...shared, 'positions'],
   'record-run': [...shared, 'lens', 'plan', 'prompts', 'store'],
-  store: [...shared, 'folders'],
+  store: [...shared, 'folders', 'nearest', 'output-file'],
+  'output-file': ['errors'],
   folders: [],
   floats: [],
   report: [],
@@ -37,7 +38,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   doctor: ['devices', 'folders', 'models', 'native', 'package-version', 'store', 'threads'],
   'local-build': ['errors', 'native'],
   gguf: ['errors', 'models', 'native'],
-  convert: ['errors', 'devices', 'gguf', 'models', 'threads'],
+  convert: ['errors', 'devices', 'gguf', 'models', 'output-file', 'threads'],
   llama: [
     ...shared,
     ...['devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads', 'workers'],
