@@ -130,7 +130,7 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT * FROM readings'),
     failure(
       'bad_input',
-      /^SQLite refuses the query: no such table: readings; there are: best_cell, chunk, latest_reading, layer_grid, mapping, metric, metric_by_layer, migration, model, observation, prompt, reading, run, run_summary, sample, score, scored_token, success_by_group, token, token_score, variant\.$/,
+      /^SQLite refuses the query: no such table: readings; there are: best_cell, chunk, .*, run, run_summary, sample, score, .*, variant\.$/,
     ),
   );
   assert.throws(

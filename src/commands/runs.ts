@@ -10,7 +10,8 @@ export const addRuns = (yargs: Argv) =>
     (command) =>
       command
         .option('db', { type: 'string', default: 'results/patchscopes.db', describe: 'results file' })
-        .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' }),
+        .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' })
+        .example('$0 runs --db all.db', 'which runs there are, and how far they came'),
     ({ db, json }) => {
       const runs = listRuns(db);
       if (json) for (const run of runs) print(runJson(run));

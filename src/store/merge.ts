@@ -26,9 +26,8 @@ export async function mergeShards(
   { onNote }: { readonly onNote?: (line: string) => void } = {},
 ): Promise<RunSummary> {
   try {
-    const shards = findShards(paths, onNote);
     await writeWhole(output, async (part) => {
-      await copyShards(shards, part);
+      await copyShards(findShards(paths, onNote), part);
       const store = openStore(part);
       try {
         store.aggregate(runId);

@@ -30,7 +30,7 @@ export function runRows(database: Database, runId: number, kind: RowKind): RunRo
     .safeIntegers(true);
   return {
     columns: statement.columns().map(({ name, type }) => ({ name, type: typeOf(type) })),
-    rows: narrowed(statement.iterate({ runId, least, most })),
+    rows: narrowed(() => statement.iterate({ runId, least, most })),
   };
 }
 
@@ -52,6 +52,7 @@ function typeOf(declared: string | null): RowColumn['type'] {
   return declared === 'INTEGER' ? 'integer' : declared === 'TEXT' ? 'text' : 'real';
 }
 
-function* narrowed(rows: Iterable<SqlValue[]>): IterableIterator<SqlValue[]> {
-  for (const row of rows) yield row.map(narrow);
+/** The connection is busy from the first row on, not before. */
+function* narrowed(begin: () => Iterable<SqlValue[]>): IterableIterator<SqlValue[]> {
+  for (const row of begin()) yield row.map(narrow);
 }
