@@ -23,6 +23,9 @@ export interface Entry {
 
 export type Path = readonly PropertyKey[];
 
+/** What YAML reads otherwise than a template is meant. */
+export const quotesHelp = 'put quotes around a text that holds { or [';
+
 /** The text's parser runs into the end of the stack, which V8 may not survive, long after this depth. */
 const MOST_LEVELS = 100;
 /** Aliases multiply. */
@@ -44,7 +47,10 @@ export function parseDocument(text: string, origin: Origin): Located {
   const [document, second] = compose(text, lines, at);
   if (second !== undefined) throw badAt(at(second.range[0]), 'a second document begins where one is needed');
   const fault = document!.errors[0] ?? document!.warnings[0];
-  if (fault !== undefined) throw badAt(at(fault.pos[0]), `this is not YAML: ${shortened(fault.message)}`);
+  if (fault !== undefined) {
+    const help = /flow-|Flow |keys must/.test(fault.message) ? ` (${quotesHelp})` : '';
+    throw badAt(at(fault.pos[0]), `this is not YAML: ${shortened(fault.message)}${help}`);
+  }
   return document!.contents === null
     ? { place: at(0), folder: origin.folder, scalar: { value: null, written: '' } }
     : new Conversion(at, origin.folder).of(document!.contents);

@@ -2,14 +2,15 @@
 import type { z } from 'zod';
 import type { PatchscopeError } from '../errors.js';
 import { nearest } from '../nearest.js';
-import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
+import { around, badAt, type Located, type Path, pathText, quoted, quotesHelp } from './document.js';
 
 type Issue = z.core.$ZodIssue;
 
-export function problem(issue: Issue, root: Located): PatchscopeError {
-  const { code, path, message } = innermost(issue);
+export function problem(issues: readonly Issue[], root: Located): PatchscopeError {
+  const issue = innermost(first(issues));
+  const { path, message } = issue;
   const node = around(root, path);
-  if (code === 'unrecognized_keys') return unknownKey(issueKey(innermost(issue)), message, path, node);
+  if (issue.code === 'unrecognized_keys') return unknownKey(issue.keys[0]!, message, path, node);
   if (path.length > 0 && !isThere(root, path)) {
     return badAt(node.place, `${pathText(path)} is missing: it must be ${message}`);
   }
@@ -23,12 +24,14 @@ function innermost(issue: Issue): Issue {
   const near = issue.errors.filter((issues) =>
     issues.every(({ code, path }) => path.length > 0 || code === 'unrecognized_keys' || code === 'too_small'),
   );
-  const [inner] = near.length === 1 ? near[0]! : [];
-  return inner === undefined ? issue : innermost({ ...inner, path: [...issue.path, ...inner.path] });
+  if (near.length !== 1) return issue;
+  const inner = first(near[0]!);
+  return innermost({ ...inner, path: [...issue.path, ...inner.path] });
 }
 
-function issueKey(issue: Issue): string {
-  return (issue as z.core.$ZodIssueUnrecognizedKeys).keys[0]!;
+/** A key that is missing may be there in another spelling. */
+function first(issues: readonly Issue[]): Issue {
+  return issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0]!;
 }
 
 function unknownKey(key: string, known: string, path: Path, node: Located): PatchscopeError {
@@ -36,6 +39,7 @@ function unknownKey(key: string, known: string, path: Path, node: Located): Patc
   const perhaps = meant === undefined ? '' : `, perhaps ${meant} was meant`;
   const inside = path.length === 0 ? 'an experiment' : pathText(path);
   const place = node.map?.get(key)?.keyPlace ?? node.place;
+  if (isField(node)) return badAt(place, `${inside} is {${key}} without quotes: ${quotesHelp}`);
   return badAt(place, `there is no key ${quoted(key)} in ${inside}${perhaps}: its keys are ${known}`);
 }
 
@@ -45,9 +49,17 @@ function isThere(root: Located, path: Path): boolean {
   return parent.list !== undefined ? Number(last) in parent.list : parent.map?.has(String(last)) === true;
 }
 
+/** `{who}` is a set of keys to YAML, the one key empty. */
+function isField({ map }: Located): boolean {
+  const [only, more] = map?.values() ?? [];
+  return more === undefined && only?.node.scalar?.written === '';
+}
+
 /** What was given, in words. */
-export function shown({ scalar, list, map }: Located): string {
+export function shown(node: Located): string {
+  const { scalar, list, map } = node;
   if (list !== undefined) return list.length === 0 ? 'an empty list' : 'a list';
+  if (isField(node)) return 'a {field} without quotes';
   if (map !== undefined) return map.size === 0 ? 'an empty set of keys' : 'a set of keys';
   if (scalar!.value === null) return 'empty';
   return typeof scalar!.value === 'string' ? quoted(scalar!.value) : scalar!.written.slice(0, 60);

@@ -60,7 +60,7 @@ export function readExperiment(nameOrPath: string, { set = [], limit }: ReadOpti
   });
   for (const setting of set) applySet(root, setting);
   const parsed = experimentSchema.safeParse(plain(root));
-  if (!parsed.success) throw problem(parsed.error.issues[0]!, root);
+  if (!parsed.success) throw problem(parsed.error.issues, root);
   const rows = readSamples(parsed.data.samples, root, limit);
   const { about, model } = parsed.data;
   const modelAt = (name: string, ...keys: string[]) =>

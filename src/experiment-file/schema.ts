@@ -221,6 +221,7 @@ export const experimentSchema = section({
 });
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
+export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */
 export function jsonSchema(): string {
