@@ -188,7 +188,7 @@ export async function* recordRun(
       if (store === undefined || runId === undefined) {
         const tolerance = await engine.tolerance(header.cellsPlanned);
         store = openResults();
-        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance, store), header.contents);
+        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance), header.contents);
       }
       store.addChunk(runId, result.chunk, result.observations);
       stored++;
@@ -221,7 +221,7 @@ export function findUnfinishedRun(
 ): UnfinishedRun | undefined {
   const store = openResults();
   try {
-    return store.findRun(runRecord(header, new Date(), engine, null, store), which);
+    return store.findRun(runRecord(header, new Date(), engine, null), which);
   } finally {
     store.close();
   }
@@ -242,15 +242,13 @@ function runRecord(
   startedAt: Date,
   { record }: Pick<Engine, 'record'>,
   tolerance: number | null,
-  store: Store,
 ): RunRecord {
-  const modelId = store.addModel(record);
   return {
     ...run,
     startedAt,
     host: os.hostname(),
-    sourceModelId: modelId,
-    targetModelId: modelId,
+    sourceModel: record,
+    targetModel: record,
     engine: record,
     addon: record.addon,
     tolerance,

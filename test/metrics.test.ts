@@ -56,7 +56,7 @@ function results(test: TestContext, stored = cells, seed = 7): { path: string; r
   const store = openStore(path);
   const [variant] = contents.variants;
   const indices = Array.from({ length: SAMPLES }, (_, i) => i);
-  const runId = store.beginRun(runOf(store.addModel(model), { seed }), {
+  const runId = store.beginRun(runOf({ seed }), {
     prompts: contents.prompts,
     samples: indices.map((i) => {
       const group = groupOf(i);
