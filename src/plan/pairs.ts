@@ -3,7 +3,7 @@ import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
-import { inputOf, type ResolvedPrompt, resolvePrompt } from '../prompts.js';
+import { inputOf, type ResolvedPrompt, resolvePrompt, tokenText } from '../prompts.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
 export interface Pair {
@@ -145,7 +145,10 @@ function checkVariantNames({ name, variants = {} }: Sample, known: readonly Vari
   }
 }
 
-/** First tokens of the answers, as they follow a prompt: with a blank before them, and without. */
+/**
+ * First tokens of the answers, as they follow a prompt: with a blank before them, and without. A token that is
+ * a blank alone begins anything.
+ */
 function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
   if (answer.length === 0) {
     throw new PatchscopeError(
@@ -153,7 +156,11 @@ function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): numb
       `The sample '${name}' has no answer, whose tokens are to be scored.`,
     );
   }
-  return distinct(answer.flatMap((text) => [text, ` ${text}`].map((form) => firstToken(form, tokenizer))));
+  return answer.flatMap((text) => {
+    const tokens = distinct([text, ` ${text}`].map((form) => firstToken(form, tokenizer)));
+    const telling = tokens.filter((token) => tokenText(token, tokenizer).trim() !== '');
+    return telling.length > 0 ? telling : tokens.slice(0, 1);
+  });
 }
 
 /** @throws PatchscopeError `bad_input` for a token that is not there. */

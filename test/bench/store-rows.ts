@@ -2,7 +2,7 @@
 
 import type { Observation, TokenScore } from '../../src/observation.js';
 import { openStore } from '../../src/store/store.js';
-import { engine, model, runOf } from '../store-records.js';
+import { engine, runOf } from '../store-records.js';
 
 export const SAMPLES = 1000;
 const SOURCE_LAYERS = 25;
