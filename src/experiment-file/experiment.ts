@@ -1,14 +1,11 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { PatchscopeError } from '../errors.js';
-import type { Experiment, MetricName, Patch, Reading, Sample, Settings, Variant } from '../patchscope.js';
+import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { shown } from './problems.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
+import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
-
-/** Metrics of a token's score, which must be there. */
-const ofTrackedTokens: readonly MetricName[] = ['answer-rank', 'answer-logprob'];
 
 /** @throws PatchscopeError `bad_input` */
 export function toExperiment(file: ExperimentFile, root: Located, rows: readonly Row[]): Experiment {
@@ -34,10 +31,8 @@ export function toExperiment(file: ExperimentFile, root: Located, rows: readonly
   };
 }
 
-type Bad = (path: Path, what: string) => PatchscopeError;
-
 function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): Sample[] {
-  const text = (path: Path, template: string) => templateAt(root, path as (string | number)[], template);
+  const text = (path: Path, template: string) => templateAt(root, path, template);
   const source = promptAt(file, root, 'source');
   const target = promptAt(file, root, 'target');
   const name = file.sample === undefined ? undefined : text(['sample'], file.sample);
@@ -99,7 +94,7 @@ function variantOf(file: ExperimentFile, index: number, bad: Bad): Variant {
   };
 }
 
-function placeSettings({ source, target }: Partial<Pick<ExperimentFile, 'source' | 'target'>> | VariantKeys) {
+function placeSettings({ source, target }: Pick<VariantKeys, 'source' | 'target'>) {
   const settings = {
     sourceSite: source?.site,
     sourceSide: source?.side,
@@ -129,48 +124,4 @@ function checkMappings(file: ExperimentFile, root: Located, bad: Bad): void {
       throw bad(path, `is ${shown(around(root, path))} where identity is needed, the one mapping there is`);
     }
   }
-}
-
-function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile, bad: Bad): Reading {
-  const stops = reading.stop === undefined ? [] : [reading.stop].flat();
-  const needed = metrics.find((metric) => ofTrackedTokens.includes(metric));
-  const trackAnswer = reading['track-answer'] ?? (needed !== undefined || undefined);
-  const needAnswers: readonly [boolean, Path][] = [
-    [reading['track-answer'] === true, ['reading', 'track-answer']],
-    [stops.includes('answer'), ['reading', 'stop']],
-    [metrics.length > 0, ['metrics']],
-  ];
-  for (const [asked, path] of needAnswers) {
-    if (asked && answer === undefined) throw bad(path, 'can only be had with answers: give the key answer');
-  }
-  if (needed !== undefined && trackAnswer === false) {
-    throw bad(
-      ['reading', 'track-answer'],
-      `is false, where the metric ${needed} needs it: leave one of them out`,
-    );
-  }
-  return {
-    topK: reading.top ?? 5,
-    maxTokens: reading.tokens ?? 1,
-    stop: stops.flatMap((stop) => (stop === 'newline' ? ['\n'] : stop === 'answer' ? [] : [stop.text])),
-    ...given({
-      stopAtAnswer: stops.includes('answer') || undefined,
-      tracked: reading.track && [...new Set(reading.track)],
-      trackAnswer,
-      sampling: samplingOf(reading, bad),
-    }),
-  };
-}
-
-function samplingOf(reading: NonNullable<ExperimentFile['reading']>, bad: Bad) {
-  const { temperature = 0, 'top-k': topK, 'top-p': topP } = reading;
-  if (temperature > 0) return given({ temperature, topK, topP });
-  const meant = (['top-k', 'top-p'] as const).find((key) => reading[key] !== undefined);
-  if (meant !== undefined) {
-    throw bad(
-      ['reading', meant],
-      'means nothing where no token is drawn: give a reading.temperature above 0',
-    );
-  }
-  return undefined;
 }

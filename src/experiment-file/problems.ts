@@ -39,7 +39,8 @@ function unknownKey(key: string, known: string, path: Path, node: Located): Patc
   const perhaps = meant === undefined ? '' : `, perhaps ${meant} was meant`;
   const inside = path.length === 0 ? 'an experiment' : pathText(path);
   const place = node.map?.get(key)?.keyPlace ?? node.place;
-  if (isField(node)) return badAt(place, `${inside} is {${key}} without quotes: ${quotesHelp}`);
+  if (path.at(-1) === 'prompt' && isField(node))
+    return badAt(place, `${inside} is {${key}} without quotes: ${quotesHelp}`);
   return badAt(place, `there is no key ${quoted(key)} in ${inside}${perhaps}: its keys are ${known}`);
 }
 

@@ -1,7 +1,7 @@
 /** A source or target of the file, with its templates -> its prompt and position for each sample. */
 import type { Prompt, PromptAt } from '../patchscope.js';
 import { parsePosition } from '../positions.js';
-import { around, badAt, type Located, pathText } from './document.js';
+import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import type { ExperimentFile } from './schema.js';
 import { type Row, Template } from './template.js';
 
@@ -32,7 +32,7 @@ function keysOf(prompt: string | PromptKeys): PromptKeys {
   return typeof prompt === 'string' ? { text: prompt } : prompt;
 }
 
-function checked(keys: PromptKeys, root: Located, path: readonly (string | number)[]): PromptKeys {
+function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
   const { text, tokens, ...switches } = keys;
   const bad = (what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   if (text !== undefined && tokens !== undefined)
@@ -52,7 +52,7 @@ function merged(base: PromptKeys, own: PromptKeys): PromptKeys {
   return own.text === undefined ? { ...base, ...own } : { ...rest, ...own };
 }
 
-function promptOf(keys: PromptKeys, root: Located, path: readonly (string | number)[]): (row: Row) => Prompt {
+function promptOf(keys: PromptKeys, root: Located, path: Path): (row: Row) => Prompt {
   const { text, tokens, ...switches } = checked(keys, root, path);
   if (Array.isArray(tokens)) return () => ({ kind: 'tokens', tokenIds: tokens });
   if (tokens === undefined) {
@@ -64,11 +64,13 @@ function promptOf(keys: PromptKeys, root: Located, path: readonly (string | numb
     const words = template.fillList(row).flatMap((word) => word.split(/[\s,]+/).filter(Boolean));
     const wrong = words.find((word) => !/^\d{1,15}$/.test(word));
     if (wrong === undefined && words.length > 0) return { kind: 'tokens', tokenIds: words.map(Number) };
-    throw template.bad(`gives '${wrong ?? ''}' for ${row.where} where token ids such as 12, 345 are needed`);
+    throw template.bad(
+      `gives ${quoted(wrong ?? '')} for ${row.where} where token ids such as 12, 345 are needed`,
+    );
   };
 }
 
-export function templateAt(root: Located, path: readonly (string | number)[], text: string): Template {
+export function templateAt(root: Located, path: Path, text: string): Template {
   return new Template(text, pathText(path), around(root, path).place);
 }
 
