@@ -19,6 +19,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   places: [...shared, 'layers'],
   positions: shared,
   prompts: [...shared, 'positions'],
+  'cache-layout': ['engine'],
   plan: [...shared, 'places', 'prompts'],
   run: [...shared, 'places', 'plan', 'prompts'],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run'],

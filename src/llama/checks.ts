@@ -1,5 +1,13 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
-import type { CacheLayout, CapturePoint, Edit, EngineRecord, PatchRow, RowReading, TokenInput } from '../engine.js';
+import type {
+  CacheLayout,
+  CapturePoint,
+  Edit,
+  EngineRecord,
+  PatchRow,
+  RowReading,
+  TokenInput,
+} from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
