@@ -95,8 +95,8 @@ void Decoder::check_sequence(llama_seq_id sequence) const {
 
 void Decoder::check_streams() const {
     const llama_model * model = model_->model;
-    if (options_.streams && (llama_model_is_recurrent(model) || llama_model_is_hybrid(model) ||
-                             llama_model_has_encoder(model))) {
+    if (options_.streams &&
+        (llama_model_is_recurrent(model) || llama_model_is_hybrid(model) || llama_model_has_encoder(model))) {
         refuse("A model with an encoder or a recurrent state has no streams.");
     }
 }
@@ -105,7 +105,8 @@ void Decoder::check_streams() const {
 void Decoder::check_streams(const std::vector<llama_seq_id> & sequences) const {
     const size_t length = std::count(sequences.begin(), sequences.end(), sequences.front());
     for (size_t i = 0; i < sequences.size(); ++i) {
-        if (sequences[i] != sequences.front() + (llama_seq_id)(i / length) || sequences.size() % length != 0) {
+        if (sequences[i] != sequences.front() + (llama_seq_id)(i / length) ||
+            sequences.size() % length != 0) {
             refuse("A decode of streams takes neighbouring sequences one after the other, each with as many "
                    "tokens.");
         }

@@ -186,7 +186,7 @@ export async function* recordRun(
   try {
     for await (const result of chunks) {
       if (store === undefined || runId === undefined) {
-        const tolerance = await engine.tolerance(header.cellsPlanned);
+        const tolerance = await engine.tolerance(header.cellsPlanned, header.cacheLayout);
         store = openResults();
         runId = store.beginRun(runRecord(header, startedAt, engine, tolerance), header.contents);
       }

@@ -36,7 +36,13 @@ const experiment = (more: Partial<Experiment> = {}): Experiment => ({
   ...more,
 });
 
-const shape: ModelShape = { layerCount: 3, embeddingSize: 4, promptTokens: 10 };
+const shape: ModelShape = {
+  layerCount: 3,
+  embeddingSize: 4,
+  promptTokens: 10,
+  batchRows: 128,
+  noStreams: null,
+};
 const plan = (more: Partial<Experiment> = {}, size: Partial<ModelShape> = {}) =>
   makePlan(experiment(more), wordTokenizer(), { ...shape, ...size });
 const cellsOf = (made: Plan): Cell[] => Array.from({ length: made.cellCount }, (_, i) => cellAt(made, i));
@@ -198,6 +204,21 @@ test('states of a block take bounded memory', () => {
   const { stateBytes } = summarize(wide, { batchRows: 128, batchTokens: 512 }, 2 ** 20);
   assert.ok(stateBytes <= 64 * 2 ** 20, `${stateBytes}`);
   assert.ok(wide.blockStarts.length > 50);
+});
+
+test('rows that grow long beside many others get streams of their own, where the model can have them', () => {
+  const long = {
+    samples: manySamples(60, 1),
+    sourceLayers: 'all',
+    targetLayers: 'all',
+    reading: { topK: 1, maxTokens: 20, stop: [] },
+  };
+  const layout = (more: Partial<Experiment>, size: Partial<ModelShape>) =>
+    plan({ ...long, ...more }, { promptTokens: 60, ...size }).cacheLayout;
+  assert.equal(layout({}, {}), 'streams');
+  assert.equal(layout({}, { noStreams: 'its state is recurrent' }), 'unified');
+  assert.equal(layout({}, { batchRows: 4 }), 'unified');
+  assert.equal(layout({ reading: { topK: 1, maxTokens: 1, stop: [] } }, {}), 'unified');
 });
 
 test('variants change settings, and their own prompts where a sample has some', () => {

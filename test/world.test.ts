@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import { after, before, test } from 'node:test';
+import { after, before, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Engine, type Layer, openEngine, resolveModel } from '../src/index.js';
 import { device } from './device.js';
-import { siteOf } from './support.js';
+import { cacheLayouts, siteOf, withLayout } from './support.js';
 
 interface Entity {
   readonly first: string;
@@ -49,11 +49,22 @@ const layers: readonly Layer[] = ['embed', 0, 1, 2, 3, 4, 5];
 const early: readonly Layer[] = ['embed', 0];
 const readable: readonly Layer[] = [0, 1, 2, 3, 4];
 
+let opened: Engine;
 let engine: Engine;
 before(async () => {
-  engine = await openEngine(await resolveModel(file), { threads: 1, ...device.options });
+  opened = await openEngine(await resolveModel(file), { threads: 1, ...device.options });
 });
-after(() => engine.close());
+after(() => opened.close());
+
+/** One test for each layout of the cache. */
+function inBothLayouts(sentence: string, check: (t: TestContext) => Promise<void>): void {
+  for (const layout of cacheLayouts) {
+    test(layout === 'unified' ? sentence : `${layout}: ${sentence}`, async (t) => {
+      engine = withLayout(opened, layout);
+      await check(t);
+    });
+  }
+}
 
 const ids = (text: string) => engine.tokenizer.tokenize(text, { bos: true, special: false });
 const answer = (word: string) => {
@@ -126,7 +137,7 @@ test('the known-answers model is the one that was measured', () => {
   assert.equal(createHash('sha256').update(fs.readFileSync(file)).digest('hex'), world.sha256);
 });
 
-test('plain and patched readings are those of PyTorch', async () => {
+inBothLayouts('plain and patched readings are those of PyTorch', async () => {
   for (const { prompt, ids: expected, top } of world.reference.plain) {
     assert.deepEqual(ids(prompt), expected);
     const [result] = await engine.patch([{ tokenIds: expected, edits: [] }], { topK: 5, maxTokens: 1 });
@@ -157,7 +168,7 @@ function close(result: Awaited<ReturnType<Engine['patch']>>[number], top: readon
   for (const [i, [, logprob]] of top.entries()) assert.ok(Math.abs(read[i]!.logprob - logprob) < 0.02);
 }
 
-test("a person's state answers questions about that person at early target layers", async () => {
+inBothLayouts("a person's state answers questions about that person at early target layers", async () => {
   const state = await statesOf(world.entities.map((person) => `i saw ${nameOf(person)}`));
   for (const targetLayer of early) {
     for (const sourceLayer of readable) {
@@ -167,7 +178,7 @@ test("a person's state answers questions about that person at early target layer
   }
 });
 
-test('what is not in the embedding is not read from it', async () => {
+inBothLayouts('what is not in the embedding is not read from it', async () => {
   const state = await statesOf(world.entities.map((person) => `i saw ${nameOf(person)}`));
   for (const targetLayer of layers) {
     const right = await share((person, layer) => state(layer, person), 'embed', targetLayer);
@@ -175,7 +186,7 @@ test('what is not in the embedding is not read from it', async () => {
   }
 });
 
-test('a patch at the last layer before the last token changes no bit of the answer', async () => {
+inBothLayouts('a patch at the last layer before the last token changes no bit of the answer', async () => {
   const state = await statesOf(world.entities.slice(0, 8).map((person) => `i saw ${nameOf(person)}`));
   const tokenIds = ids('the city of x is');
   const reading = { topK: 1, maxTokens: 1, logits: true };
@@ -190,40 +201,43 @@ test('a patch at the last layer before the last token changes no bit of the answ
   }
 });
 
-test('a patch before the facts are read overrules the name in the prompt, a later one does not', async () => {
-  const state = await statesOf(world.entities.map((person) => `i saw ${nameOf(person)}`));
-  const rivalPrompt = (relation: string, person: Entity) => ({
-    text: `the ${relation} of ${nameOf(world.entities[person.rival]!)} is`,
-    position: 5,
-  });
-  for (const sourceLayer of [0, 2, 4] as const) {
-    for (const targetLayer of early) {
-      const source = await share(
-        (p, layer) => state(layer, p),
-        sourceLayer,
-        targetLayer,
-        undefined,
-        undefined,
-        rivalPrompt,
-      );
-      assert.ok(source >= 0.9, `source ${sourceLayer}, target ${targetLayer}: ${source}`);
+inBothLayouts(
+  'a patch before the facts are read overrules the name in the prompt, a later one does not',
+  async () => {
+    const state = await statesOf(world.entities.map((person) => `i saw ${nameOf(person)}`));
+    const rivalPrompt = (relation: string, person: Entity) => ({
+      text: `the ${relation} of ${nameOf(world.entities[person.rival]!)} is`,
+      position: 5,
+    });
+    for (const sourceLayer of [0, 2, 4] as const) {
+      for (const targetLayer of early) {
+        const source = await share(
+          (p, layer) => state(layer, p),
+          sourceLayer,
+          targetLayer,
+          undefined,
+          undefined,
+          rivalPrompt,
+        );
+        assert.ok(source >= 0.9, `source ${sourceLayer}, target ${targetLayer}: ${source}`);
+      }
+      for (const targetLayer of [3, 4, 5] as const) {
+        const rival = (person: Entity) => world.entities[person.rival]!;
+        const target = await share(
+          (p, layer) => state(layer, p),
+          sourceLayer,
+          targetLayer,
+          rival,
+          undefined,
+          rivalPrompt,
+        );
+        assert.ok(target >= 0.95, `source ${sourceLayer}, target ${targetLayer}: ${target}`);
+      }
     }
-    for (const targetLayer of [3, 4, 5] as const) {
-      const rival = (person: Entity) => world.entities[person.rival]!;
-      const target = await share(
-        (p, layer) => state(layer, p),
-        sourceLayer,
-        targetLayer,
-        rival,
-        undefined,
-        rivalPrompt,
-      );
-      assert.ok(target >= 0.95, `source ${sourceLayer}, target ${targetLayer}: ${target}`);
-    }
-  }
-});
+  },
+);
 
-test('controls stay at chance', async () => {
+inBothLayouts('controls stay at chance', async () => {
   const named = await statesOf(world.entities.map((person) => `i saw ${nameOf(person)}`));
   const words = await statesOf(world.entities.map(({ word }) => `i saw ${word}`));
   const firsts = await statesOf(world.entities.map(({ first }) => `i saw ${first}`));
@@ -242,39 +256,44 @@ test('controls stay at chance', async () => {
   }
 });
 
-test('two hops fail in one prompt and succeed by a patch, for friends never seen in training too', async () => {
-  const oneHop = await engine.patch(
-    world.entities.flatMap((person) =>
-      relations.map((relation) => ({
-        tokenIds: ids(`the ${relation} of the friend of ${nameOf(person)} is`),
-        edits: [],
-      })),
-    ),
-    { topK: 1, maxTokens: 1 },
-  );
-  const friendOf = (person: Entity) => world.entities[person.friend]!;
-  const guessed = oneHop.filter((result, i) => {
-    const friend = friendOf(world.entities[Math.floor(i / relations.length)]!);
-    return result.status === 'ok' && result.tokenIds[0] === answer(friend[relations[i % relations.length]!]);
-  });
-  assert.ok(guessed.length / oneHop.length <= 0.02);
-
-  const state = await statesOf(
-    world.entities.map((person) => `the friend of ${nameOf(person)} is ${nameOf(friendOf(person))}`),
-  );
-  for (const trained of [true, false]) {
-    const people = world.entities.flatMap(({ friendTrained }, i) => (friendTrained === trained ? [i] : []));
-    for (const targetLayer of early) {
-      const right = await share((person, layer) => state(layer, person), 2, targetLayer, friendOf, people);
-      assert.ok(
-        right >= 0.9,
-        `friends ${trained ? 'trained' : 'never trained'}, target layer ${targetLayer}: ${right}`,
+inBothLayouts(
+  'two hops fail in one prompt and succeed by a patch, for friends never seen in training too',
+  async () => {
+    const oneHop = await engine.patch(
+      world.entities.flatMap((person) =>
+        relations.map((relation) => ({
+          tokenIds: ids(`the ${relation} of the friend of ${nameOf(person)} is`),
+          edits: [],
+        })),
+      ),
+      { topK: 1, maxTokens: 1 },
+    );
+    const friendOf = (person: Entity) => world.entities[person.friend]!;
+    const guessed = oneHop.filter((result, i) => {
+      const friend = friendOf(world.entities[Math.floor(i / relations.length)]!);
+      return (
+        result.status === 'ok' && result.tokenIds[0] === answer(friend[relations[i % relations.length]!])
       );
-    }
-  }
-});
+    });
+    assert.ok(guessed.length / oneHop.length <= 0.02);
 
-test('token identity and logit lens find the next token as often as PyTorch found', async () => {
+    const state = await statesOf(
+      world.entities.map((person) => `the friend of ${nameOf(person)} is ${nameOf(friendOf(person))}`),
+    );
+    for (const trained of [true, false]) {
+      const people = world.entities.flatMap(({ friendTrained }, i) => (friendTrained === trained ? [i] : []));
+      for (const targetLayer of early) {
+        const right = await share((person, layer) => state(layer, person), 2, targetLayer, friendOf, people);
+        assert.ok(
+          right >= 0.9,
+          `friends ${trained ? 'trained' : 'never trained'}, target layer ${targetLayer}: ${right}`,
+        );
+      }
+    }
+  },
+);
+
+inBothLayouts('token identity and logit lens find the next token as often as PyTorch found', async () => {
   const prompts = world.prompts.tokenIdentitySources;
   const plain = await engine.patch(
     prompts.map((prompt) => ({ tokenIds: ids(prompt), edits: [] })),

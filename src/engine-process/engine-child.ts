@@ -39,7 +39,7 @@ const work: Work = {
   },
   run: (chunk, signal) => runner!.run(chunk, { signal }),
   runCells: (cells, signal) => runner!.runCells(cells, { signal }),
-  tolerance: (rows) => engine!.tolerance(rows),
+  tolerance: ({ rows, cacheLayout }) => engine!.tolerance(rows, cacheLayout),
 };
 
 function use(plan: Plan): void {

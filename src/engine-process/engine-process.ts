@@ -3,7 +3,7 @@
  * ends its process where others would return an error; a run outlives that here.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { EngineRecord, WorkOptions } from '../engine.js';
+import type { CacheLayout, EngineRecord, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { checkResolved } from '../models/resolve.js';
 import type { Outcome } from '../observation.js';
@@ -42,7 +42,7 @@ export interface EngineProcess extends Runner {
   /** Some cells of the plan, in batches that are not the plan's. */
   runCells(cells: readonly number[], options?: WorkOptions): Promise<Outcome[]>;
   /** As the engine's. */
-  tolerance(rows: number): Promise<number | null>;
+  tolerance(rows: number, cacheLayout?: CacheLayout): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }
@@ -122,8 +122,8 @@ class ReopenedEngine implements EngineProcess {
     );
   }
 
-  tolerance(rows: number): Promise<number | null> {
-    return this.#alone(() => this.#ask('measured its own tolerance', 'tolerance', rows));
+  tolerance(rows: number, cacheLayout: CacheLayout = 'unified'): Promise<number | null> {
+    return this.#alone(() => this.#ask('measured its own tolerance', 'tolerance', { rows, cacheLayout }));
   }
 
   async close(): Promise<void> {

@@ -1,5 +1,5 @@
 /** What goes over the channel between a run and the process of its engine; structured clones of it. */
-import type { EngineRecord } from '../engine.js';
+import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
@@ -26,7 +26,10 @@ export interface Tasks {
   readonly run: { readonly input: number; readonly answer: Outcome[] };
   /** Some cells of one chunk. */
   readonly runCells: { readonly input: readonly number[]; readonly answer: Outcome[] };
-  readonly tolerance: { readonly input: number; readonly answer: number | null };
+  readonly tolerance: {
+    readonly input: { readonly rows: number; readonly cacheLayout: CacheLayout };
+    readonly answer: number | null;
+  };
 }
 export type TaskName = keyof Tasks;
 

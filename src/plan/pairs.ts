@@ -26,6 +26,10 @@ export interface ModelShape {
   readonly embeddingSize: number;
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
+  /** Most rows in one batch. */
+  readonly batchRows: number;
+  /** Why the K/V cache can't have the layout `streams`; null where it can. */
+  readonly noStreams: string | null;
 }
 
 export const DEFAULT_VARIANT = 'default';

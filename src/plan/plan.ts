@@ -3,11 +3,13 @@
  * made with a tokenizer alone; the same experiment gives the same plan.
  */
 import { createHash } from 'node:crypto';
+import { chooseCacheLayout } from '../cache-layout.js';
 import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { type Control, controls, type Experiment, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
+import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
 import {
   type ModelShape,
@@ -74,7 +76,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
     ...(continuation && { continuation }),
-    cacheLayout: 'unified' as const,
+    cacheLayout: layoutOf(pairs, arranged, steps, shape),
   };
   return { ...plan, sha256: hashOf(plan) };
 }
@@ -122,6 +124,30 @@ export function cellAt({ pairs, places, cells }: Plan, index: number): Cell {
 export function pairOf({ experiment, pairs }: Plan, sample: number, variant: string): Pair {
   const variants = pairs.length / experiment.samples.length;
   return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
+}
+
+/** The layout that suits the target prompt of the most cells. */
+function layoutOf(
+  pairs: readonly Pair[],
+  { cells, chunkStarts }: Pick<Plan, 'cells' | 'chunkStarts'>,
+  steps: number,
+  { batchRows, noStreams }: ModelShape,
+): CacheLayout {
+  if (noStreams !== null) return 'unified';
+  const counts = new Map<ResolvedPrompt, number>();
+  for (const pair of cells.pair) {
+    const { target } = pairs[pair]!;
+    counts.set(target, (counts.get(target) ?? 0) + 1);
+  }
+  const [target, count] = [...counts].reduce((most, one) => (one[1] > most[1] ? one : most));
+  const { tokenIndex, tokenIds } = target;
+  return chooseCacheLayout({
+    prefixTokens: tokenIndex,
+    rowTokens: tokenIds.length - tokenIndex,
+    generatedTokens: steps,
+    rows: Math.min(count, chunkStarts[1]!),
+    batchRows,
+  });
 }
 
 /** Every place has one number. */

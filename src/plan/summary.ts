@@ -1,4 +1,5 @@
 /** How much work a plan is, before any of it is done. */
+import { cacheCells } from '../cache-layout.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
 import { cellAt, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 
@@ -23,7 +24,7 @@ export interface PlanSummary {
   readonly targetTokens: number;
   /** Most bytes of captured states in memory at once. */
   readonly stateBytes: number;
-  /** Most tokens in the K/V cache at once. */
+  /** Most cells of the K/V cache, of one token each, that are needed at once. */
   readonly cacheTokens: number;
 }
 
@@ -50,7 +51,8 @@ export function summarize(
       const perRow = length - prefix + following;
       batches += Math.ceil(rows / slots) * (1 + following);
       targetTokens += prefix + rows * perRow;
-      cacheTokens = Math.max(cacheTokens, prefix + slots * perRow);
+      const inCache = { prefixTokens: prefix, tokensOfRow: perRow, rows: slots };
+      cacheTokens = Math.max(cacheTokens, cacheCells(plan.cacheLayout, inCache));
     }
   }
   return {

@@ -19,6 +19,7 @@ import {
 } from '../../src/index.js';
 import type { ModelKind } from '../fixtures/models.js';
 import { labelMilliseconds } from './labelling.js';
+import { measureLayouts } from './layouts.js';
 import { startRawLoop } from './raw-loop.js';
 
 const ROUNDS = 5;
@@ -92,6 +93,9 @@ await compare('900 states by the fast lens : by the slow lens', 4, {
 
 raw.close();
 await engine.close();
+await measureLayouts(file, target, ({ measure, ours, theirs }) =>
+  compare(measure, 0.9, { ours: () => timed(ours), theirs: () => timed(theirs) }),
+);
 await labelling('llama');
 await labelling('gptneox'); // most of its nodes have no name of their own
 await labelling('qwen2moe'); // the largest graph of a block

@@ -89,8 +89,9 @@ const calls: { readonly [name: string]: Call } = {
         { tokenIds: [1, 72], edits: [], until: ['a'] },
       ],
       reading(),
+      { cacheLayout: 'streams' },
     ],
-    make: (engine, [rows, how]) => engine.patch(rows!, how!),
+    make: (engine, [rows, how, options]) => engine.patch(rows!, how!, options!),
   },
   lens: {
     right: () => [state(), { topK: 2, trackedTokens: [5], logits: true, way: 'fast' }],

@@ -82,6 +82,44 @@ Captured decode(Decoder & decoder, Step step, std::vector<SiteWrite> writes) {
     return captured;
 }
 
+// Sequences with cells of their own, where the model can have them.
+void use_streams(const std::shared_ptr<ModelHandle> & model) {
+    DecoderOptions options;
+    options.n_ctx = 256;
+    options.streams = true;
+    options.n_batch = 2 * N;
+    options.n_sequences = 3;
+    options.n_outputs = 2 * N;
+    if (llama_model_is_recurrent(model->model) || llama_model_is_hybrid(model->model) ||
+        llama_model_has_encoder(model->model)) {
+        expect_refused("streams without a K/V cache alone", [&] { Decoder decoder(model, options); });
+        return;
+    }
+    Decoder decoder(model, options);
+    decode(decoder, step_of(), {});
+    decoder.copy_sequence(0, 1);
+    decoder.copy_sequence(1, 2);
+    decoder.remove_sequence(0, 2);
+    const auto both = [](llama_seq_id second) {
+        Step step = step_of(1, N);
+        const Step other = step_of(second, N);
+        step.tokens.insert(step.tokens.end(), other.tokens.begin(), other.tokens.end());
+        step.positions.insert(step.positions.end(), other.positions.begin(), other.positions.end());
+        step.sequences.insert(step.sequences.end(), other.sequences.begin(), other.sequences.end());
+        step.outputs.insert(step.outputs.end(), other.outputs.begin(), other.outputs.end());
+        step.logit_reads = {{0, -1, 0, {3, 4}}, {2 * N - 1}};
+        return step;
+    };
+    Step step = both(0);
+    expect_refused("streams in the wrong order", [&] { decoder.decode(step); });
+    step = both(2);
+    const LogitResults results = decoder.decode(step);
+    expect(results.readings.size() == 2, "a reading for each row of two streams");
+    expect(!results.readings[0].reduced.finite || results.readings[0].tracked.size() == 2, "tracked tokens");
+    expect_refused("a lens of streams",
+                   [&] { decoder.lens(std::vector<float>(decoder.n_embd(), 1.0f).data(), 1, {}); });
+}
+
 void use(const std::string & path) {
     check_gguf({path});
     const std::shared_ptr<ModelHandle> model = load_model(path, Placement{});
@@ -165,11 +203,14 @@ void use(const std::string & path) {
             [&](Step & step) { step.read_options.tracked = {n_vocab}; });
     refused("a given token that is too large",
             [&](Step & step) { step.logit_reads.push_back({1, n_vocab}); });
+    refused("a token to track in one row that is too large",
+            [&](Step & step) { step.logit_reads.push_back({1, -1, 0, {n_vocab}}); });
     refused("a state that is written twice", [&](Step & step) {
         step.writes = {write(0, 1, vector), write(0, 1, vector, EditOp::add)};
     });
     decoder.clear();
     decode(decoder, step_of(), {}); // after all that
+    use_streams(model);
     decoder.abort();
     refused("a step after the end", [](Step &) {});
 }
