@@ -21,6 +21,17 @@ namespace {
 
 bool on_abort(void * aborted) { return *static_cast<std::atomic<bool> *>(aborted); }
 
+// Of all streams, as llama.cpp counts them.
+uint32_t all_cells(const DecoderOptions & options) {
+    const uint64_t cells = (uint64_t)options.n_ctx * (options.streams ? options.n_sequences : 1);
+    if (cells > INT32_MAX) {
+        throw Error("out_of_memory", "A context of " + std::to_string(cells) +
+                                         " cells is more than llama.cpp can count; use a smaller -c or fewer "
+                                         "rows.");
+    }
+    return (uint32_t)cells;
+}
+
 } // namespace
 
 // The graph callback: it has to be given when the context is made, before the sites are known.
@@ -32,21 +43,27 @@ bool Decoder::on_node(ggml_tensor * node, bool ask, void * self) {
     return decoder->armed_ != nullptr ? Tap::on_node(node, ask, decoder->armed_) : !ask;
 }
 
-// Nodes are asked for before any of them is computed, where nobody wants one: what can't be computed is not.
+// Nodes are asked about before they are computed. No device but the CPU can be told to stop, so a node that
+// can't be computed, and each after it, is made one that does nothing.
 void Decoder::see(ggml_tensor * node) {
     seen_->push_back(node);
     try {
-        check_node(node);
+        if (!refusal_.has_value()) {
+            check_node(node);
+        }
     } catch (const Error & error) { // none may pass through ggml
         refusal_ = error;
-        aborted_ = true;
+    }
+    if (refusal_.has_value()) {
+        node->op = GGML_OP_NONE;
     }
 }
 
 Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & options)
     : model_(std::move(model)), options_(options) {
+    check_streams();
     llama_context_params params = llama_context_default_params();
-    params.n_ctx = options_.n_ctx;
+    params.n_ctx = all_cells(options_);
     params.n_batch = options_.n_batch;
     params.n_ubatch = options_.n_batch;
     params.n_seq_max = options_.n_sequences;
@@ -58,7 +75,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.type_k = options_.type_k;
     params.type_v = options_.type_v;
-    params.kv_unified = true;
+    params.kv_unified = !options_.streams;
     params.swa_full = true; // sequences are cut back and copied, which a windowed cache can't do
     params.no_perf = true;
     params.cb_eval = on_node;
@@ -80,8 +97,10 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
     try {
         n_embd_ = llama_model_n_embd(model_->model);
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
-        const uint32_t n_tokens = std::min<uint32_t>(4, llama_n_batch(ctx_));
-        ggml_cgraph * graph = whole_graph(ctx_, n_tokens, std::min<uint32_t>(2, n_tokens));
+        // llama.cpp builds this graph over all streams, whose tokens are as many in each
+        const uint32_t n_streams = options_.streams ? options_.n_sequences : 1;
+        const uint32_t n_tokens = std::max(n_streams, std::min<uint32_t>(4, llama_n_batch(ctx_)));
+        ggml_cgraph * graph = whole_graph(ctx_, n_tokens, n_streams, std::min<uint32_t>(2, n_tokens));
         check_graph(graph);
         sites_ = label_sites(graph, model_->n_layer(), n_embd_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
@@ -280,6 +299,9 @@ void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
 LogitResults Decoder::lens(const float * states, int32_t n, const ReadOptions & options) {
     if (aborted_) {
         throw Error("closed", "The context was closed.");
+    }
+    if (options_.streams) {
+        throw Error("engine", "The lens needs a context without streams.");
     }
     check_tokens(options.tracked);
     if (!all_finite(states, (size_t)n * n_embd_)) {

@@ -23,7 +23,8 @@ namespace ps {
 struct ModelHandle;
 
 struct DecoderOptions {
-    uint32_t n_ctx = 0;   // K/V cells, shared by all sequences
+    uint32_t n_ctx = 0; // K/V cells, shared by all sequences; with streams those of each sequence
+    bool streams = false;
     uint32_t n_batch = 0; // most tokens of one decode; always one micro-batch, so that rows keep their order
     uint32_t n_sequences = 1;
     uint32_t n_outputs = 0; // most tokens of one decode whose logits are computed
@@ -126,6 +127,8 @@ private:
     void check(const EncodeStep & step) const;
     void check_size(const char * name, size_t n_tokens, uint32_t most) const;
     void check_sequence(llama_seq_id sequence) const;
+    void check_streams() const;
+    void check_streams(const std::vector<llama_seq_id> & sequences) const;
     void check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;
     // rows: (n_vocab) each, one for each read

@@ -2,6 +2,7 @@
 #include "decoder.h"
 
 #include "error.h"
+#include "model_handle.h"
 
 #include <algorithm>
 #include <tuple>
@@ -36,6 +37,9 @@ void Decoder::check(const Step & step) const {
             refuse("Position " + std::to_string(step.positions[i]) + " of sequence " +
                    std::to_string(sequence) + " does not follow the one before.");
         }
+    }
+    if (options_.streams) {
+        check_streams(step.sequences);
     }
     const auto n_outputs = std::count(step.outputs.begin(), step.outputs.end(), 1);
     if (n_outputs > (int64_t)options_.n_outputs) {
@@ -86,6 +90,25 @@ void Decoder::check_sequence(llama_seq_id sequence) const {
     if (sequence < 0 || sequence >= (llama_seq_id)options_.n_sequences) {
         refuse("Sequence " + std::to_string(sequence) + " is not one of the context's " +
                std::to_string(options_.n_sequences) + ".");
+    }
+}
+
+void Decoder::check_streams() const {
+    const llama_model * model = model_->model;
+    if (options_.streams && (llama_model_is_recurrent(model) || llama_model_is_hybrid(model) ||
+                             llama_model_has_encoder(model))) {
+        refuse("A model with an encoder or a recurrent state has no streams.");
+    }
+}
+
+// llama.cpp cuts a batch of any other shape into pieces, and rows are told by their place in one piece.
+void Decoder::check_streams(const std::vector<llama_seq_id> & sequences) const {
+    const size_t length = std::count(sequences.begin(), sequences.end(), sequences.front());
+    for (size_t i = 0; i < sequences.size(); ++i) {
+        if (sequences[i] != sequences.front() + (llama_seq_id)(i / length) || sequences.size() % length != 0) {
+            refuse("A decode of streams takes neighbouring sequences one after the other, each with as many "
+                   "tokens.");
+        }
     }
 }
 

@@ -93,30 +93,34 @@ struct Lens::Graph {
 
 Lens::Lens(llama_model * model, llama_context * ctx, std::string last_state, int n_threads)
     : ctx_(ctx), last_state_(std::move(last_state)) {
-    // on Vulkan's software driver a second backend beside the context's own was seen to damage memory
-    if (llama_model_n_devices(model) > 0) {
-        refuse("the model lies on other devices than the CPU");
+    for (int i = 0; i < llama_model_n_devices(model); ++i) {
+        if (ggml_backend_t backend = ggml_backend_dev_init(llama_model_get_device(model, i), nullptr)) {
+            backends_.push_back(backend);
+        }
     }
-    cpu_ = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
-    if (cpu_ == nullptr) {
+    ggml_backend_t cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+    if (cpu == nullptr) {
         throw Error("no_device", "The CPU backend could not be started.");
     }
-    ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu_));
+    ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu));
     if (auto set_n_threads = (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(
             registry, "ggml_backend_set_n_threads")) {
-        set_n_threads(cpu_, n_threads);
+        set_n_threads(cpu, n_threads);
     }
+    backends_.push_back(cpu); // the scheduler wants it last
 }
 
 Lens::~Lens() {
     graph_.reset();
-    ggml_backend_free(cpu_);
+    for (ggml_backend_t backend : backends_) {
+        ggml_backend_free(backend);
+    }
 }
 
 const std::vector<float> & Lens::logits(const float * states, int32_t n) {
     if (graph_ == nullptr || graph_->n_rows != n) {
         graph_.reset();
-        ggml_cgraph * whole = whole_graph(ctx_, n, n);
+        ggml_cgraph * whole = whole_graph(ctx_, n, 1, n);
         ggml_tensor * state = find_node(whole, last_state_);
         ggml_tensor * result = find_node(whole, "result_output");
 
@@ -133,7 +137,8 @@ const std::vector<float> & Lens::logits(const float * states, int32_t n) {
         ggml_set_output(graph->output);
         graph->graph = ggml_new_graph_custom(graph->ctx.get(), MAX_NODES, false);
         ggml_build_forward_expand(graph->graph, graph->output);
-        graph->sched.reset(ggml_backend_sched_new(&cpu_, nullptr, 1, MAX_NODES, false, false));
+        graph->sched.reset(ggml_backend_sched_new(backends_.data(), nullptr, (int)backends_.size(), MAX_NODES,
+                                                  false, false));
         if (!ggml_backend_sched_alloc_graph(graph->sched.get(), graph->graph)) {
             throw Error("out_of_memory",
                         "The lens could not be given memory for " + std::to_string(n) + " rows.");

@@ -29,7 +29,7 @@ private:
 
     llama_context * ctx_;
     const std::string last_state_;
-    ggml_backend_t cpu_ = nullptr;
+    std::vector<ggml_backend_t> backends_;
     std::unique_ptr<Graph> graph_; // for the last n
     std::vector<float> logits_;
 };

@@ -146,6 +146,7 @@ Napi::Value Model::create_context(const Napi::CallbackInfo & info) {
     const auto number = [&](const char * key) { return options.Get(key).As<Napi::Number>().Uint32Value(); };
     DecoderOptions decoder;
     decoder.n_ctx = number("cells");
+    decoder.streams = options.Get("streams").ToBoolean();
     decoder.n_batch = number("batchTokens");
     decoder.n_sequences = number("sequences");
     decoder.n_outputs = number("outputs");

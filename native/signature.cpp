@@ -31,6 +31,27 @@ std::string_view own_name(const ggml_tensor * node) {
     return begin == end ? name : name.substr(begin + 1, end - begin - 1);
 }
 
+bool is_copy(const ggml_tensor * node) {
+    return own_name(node).size() != std::string_view(node->name).size();
+}
+
+bool may_be_original(const ggml_tensor * t, const ggml_tensor * copy) {
+    return t->name == own_name(copy) && t->type == copy->type && ggml_are_same_shape(t, copy);
+}
+
+NodeList possible_originals(const ggml_tensor * copy, const ggml_tensor * taker, const NodeList & nodes) {
+    NodeList found;
+    for (ggml_tensor * node : nodes) {
+        if (node == taker) {
+            break;
+        }
+        if (may_be_original(node, copy)) {
+            found.push_back(node);
+        }
+    }
+    return found;
+}
+
 bool is_numbered(std::string_view name) {
     // " (view)" and the like: of a node that had no name yet
     return name.empty() || name.front() == ' ' || has_number_after(name, "node_") ||
@@ -51,10 +72,20 @@ bool NodeNames::is_telling(std::string_view name) const {
     return !is_numbered(name) && (shared_.empty() || shared_.count(std::string(name)) == 0);
 }
 
-std::string NodeNames::signature(const ggml_tensor * node) const {
+std::string NodeNames::signature(const ggml_tensor * node, const NodeList & before) const {
     struct Writer {
         const NodeNames & names;
+        const NodeList & before;
         std::string text;
+
+        const ggml_tensor * source(const ggml_tensor * t, int i) const {
+            const ggml_tensor * source = t->src[i];
+            if (!is_copy(source) || names.is_telling(own_name(source))) {
+                return source;
+            }
+            const NodeList originals = possible_originals(source, t, before);
+            return originals.size() == 1 ? originals.front() : source;
+        }
 
         void write(const ggml_tensor * t, int depth) {
             const std::string_view name = own_name(t);
@@ -73,7 +104,7 @@ std::string NodeNames::signature(const ggml_tensor * node) const {
                     text += ", ";
                 }
                 if (depth > 1) {
-                    write(t->src[i], depth - 1);
+                    write(source(t, i), depth - 1);
                 } else {
                     text += "...";
                 }
@@ -81,7 +112,7 @@ std::string NodeNames::signature(const ggml_tensor * node) const {
             text += ')';
         }
     };
-    Writer writer{*this, {}};
+    Writer writer{*this, before, {}};
     writer.write(node, DEPTH);
     return std::move(writer.text);
 }

@@ -55,10 +55,10 @@ void SiteTable::put_absent(const SiteKey & key, std::string reason) {
 }
 
 // Asked for every node of every decode, so what is composed comes last.
-const SiteKey * SiteTable::find(const ggml_tensor * node) const {
+const SiteKey * SiteTable::find(const ggml_tensor * node, const NodeList & before) const {
     auto it = by_signature_.find(node->name);
     if (it == by_signature_.end() && composed_ops_.test(node->op) && !names_.is_telling(node->name)) {
-        it = by_signature_.find(names_.signature(node));
+        it = by_signature_.find(names_.signature(node, before));
     }
     return it == by_signature_.end() ? nullptr : it->second;
 }

@@ -55,8 +55,8 @@ public:
     std::string name(const SiteKey & key) const;
     // Why the site is absent, as a clause; "" if it is there.
     std::string reason(const SiteKey & key) const;
-    // Null if no site lies at the node.
-    const SiteKey * find(const ggml_tensor * node) const;
+    // Null if no site lies at the node. `before`: the nodes of its graph before it.
+    const SiteKey * find(const ggml_tensor * node, const NodeList & before) const;
 
     // Each key is put once. `node` must be the only one of its signature in the graph.
     void put(const SiteKey & key, const ggml_tensor * node);

@@ -40,6 +40,8 @@ void Tap::arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writ
     rows_read_.assign(reads.size(), 0);
     rows_written_.assign(writes.size(), 0);
     failure_.clear();
+    before_.clear();
+    wanted_ = nullptr;
 }
 
 void Tap::disarm() {
@@ -75,17 +77,18 @@ bool Tap::on_node(ggml_tensor * node, bool ask, void * self) {
     return true; // false would not cancel the decode, only end a piece of it
 }
 
-bool Tap::wants(const ggml_tensor * node) const {
+bool Tap::wants(ggml_tensor * node) {
     if (reads_ == nullptr || (reads_->empty() && writes_->empty())) {
         return false;
     }
-    const SiteKey * key = sites_.find(node);
-    return key != nullptr &&
-           (find_entry(*reads_, *key) != reads_->end() || find_entry(*writes_, *key) != writes_->end());
+    wanted_ = sites_.find(node, before_);
+    before_.push_back(node);
+    return wanted_ != nullptr && (find_entry(*reads_, *wanted_) != reads_->end() ||
+                                  find_entry(*writes_, *wanted_) != writes_->end());
 }
 
 void Tap::visit(ggml_tensor * node) {
-    const SiteKey * key = sites_.find(node);
+    const SiteKey * key = wanted_;
     if (key == nullptr || reads_ == nullptr || !failure_.empty()) {
         return;
     }

@@ -52,7 +52,7 @@ public:
     static bool on_node(ggml_tensor * node, bool ask, void * self);
 
 private:
-    bool wants(const ggml_tensor * node) const;
+    bool wants(ggml_tensor * node);
     void visit(ggml_tensor * node);
     void write(ggml_tensor * node, const SiteWrite & write, const std::vector<int32_t> & rows);
     int32_t row_of(const ggml_tensor * node, int32_t token, const SiteKey & key);
@@ -60,6 +60,8 @@ private:
 
     const SiteTable & sites_;
     const int64_t n_embd_;
+    NodeList before_;                  // nodes of this decode that were asked about
+    const SiteKey * wanted_ = nullptr; // site of the node that was asked about last
     std::vector<SiteRead> * reads_ = nullptr;
     const std::vector<SiteWrite> * writes_ = nullptr;
     std::vector<int32_t> output_index_;

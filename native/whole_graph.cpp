@@ -6,9 +6,9 @@
 
 #include "llama-ext.h"
 
+#include <algorithm>
+#include <iterator>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -16,50 +16,39 @@ namespace ps {
 
 namespace {
 
-bool is_copy(const ggml_tensor * t) { return own_name(t).size() != std::string_view(t->name).size(); }
-
 // What `copy` is a copy of; null where its name fits several tensors. One of them that nothing takes any more
 // is the one whose takers were given copies.
-ggml_tensor * original_of(const ggml_tensor * copy, const std::vector<ggml_tensor *> & named,
-                          const std::unordered_set<const ggml_tensor *> & taken) {
-    std::vector<ggml_tensor *> fitting;
-    std::vector<ggml_tensor *> left;
-    for (ggml_tensor * t : named) {
-        if (t->type == copy->type && ggml_are_same_shape(t, copy)) {
-            fitting.push_back(t);
-            if (taken.count(t) == 0) {
-                left.push_back(t);
-            }
-        }
-    }
+ggml_tensor * original_of(const NodeList & fitting, const std::unordered_set<const ggml_tensor *> & taken) {
     if (fitting.size() == 1) {
         return fitting.front();
     }
+    NodeList left;
+    std::copy_if(fitting.begin(), fitting.end(), std::back_inserter(left),
+                 [&](const ggml_tensor * t) { return taken.count(t) == 0; });
     return left.size() == 1 ? left.front() : nullptr;
 }
 
 void join_splits(ggml_cgraph * graph) {
-    std::unordered_map<std::string_view, std::vector<ggml_tensor *>> by_name;
+    NodeList nodes;
     std::unordered_set<const ggml_tensor *> taken;
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         ggml_tensor * node = ggml_graph_node(graph, i);
-        by_name[node->name].push_back(node);
+        nodes.push_back(node);
         taken.insert(std::begin(node->src), std::end(node->src));
     }
-    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        for (ggml_tensor *& src : ggml_graph_node(graph, i)->src) {
+    for (ggml_tensor * node : nodes) {
+        for (ggml_tensor *& src : node->src) {
             if (src == nullptr || !is_copy(src)) {
                 continue;
             }
-            const std::string name(own_name(src));
-            const auto it = by_name.find(name);
-            std::vector<ggml_tensor *> named;
-            if (it != by_name.end()) {
-                named = it->second;
-            } else if (ggml_tensor * leaf = ggml_graph_get_tensor(graph, name.c_str())) {
-                named = {leaf}; // no node of the graph, but one of its inputs or a weight
+            NodeList fitting = possible_originals(src, node, nodes);
+            if (fitting.empty()) { // no node of the graph, but one of its inputs or a weight
+                ggml_tensor * leaf = ggml_graph_get_tensor(graph, std::string(own_name(src)).c_str());
+                if (leaf != nullptr && leaf->op == GGML_OP_NONE && may_be_original(leaf, src)) {
+                    fitting = {leaf};
+                }
             }
-            if (ggml_tensor * original = original_of(src, named, taken)) {
+            if (ggml_tensor * original = original_of(fitting, taken)) {
                 src = original;
             }
         }
@@ -68,9 +57,9 @@ void join_splits(ggml_cgraph * graph) {
 
 } // namespace
 
-ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_outputs) {
+ggml_cgraph * whole_graph(llama_context * ctx, uint32_t n_tokens, uint32_t n_seqs, uint32_t n_outputs) {
     log_take();
-    ggml_cgraph * graph = llama_graph_reserve(ctx, n_tokens, 1, n_outputs);
+    ggml_cgraph * graph = llama_graph_reserve(ctx, n_tokens, n_seqs, n_outputs);
     if (graph == nullptr) {
         throw Error("out_of_memory", with_log("The compute graph could not be reserved"));
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import yargs from 'yargs';
 import { bindValues, usageSentence } from './cli/arguments.js';
-import { BrokenRunError, EXIT, note } from './cli/session.js';
+import { BrokenRunError, EXIT } from './cli/session.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDelete } from './commands/delete.js';
@@ -13,6 +13,7 @@ import { addLens } from './commands/lens.js';
 import { addMerge } from './commands/merge.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
+import { addRun } from './commands/run.js';
 import { addRuns } from './commands/runs.js';
 import { addShow } from './commands/show.js';
 import { addSql } from './commands/sql.js';
@@ -21,6 +22,7 @@ import { PatchscopeError, packageVersion } from './index.js';
 
 const argv = bindValues(process.argv.slice(2));
 const commands = {
+  run: addRun,
   patch: addPatch,
   lens: addLens,
   demo: addDemo,
@@ -64,13 +66,17 @@ try {
   report(error);
 }
 
+function complain(sentence: string): void {
+  process.stderr.write(`patchscopes: ${sentence}\n`);
+}
+
 /** A wrong input is one sentence; anything that is not ours keeps its stack, since it is a bug. */
 function report(error: unknown): void {
   if (error instanceof PatchscopeError) {
-    note(`patchscopes: ${error.message}`);
+    complain(error.message);
     process.exitCode = EXIT.badInput;
   } else if (error instanceof BrokenRunError) {
-    note(`patchscopes: ${error.message}`);
+    complain(error.message);
     process.exitCode = EXIT.someFailed;
   } else if ((error as Error).name === 'AbortError') {
     process.exitCode = EXIT.interrupted;

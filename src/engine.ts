@@ -23,6 +23,9 @@ export interface Tokenizer {
   chat(userText: string, options: { readonly bos: boolean }): string;
 }
 
+/** `unified`: all rows share the cells of the K/V cache; `streams`: each row has cells of its own. */
+export type CacheLayout = 'unified' | 'streams';
+
 /** What an engine says of its model and of itself, kept with each run. */
 export interface EngineRecord {
   readonly path: string;
@@ -63,6 +66,10 @@ export interface EngineRecord {
   readonly batchTokens: number;
   readonly batchRows: number;
   readonly batchOutputs: number;
+  /** Bytes that one token takes in the K/V cache. */
+  readonly cacheTokenBytes: number;
+  /** Why the K/V cache can't have the layout `streams`, as a clause; null where it can. */
+  readonly noStreams: string | null;
   /** Most tokens of a prompt and its continuation. */
   readonly promptTokens: number;
 }
@@ -175,7 +182,7 @@ export type RowResult =
 export interface LensReading extends Pick<RowReading, 'topK' | 'trackedTokens' | 'logits'> {
   /**
    * `fast` computes the end of the model's graph alone, `slow` a whole run with the state in the last
-   * block's place. Default: fast where the model lies on the CPU alone and both agree on it.
+   * block's place. Default: fast where it agrees with slow on this model.
    */
   readonly way?: 'fast' | 'slow';
 }
@@ -193,14 +200,11 @@ export type CaptureResult =
       readonly error: string;
     };
 
-/** `unified`: all sequences share the cells of one K/V cache; `streams`: each has cells of its own. */
-export type CacheLayout = 'unified' | 'streams';
-
 export interface WorkOptions {
-  /** Default: `unified`. */
-  readonly cacheLayout?: CacheLayout;
   /** Ends the work between two decodes: the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /** Default: `unified`. Bits depend on it, as they do on the batches. */
+  readonly cacheLayout?: CacheLayout;
 }
 
 export interface Engine {
@@ -210,13 +214,17 @@ export interface Engine {
   /** Rows go on together; one that is done makes room for the next. */
   patch(rows: readonly PatchRow[], reading: RowReading, options?: WorkOptions): Promise<RowResult[]>;
   /** Final norm and unembedding of states: (n, width) row-major -> one result each. */
-  lens(states: Float32Array, reading: LensReading, options?: WorkOptions): Promise<LensResult[]>;
+  lens(
+    states: Float32Array,
+    reading: LensReading,
+    options?: Pick<WorkOptions, 'signal'>,
+  ): Promise<LensResult[]>;
   /**
    * Largest difference of a log-probability (natural) that the company of a row made, as measured on this
-   * model, backend and settings with up to `rows` rows at once; 0 in exact mode, null where the model's own
+   * model, backend and settings with up to `rows` rows at once, by default `unified`; 0 in exact mode, null where the model's own
    * states are not finite.
    */
-  tolerance(rows: number): Promise<number | null>;
+  tolerance(rows: number, cacheLayout?: CacheLayout): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }

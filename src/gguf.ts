@@ -2,6 +2,7 @@
 import { asPatchscopeError } from './errors.js';
 import type { ResolvedModel } from './models/resolve.js';
 import type { LoadedAddon, NativeHeader, NativeTensor, NativeValue } from './native.js';
+import type { Side } from './patchscope.js';
 
 export interface TypeShare {
   readonly type: string;
@@ -43,16 +44,24 @@ export class Header {
   /** The same for each block, where it may differ from block to block; null where the file does not say it. */
   sizes(key: string): number[] | null {
     const value = this.#metadata.get(`${this.architecture}.${key}`);
-    const blocks = this.blockCount;
+    const blocks = this.#count('block_count');
     if (blocks === null) return null;
     if (typeof value === 'number') return Array.from({ length: blocks }, () => value);
     if (!Array.isArray(value) || value.length < blocks) return null;
     return value.slice(0, blocks).map(Number);
   }
 
-  /** Null also where the file says more than llama.cpp takes. */
-  get blockCount(): number | null {
-    const count = this.size('block_count');
+  /** Null also where the file says more than llama.cpp takes; 0 for a side that is not there. */
+  blockCount(side: Side): number | null {
+    const holds = (wanted: Side) => this.tensors.some((tensor) => blockOf(tensor)?.side === wanted);
+    const stated = this.#count('block_count'); // the encoder's, where there is one
+    if (!holds('encoder')) return side === 'decoder' ? stated : 0;
+    if (side === 'encoder') return stated;
+    return holds('decoder') ? (this.#count('decoder_block_count') ?? stated) : 0;
+  }
+
+  #count(key: string): number | null {
+    const count = this.size(key);
     return count !== null && Number.isInteger(count) && count > 0 && count <= MAX_BLOCKS ? count : null;
   }
 
@@ -92,10 +101,12 @@ export async function readHeader(file: Pick<ResolvedModel, 'parts'>, addon: Load
   }
 }
 
-/** Number of the block that a tensor belongs to, null where it belongs to none. */
-export function blockOf({ name }: NativeTensor): number | null {
-  const [, block] = /^blk\.(\d+)\./.exec(name) ?? [];
-  return block === undefined ? null : Number(block);
+/** The block that a tensor belongs to, null where it belongs to none. */
+export function blockOf({ name }: NativeTensor): { readonly side: Side; readonly block: number } | null {
+  const [, prefix, block] = /^(enc\.|dec\.)?blk\.(\d+)\./.exec(name) ?? [];
+  return block === undefined
+    ? null
+    : { side: prefix === 'enc.' ? 'encoder' : 'decoder', block: Number(block) };
 }
 
 export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);

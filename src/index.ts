@@ -3,6 +3,7 @@ export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
 export { type Check, type Diagnosis, diagnose, type VariantCheck } from './doctor/doctor.js';
 export type {
+  CacheLayout,
   CapturePoint,
   CaptureRequest,
   CaptureResult,
@@ -21,7 +22,18 @@ export type {
   TokenReading,
   WorkOptions,
 } from './engine.js';
+export {
+  type EngineProcess,
+  type EngineProcessOptions,
+  openEngineProcess,
+} from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
+export {
+  builtInNames,
+  type ReadExperiment,
+  type ReadOptions,
+  readExperiment,
+} from './experiment-file/read-experiment.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
@@ -64,7 +76,17 @@ export type {
 export { controls, editOps, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export type { ModelShape, Pair } from './plan/pairs.js';
-export { type Cell, cellAt, chunkCount, chunkRange, makePlan, type Plan, pairOf } from './plan/plan.js';
+export {
+  type Cell,
+  cellAt,
+  cellsIn,
+  chunkCount,
+  chunkRange,
+  makePlan,
+  type Plan,
+  pairOf,
+} from './plan/plan.js';
+export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { positionTokens } from './prompts.js';
 export {

@@ -55,8 +55,13 @@ export interface NativePlacement {
 }
 
 export interface NativeContextOptions {
-  /** Cells of the K/V cache, shared by all sequences. */
+  /** Cells of the K/V cache, shared by all sequences; with streams those of each sequence. */
   readonly cells: number;
+  /**
+   * Each sequence has cells of its own. A decode then takes neighbouring sequences one after the other, each
+   * with as many tokens, and a copy of a sequence copies all cells of its stream with the next decode.
+   */
+  readonly streams?: boolean;
   readonly batchTokens: number;
   readonly sequences: number;
   /** Most tokens of one decode whose logits are computed. */

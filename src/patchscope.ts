@@ -102,6 +102,11 @@ export interface Reading {
   readonly sampling?: Sampling;
   /** Generation ends once the text contains one of these; it is cut there. */
   readonly stop: readonly string[];
+  /**
+   * Text that follows the target prompt instead of generated tokens, as plain text and without BOS: each of its
+   * tokens is scored. `maxTokens` then says nothing, and nothing may be drawn or stopped.
+   */
+  readonly continuation?: string;
   /** Generation ends once the text contains an answer of the sample; the text is kept. */
   readonly stopAtAnswer?: boolean;
   /** Tokens that are scored at each token read: ids, or texts of which the first token counts. */

@@ -3,9 +3,9 @@ import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
-import { chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
-import type { ChunkResult } from './run.js';
+import { allChunks, type ChunkResult } from './run.js';
 import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
 
@@ -41,7 +41,11 @@ export interface RunOrigin {
 /** What is kept of a run of Patchscopes before its first cell. */
 export function runHeader(plan: Plan, { command, experimentSource, shard }: RunOrigin): RunHeader {
   const { samples, ...experiment } = plan.experiment;
-  const { name, reading, seed } = experiment;
+  const { name, seed } = experiment;
+  const given = plan.continuation && {
+    continuationTokenIds: plan.continuation.map(({ tokenId }) => tokenId),
+  };
+  const reading = { ...experiment.reading, ...given };
   const chunks = shardChunks(plan, shard);
   return {
     name,
@@ -54,18 +58,26 @@ export function runHeader(plan: Plan, { command, experimentSource, shard }: RunO
     cacheLayout: plan.cacheLayout,
     contents: contentsOf(plan),
     shard: shard ?? null,
-    cellsPlanned: chunks.reduce((sum, chunk) => {
-      const [begin, end] = chunkRange(plan, chunk);
-      return sum + end - begin;
-    }, 0),
+    cellsPlanned: cellsIn(plan, chunks),
     chunksPlanned: chunks.length,
   };
 }
 
-/** The chunks of one shard, or all of them, in their order. */
+/**
+ * The chunks of one shard, or all of them, in their order.
+ *
+ * @throws PatchscopeError `bad_input` where there are fewer chunks than shards.
+ */
 export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
-  const all = Array.from({ length: chunkCount(plan) }, (_, chunk) => chunk);
-  return shard === undefined ? all : all.filter((chunk) => chunk % shard.count === shard.index - 1);
+  const all = allChunks(plan);
+  if (shard === undefined) return all;
+  if (shard.count > all.length) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The plan has ${all.length} chunk${all.length === 1 ? '' : 's'}, which can't be shared out over ${shard.count} shards: take fewer.`,
+    );
+  }
+  return all.filter((chunk) => chunk % shard.count === shard.index - 1);
 }
 
 function contentsOf({ experiment, pairs }: Plan): RunContents {
@@ -139,6 +151,10 @@ class PromptList {
   }
 }
 
+export interface StoredChunk extends ChunkResult {
+  readonly runId: number;
+}
+
 /** What a run's record takes from the engine, in this process or in another one. */
 export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
 
@@ -155,7 +171,7 @@ export async function* recordRun(
   engine: RecordedEngine,
   openResults: () => Store,
   resumed?: UnfinishedRun,
-): AsyncGenerator<ChunkResult> {
+): AsyncGenerator<StoredChunk> {
   const startedAt = new Date();
   let store: Store | undefined;
   let runId: number | undefined;
@@ -172,11 +188,11 @@ export async function* recordRun(
       if (store === undefined || runId === undefined) {
         const tolerance = await engine.tolerance(header.cellsPlanned);
         store = openResults();
-        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance, store), header.contents);
+        runId = store.beginRun(runRecord(header, startedAt, engine, tolerance), header.contents);
       }
       store.addChunk(runId, result.chunk, result.observations);
       stored++;
-      yield result;
+      yield { ...result, runId };
     }
     if (store !== undefined && runId !== undefined && stored === header.chunksPlanned && !header.shard) {
       store.aggregate(runId);
@@ -205,7 +221,7 @@ export function findUnfinishedRun(
 ): UnfinishedRun | undefined {
   const store = openResults();
   try {
-    return store.findRun(runRecord(header, new Date(), engine, null, store), which);
+    return store.findRun(runRecord(header, new Date(), engine, null), which);
   } finally {
     store.close();
   }
@@ -226,15 +242,13 @@ function runRecord(
   startedAt: Date,
   { record }: Pick<Engine, 'record'>,
   tolerance: number | null,
-  store: Store,
 ): RunRecord {
-  const modelId = store.addModel(record);
   return {
     ...run,
     startedAt,
     host: os.hostname(),
-    sourceModelId: modelId,
-    targetModelId: modelId,
+    sourceModel: record,
+    targetModel: record,
     engine: record,
     addon: record.addon,
     tolerance,

@@ -76,16 +76,21 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
   };
 }
 
+export type KeepState = (source: ResolvedPrompt, place: Place, state: Float32Array) => void;
+
 /** Runs chunks of one plan on one engine. What comes of a chunk depends on the plan and the engine alone. */
 export class ChunkRunner implements Runner {
   readonly #plan: Plan;
   readonly #engine: Engine;
+  readonly #keep: KeepState;
   /** Of one block, known by its first cell. */
   #states: { readonly block: number; readonly of: States } | undefined;
 
-  constructor(plan: Plan, engine: Engine) {
+  /** @param keep is given each state that is captured. */
+  constructor(plan: Plan, engine: Engine, keep: KeepState = () => undefined) {
     this.#plan = plan;
     this.#engine = engine;
+    this.#keep = keep;
   }
 
   async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
@@ -121,10 +126,13 @@ export class ChunkRunner implements Runner {
       options,
     );
     return new Map(
-      requests.map(([source, places], i) => [
-        source,
-        new Map([...places].map((place, k) => [place, captured[i]![k]!])),
-      ]),
+      requests.map(([source, places], i) => {
+        const states = new Map([...places].map((place, k) => [place, captured[i]![k]!]));
+        for (const [place, state] of states) {
+          if (state instanceof Float32Array) this.#keep(source, place, state);
+        }
+        return [source, states];
+      }),
     );
   }
 
@@ -165,12 +173,14 @@ export class ChunkRunner implements Runner {
 
   #row(index: number, edit: Edit): PatchRow {
     const { pair } = cellAt(this.#plan, index);
-    const { reading, samples } = this.#plan.experiment;
+    const { continuation, experiment } = this.#plan;
+    const { reading, samples } = experiment;
     return {
       ...inputOf(pair.target),
       edits: [edit],
       seed: this.#seed(index),
       trackedTokens: pair.trackedTokens,
+      ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };
   }

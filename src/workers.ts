@@ -15,7 +15,7 @@ export interface Address {
 
 export interface Workers {
   readonly devices: readonly NativeDevice[];
-  /** To be called once no model lies on them any more. */
+  /** Idempotent; to be called when no model lies on them any more. */
   release(): void;
 }
 
@@ -57,9 +57,12 @@ export async function connectWorkers(addon: LoadedAddon, addresses: readonly str
   }
   const devices = await addon.addWorkers(plugin, resolved);
   for (const address of resolved) held.set(address, (held.get(address) ?? 0) + 1);
+  let released = false;
   return {
     devices,
     release() {
+      if (released) return;
+      released = true;
       for (const address of resolved) {
         const left = held.get(address)! - 1;
         if (left === 0) held.delete(address);

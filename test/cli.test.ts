@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { query } from '../src/store/query.js';
+import { t5 } from './fixtures/architectures/t5.js';
 import { type Gguf, scalar, tensor, writeGguf } from './fixtures/gguf.js';
 import { tinyModel } from './fixtures/models.js';
 import { assertSentence, folder, realModel, tinyPath, writeFile } from './support.js';
@@ -81,7 +82,9 @@ interface PatchCell {
   readonly target_token: string;
   readonly text: string | null;
   readonly token_ids: readonly number[];
+  readonly tokens: readonly string[];
   readonly logprobs: readonly number[];
+  readonly ranks: readonly number[];
   readonly top: readonly Score[];
   readonly status: 'ok' | 'failed';
   readonly error: string | null;
@@ -183,7 +186,9 @@ test('patch --json: a cell has the keys and types that are promised, in one line
     'target_token',
     'text',
     'token_ids',
+    'tokens',
     'logprobs',
+    'ranks',
     'top',
     'status',
     'error',
@@ -225,6 +230,72 @@ test('-n generates so many tokens, whose text is text, the first being the most 
   assert.equal(token_ids.length, 3);
   assert.equal(token_ids[0], top[0]!.token_id);
   assert.equal(top.length, 2);
+});
+
+test('each generated token has its text and its rank, and together they are the text', () => {
+  const { text, tokens, token_ids, ranks } = cell({ '-n': '3' });
+  assert.equal(tokens.join(''), text);
+  assert.deepEqual([tokens.length, ranks], [token_ids.length, [0, 0, 0]]);
+});
+
+test('--continuation scores the tokens of a text: of the text that would be generated, as they were generated', () => {
+  const layers = { '--source-layer': 'embed,0,5', '--target-layer': 'same' };
+  for (const made of cells({ ...layers, '-n': '3' })) {
+    const own = { '--source-layer': String(made.source_layer), '--target-layer': 'same' };
+    const [scored] = cells({ ...own, '--continuation': made.text! });
+    assert.deepEqual(
+      [scored!.token_ids, scored!.tokens, scored!.ranks, scored!.text],
+      [made.token_ids, made.tokens, [0, 0, 0], made.text],
+    );
+    scored!.logprobs.forEach((logprob, i) => {
+      assert.ok(Math.abs(logprob - made.logprobs[i]!) < 1e-3, `${made.source_layer} token ${i}`);
+    });
+  }
+});
+
+test('--continuation: each token is scored behind those before it, however improbable, and is kept', () => {
+  const cwd = temporaryFolder();
+  const [other] = cells({ '--continuation': ' oslo is', '--top': '2', '--db': 'x.db' }, cwd);
+  assert.deepEqual(other!.tokens, [' oslo', ' is']);
+  assert.ok(other!.ranks[0]! > 2);
+  const { top } = cell({ '--top': '971' });
+  const first = top.find(({ token }) => token === ' oslo')!;
+  assert.ok(Math.abs(first.logprob - other!.logprobs[0]!) < 1e-3);
+  assert.equal(top.indexOf(first), other!.ranks[0]);
+  const behind = cell({ '--target': 'the city of x is oslo', '--top': '971' }).top;
+  const second = behind.find(({ token }) => token === ' is')!;
+  assert.ok(Math.abs(second.logprob - other!.logprobs[1]!) < 1e-2);
+
+  const [{ reading }] = sql<{ reading: string }>(cwd, 'SELECT reading FROM run', 'x.db') as [
+    { reading: string },
+  ];
+  const { continuation, continuationTokenIds } = JSON.parse(reading);
+  assert.deepEqual([continuation, continuationTokenIds], [' oslo is', other!.token_ids]);
+  const kept = sql(cwd, 'SELECT step, rank, logprob FROM token_score WHERE rank > 1 ORDER BY step', 'x.db');
+  assert.deepEqual(kept[0], { step: 0, rank: other!.ranks[0], logprob: other!.logprobs[0] });
+  assert.deepEqual(sql(cwd, 'SELECT text, token_ids FROM observation', 'x.db'), [
+    { text: ' oslo is', token_ids: JSON.stringify(other!.token_ids) },
+  ]);
+});
+
+test('--continuation prints what is scored, and a table with log-probability, probabilities and ranks', () => {
+  const asked = { '--continuation': ' bergen .', '--source-layer': '0,5', '--target-layer': 'same' };
+  const { code, stdout, stderr } = cli(patchWords({ ...asked, '--no-db': true }));
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^scored {2}" bergen" " \."$/m);
+  const [head, ...rows] = lines(stdout);
+  assert.match(
+    head!,
+    /^source layer +target layer +log-probability +its tokens, rank 0 being the most probable$/,
+  );
+  const scored = cells(asked);
+  assert.equal(rows.length, scored.length);
+  for (const [i, { source_layer, logprobs, ranks }] of scored.entries()) {
+    const [, layer, total, first, second] =
+      /^ *(\d) +\d +(-?[\d.]+) +" bergen" [\d.]+% rank (\d+) {2}" \." [\d.]+% rank (\d+)$/.exec(rows[i]!)!;
+    assert.deepEqual([Number(layer), Number(first), Number(second)], [source_layer, ...ranks]);
+    assert.equal(total, logprobs.reduce((sum, logprob) => sum + logprob, 0).toFixed(3));
+  }
 });
 
 test('--top beyond the vocabulary gives all of it, and its probabilities make 1', () => {
@@ -751,8 +822,26 @@ test('inspect --json is one object with every tensor', () => {
     is_quantized: false,
     shape: [128, 971],
     bytes: 248576,
+    side: null,
     block: null,
   });
+});
+
+test('inspect tells both sides of an encoder-decoder model', () => {
+  const path = writeFile('inspected-t5.gguf', writeGguf(t5()));
+  const { code, stdout, stderr } = cli(['inspect', path, '--gpu', 'off']);
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.match(stdout, /^layers {6}3 in the encoder and 2 in the decoder, of width 64$/m);
+  assert.match(stdout, /^weights .*, each block of the encoder \d+ kB, each block of the decoder \d+ kB, /m);
+  assert.match(stdout, /^K\/V .* in each of 3 layers$/m);
+  assert.match(
+    stdout,
+    /^sites {7}of the encoder: embed, resid_mid, attn_out, mlp_out, resid_out, final_norm$/m,
+  );
+  assert.match(
+    stdout,
+    /^sites {7}of the decoder: embed, resid_mid, no attn_out \(.*\), mlp_out, resid_out, final_norm$/m,
+  );
 });
 
 test('a model that is refused is inspected all the same, with the reason', () => {
@@ -973,6 +1062,22 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
     /must be the same in this version/,
   ],
   ['a quantised V cache without flash attention', patchWords({ '-fa': 'off', '-ctv': 'q8_0' }), /use -fa on/],
+  ['an empty continuation', patchWords({ '--continuation': '' }), /continuation is empty/],
+  [
+    'a continuation and a number of tokens',
+    patchWords({ '--continuation': ' a', '-n': '1' }),
+    /With --continuation nothing is generated: leave -n, --temp/,
+  ],
+  [
+    'a continuation and drawn tokens',
+    patchWords({ '--continuation': ' a', '--temp': '1', '--top-k': '3' }),
+    /With --continuation nothing is generated: leave -n, --temp/,
+  ],
+  [
+    'a given continuation longer than the context',
+    patchWords({ '--continuation': ' paul'.repeat(300) }),
+    /target prompt needs 305 tokens where the context holds 256/,
+  ],
   ['-n 0', patchWords({ '-n': '0' }), /-n is '0' where a whole number of at least 1/],
   ['--top 0', patchWords({ '--top': '0' }), /--top is '0' where/],
   ['-t 0', patchWords({ '-t': '0' }), /-t is '0' where/],

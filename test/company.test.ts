@@ -29,7 +29,7 @@ function leaking(leak: number, finite = true): Pick<Engine, 'capture' | 'patch' 
 
 test('rows that do not depend on their place pass, and their tolerance is 0', async () => {
   await provePermutable(leaking(0));
-  assert.equal(await measureCompany(leaking(0), 16), 0);
+  assert.equal(await measureCompany(leaking(0), 16, 'unified'), 0);
 });
 
 test('rows that depend on their place are refused, and the difference is measured', async () => {
@@ -38,12 +38,12 @@ test('rows that depend on their place are refused, and the difference is measure
     'bad_input',
     /Exact mode does not hold .* of 40 different rows \d+ changed .* leave --exact out/,
   );
-  const measured = await measureCompany(leaking(0.01), 16);
+  const measured = await measureCompany(leaking(0.01), 16, 'unified');
   assert.ok(Math.abs(measured! - 0.15) < 1e-6, `the first and the last row change places: ${measured}`);
 });
 
 test('a model whose own states are NaN has no tolerance and no exact mode', async () => {
-  assert.equal(await measureCompany(leaking(0, false), 16), null);
+  assert.equal(await measureCompany(leaking(0, false), 16, 'unified'), null);
   await assertRefused(() => provePermutable(leaking(0, false)), 'bad_input', /NaN or infinity/);
 });
 
@@ -59,13 +59,14 @@ test('a tolerance is measured once for the same model and settings, and never fo
       kept.set(JSON.stringify(key), value);
     },
   };
-  assert.equal(await tolerance(leaking(0.01), 1, place), 0);
+  assert.equal(await tolerance(leaking(0.01), 1, 'unified', place), 0);
   assert.equal(reads, 0);
-  const first = await tolerance(leaking(0.01), 8, place);
-  assert.equal(await tolerance(leaking(1), 8, place), first, 'taken from where it is kept');
+  const first = await tolerance(leaking(0.01), 8, 'unified', place);
+  assert.equal(await tolerance(leaking(1), 8, 'unified', place), first, 'taken from where it is kept');
   const other = leaking(1);
   const record = { ...other.record, threads: 3 };
-  assert.notEqual(await tolerance({ ...other, record }, 8, place), first, 'other settings');
+  assert.notEqual(await tolerance({ ...other, record }, 8, 'unified', place), first, 'other settings');
+  assert.notEqual(await tolerance(other, 8, 'streams', place), first, 'another layout');
 });
 
 law(

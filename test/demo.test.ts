@@ -5,15 +5,14 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { builtInExperiment } from '../src/experiments.js';
 import { assertSentence, folder } from './support.js';
 
 const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
-const { about, sources } = JSON.parse(
-  readFileSync(new URL('../src/experiments/known-answers.json', import.meta.url), 'utf8'),
-) as { about: string; sources: { prompt: string }[] };
+const { about, samples } = builtInExperiment('known-answers');
 const [, cities] = /truth: (.*)\)/.exec(about)!;
-const truth = new Map(cities!.split(', ').map((city, i) => [sources[i]!.prompt, city]));
+const truth = new Map(cities!.split(', ').map((city, i) => [samples[i]!.name, city]));
 
 /** No hub answers, and there is no pip. */
 const unreachable = { ...process.env, PATH: '', HF_ENDPOINT: 'http://127.0.0.1:1/' };

@@ -15,9 +15,10 @@ const words = [
 ];
 const WIDTH = 4;
 
-/** The model's file is a log: one line for each time that it is opened or ends the process. */
+/** Keeps a log beside the model's file of what happened in all processes. */
 export async function openEngine(model: ResolvedModel, options: EngineOptions): Promise<Engine> {
-  fs.appendFileSync(model.path, 'opened\n');
+  const log = `${model.path}.log`;
+  fs.appendFileSync(log, 'opened\n');
   options.onNote?.('the fake engine is open');
   if (options.typeK === 'refused')
     throw new PatchscopeError('bad_model', 'The fake engine refuses this model.');
@@ -51,10 +52,10 @@ export async function openEngine(model: ResolvedModel, options: EngineOptions): 
     async patch(rows, reading, { signal } = {}) {
       for (const { tokenIds } of rows) {
         const marks = tokenIds.map((id) => words[id]!);
-        if (marks.includes('kill-once')) endOnce(model.path);
+        if (marks.includes('kill-once')) endOnce(log);
         if (marks.includes('throw')) throw new RangeError('The fake engine throws.');
         if (marks.includes('slow')) {
-          fs.appendFileSync(model.path, 'slow\n');
+          fs.appendFileSync(log, 'slow\n');
           await delay(60_000, undefined, signal && { signal });
         }
         if (marks.includes('stderr-first'))
@@ -123,6 +124,7 @@ const fakeRecord: EngineRecord = {
   trainedContext: 4096,
   llamaCpp: 'none',
   packageVersion: 'none',
+  addon: 'none',
   backend: 'cpu',
   devices: [],
   gpuLayers: 0,
@@ -135,6 +137,7 @@ const fakeRecord: EngineRecord = {
   batchTokens: 512,
   batchRows: 64,
   batchOutputs: 64,
-  cacheLayout: 'unified',
+  cacheTokenBytes: 1,
+  noStreams: null,
   promptTokens: 4096,
 };

@@ -27,7 +27,7 @@ function badInput(sentence: RegExp) {
 
 test('the newest unfinished run that fits goes on, with the chunks it has', (t) => {
   const { store } = open(t);
-  const wanted = runOf(store.addModel(model));
+  const wanted = runOf();
   assert.equal(store.findRun(wanted), undefined);
   const runs = [0, 1, 2, 3].map(() => begin(store));
   store.addChunk(runs[1]!, 4, [cell()]);
@@ -51,14 +51,13 @@ test('each shard finds its own run', (t) => {
   const { store } = open(t);
   const shard = (index: number) => ({ shard: { index, count: 3 } });
   const runs = [1, 2].map((index) => begin(store, shard(index)));
-  const modelId = store.addModel(model);
   runs.forEach((runId, i) => {
-    assert.equal(store.findRun(runOf(modelId, shard(i + 1)))?.runId, runId);
+    assert.equal(store.findRun(runOf(shard(i + 1)))?.runId, runId);
   });
-  assert.equal(store.findRun(runOf(modelId)), undefined);
-  assert.equal(store.findRun(runOf(modelId, shard(3))), undefined);
+  assert.equal(store.findRun(runOf()), undefined);
+  assert.equal(store.findRun(runOf(shard(3))), undefined);
   assert.throws(
-    () => store.findRun(runOf(modelId, shard(2)), runs[0]),
+    () => store.findRun(runOf(shard(2)), runs[0]),
     badInput(/Run 1 in .* can't go on: shard_index was 1 and is 2\.$/),
   );
 });
@@ -66,8 +65,8 @@ test('each shard finds its own run', (t) => {
 test('what differs is said, and nothing goes on', (t) => {
   const { store } = open(t);
   const runId = begin(store);
-  const wanted = runOf(store.addModel(model));
-  const otherModel = store.addModel({ ...model, sha256: 'cd'.repeat(32), path: 'models/other.gguf' });
+  const wanted = runOf();
+  const otherModel = { ...model, sha256: 'cd'.repeat(32), path: 'models/other.gguf' };
   const cases: readonly (readonly [Partial<RunRecord>, RegExp])[] = [
     [{ engine: { ...engine, threads: 3 } }, /can't go on: threads was 2 and is 3\.$/],
     [{ addon: '0.3.0' }, /addon was 0\.2\.0 and is 0\.3\.0/],
@@ -79,7 +78,7 @@ test('what differs is said, and nothing goes on', (t) => {
       /can't go on: batch_rows was 128 and is 1\.$/,
     ],
     [
-      { sourceModelId: otherModel },
+      { sourceModel: otherModel },
       /the source model was models\/tiny\.gguf \(sha256 abababababab\) and is models\/other\.gguf \(sha256 cdcdcdcdcdcd\)\.$/,
     ],
     [
@@ -104,7 +103,7 @@ test('a run that is not there or is done does not go on', (t) => {
   const { store } = open(t);
   const runId = begin(store);
   store.finishRun(runId, 'done');
-  const wanted = runOf(store.addModel(model));
+  const wanted = runOf();
   assert.throws(() => store.findRun(wanted, 99), badInput(/^There is no run 99 in .*r\.db\.$/));
   assert.throws(() => store.findRun(wanted, runId), badInput(/^Run 1 in .*r\.db is done; there is nothing/));
   assert.equal(store.findRun(wanted), undefined);
@@ -168,7 +167,7 @@ test('two processes that go on with one run: the second is told, and nothing of 
   const runId = begin(store);
   const second = openStore(path);
   t.after(() => second.close());
-  const found = [store, second].map((each) => each.findRun(runOf(each.addModel(model)))?.runId);
+  const found = [store, second].map((each) => each.findRun(runOf())?.runId);
   assert.deepEqual(found, [runId, runId]);
   store.addChunk(runId, 0, [cell()]);
   assert.throws(

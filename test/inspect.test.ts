@@ -6,6 +6,7 @@ import { convertModel } from '../src/convert.js';
 import { type Inspection, inspectModel } from '../src/inspect/inspect.js';
 import { fitOf } from '../src/inspect/memory.js';
 import { loadAddon } from '../src/native.js';
+import { t5 } from './fixtures/architectures/t5.js';
 import { list, scalar, writeGguf } from './fixtures/gguf.js';
 import { badKinds, goodKinds, tinyModel, writeSplit } from './fixtures/models.js';
 import {
@@ -92,8 +93,9 @@ test('tensors are those of the file, with shape, type and block', async () => {
       })),
       kind,
     );
-    for (const { name, block } of tensors) {
+    for (const { name, side, block } of tensors) {
       assert.equal(block === null ? '' : `blk.${block}.`, /^blk\.\d+\./.exec(name)?.[0] ?? '', name);
+      assert.equal(side, block === null ? null : 'decoder', name);
     }
   }
 });
@@ -115,6 +117,73 @@ for (const kind of badKinds) {
     assert.deepEqual(scalar('u32', inspection.embeddingSize!), width);
   });
 }
+
+test('of an encoder-decoder model both sides are told, each with its sites and its bytes', async () => {
+  const blocks = { encoder: 4, decoder: 2 };
+  const model = t5({}, blocks);
+  const path = writeFile('inspect-t5.gguf', writeGguf(model));
+  const inspection = await inspect(path);
+  const { layerCount, encoderLayerCount, sites, encoderSites, memory, tensors } = inspection;
+  assert.deepEqual([layerCount, encoderLayerCount], [blocks.decoder, blocks.encoder]);
+  for (const [side, prefix, own, bytes] of [
+    ['encoder', 'enc', encoderSites, memory.encoderBlockBytes],
+    ['decoder', 'dec', sites, memory.blockBytes],
+  ] as const) {
+    const expected = Array.from({ length: blocks[side] }, (_, block) => {
+      const inBlock = model.tensors.filter(({ name }) => name.startsWith(`${prefix}.blk.${block}.`));
+      assert.deepEqual(
+        tensors.filter((tensor) => tensor.side === side && tensor.block === block).map(({ name }) => name),
+        inBlock.map(({ name }) => name),
+      );
+      return sum(inBlock.map((tensor) => tensor.bytes.length));
+    });
+    assert.deepEqual(bytes, expected, side);
+    for (const [site, { nodes, reason }] of Object.entries(own)) {
+      assert.equal(nodes.length, /^(embed|final_norm)$/.test(site) ? 1 : blocks[side], site);
+      assert.equal(reason !== null, side === 'decoder' && site === 'attn_out', `${side} ${site}: ${reason}`);
+    }
+  }
+  const { embeddingBytes, outputBytes, otherBytes, blockBytes, encoderBlockBytes } = memory;
+  const inBlocks = sum(blockBytes) + sum(encoderBlockBytes);
+  assert.equal(embeddingBytes + outputBytes + otherBytes + inBlocks, memory.bytes);
+  const norms = model.tensors.filter(({ name }) => name.endsWith('.output_norm.weight'));
+  assert.equal(otherBytes, sum(norms.map((tensor) => tensor.bytes.length)));
+
+  const converted = `${folder()}/inspect-t5-q4_1.gguf`;
+  await convertModel(asFile(path), converted, { to: 'q4_1', threads: 1 });
+  const quantized = await inspect(converted);
+  assert.equal(
+    quantized.kernels.quantizedBytes,
+    sum(quantized.tensors.filter((own) => own.isQuantized && own.block !== null).map((own) => own.bytes)),
+  );
+  assert.ok(quantized.kernels.quantizedBytes > 0);
+
+  const plain = await inspect(tinyPath('llama'));
+  assert.deepEqual(
+    [plain.encoderLayerCount, plain.encoderSites, plain.memory.encoderBlockBytes],
+    [0, {}, []],
+  );
+});
+
+test('blocks of each side as the file states them, where it is not loaded', async (t) => {
+  t.mock.method(process, 'availableMemory', () => 1000);
+  const counts = async (name: string, path = writeFile(`${name}.gguf`, writeGguf(models[name]!))) => {
+    const { noSites, encoderLayerCount, layerCount } = await inspect(path);
+    assert.match(noSites!, /was not loaded/);
+    return [encoderLayerCount, layerCount];
+  };
+  const { metadata, tensors } = t5();
+  const without = new Map([...metadata].filter(([key]) => key !== 't5.decoder_block_count'));
+  const models: Record<string, Parameters<typeof writeGguf>[0]> = {
+    'inspect-both': { metadata, tensors },
+    'inspect-unsaid': { metadata: without, tensors },
+    'inspect-encoder': { metadata, tensors: tensors.filter(({ name }) => !name.startsWith('dec.')) },
+  };
+  assert.deepEqual(await counts('inspect-both'), [3, 2]);
+  assert.deepEqual(await counts('inspect-unsaid'), [3, 3]);
+  assert.deepEqual(await counts('inspect-encoder'), [3, 0]);
+  assert.deepEqual(await counts('llama', tinyPath('llama')), [0, 4]);
+});
 
 test('a recurrent model keeps no K/V', async () => {
   const { memory, fit } = await inspect(tinyPath('mamba'));
@@ -193,10 +262,11 @@ test('blocks that fit a device: the output first, then from the last, each with 
     outputBytes: 25,
     otherBytes: 0,
     blockBytes: [40, 30, 30],
+    encoderBlockBytes: [],
     cacheBytesPerToken: 3,
     cacheBytesPerTokenByBlock: null,
   };
-  const layers = (freeBytes: number, outputBytes = 25) => {
+  const layers = (freeBytes: number, outputBytes = 25, blocks = {}) => {
     const gpu = {
       name: 'G',
       description: 'd',
@@ -205,11 +275,16 @@ test('blocks that fit a device: the output first, then from the last, each with 
       freeBytes,
       totalBytes: 0,
     } as const;
-    return fitOf({ ...memory, outputBytes }, 0, [gpu], 10).gpus[0]!.gpuLayers;
+    return fitOf({ ...memory, outputBytes, ...blocks }, 0, [gpu], 10).gpus[0]!.gpuLayers;
   };
   assert.deepEqual(
     [24, 25, 64, 65, 104, 105, 154, 155, 999].map((free) => layers(free)),
     [0, 1, 1, 2, 2, 3, 3, 4, 4],
+  );
+  const sides = { encoderBlockBytes: [20, 20, 30], blockBytes: [20, 10] }; // of one number together
+  assert.deepEqual(
+    [24, 25, 64, 65, 104, 105, 154, 155].map((free) => layers(free, 25, sides)),
+    [0, 1, 1, 2, 2, 3, 3, 4],
   );
   assert.equal(layers(49, 0), 0); // the embedding is copied for the output
   assert.equal(layers(50, 0), 1);

@@ -17,6 +17,7 @@ import {
   assertRefused,
   assertSameAcrossShapes,
   assertSameBits,
+  cacheLayouts,
   captured,
   edit,
   everyIndex,
@@ -40,12 +41,10 @@ import {
   tinyPath,
   tokens,
   tolerance,
+  withLayout,
   writeFile,
   writeVariant,
 } from './support.js';
-
-/** The fast way is the CPU's alone. */
-const lensWays = device.isCpu ? (['fast', 'slow'] as const) : (['slow'] as const);
 
 const lastLayer = ({ record }: Engine): number => record.layerCount - 1;
 const middleOf = (tokenIds: readonly number[]): number => Math.floor(tokenIds.length / 2);
@@ -416,7 +415,7 @@ async function checkSlots(engine: Engine, model: TestModel, count: number): Prom
   const said = await engine.lens(Float32Array.from(states.flatMap((vector) => [...vector])), {
     topK: 1,
     logits: true,
-    ...(device.isCpu && { way: 'fast' as const }),
+    way: 'fast',
   });
   for (const [i, logits] of results.entries()) {
     const own = said[i]!;
@@ -503,9 +502,13 @@ law('a continuation is cut at the first stop string, which ends it', async (engi
   }
 });
 
-for (const kind of goodKinds) {
-  test(`${kind}: a continuation ends with the end-of-text token, other rows go on`, async (t) => {
-    const engine = await open(tinyPath(kind));
+for (const [kind, layout] of goodKinds.flatMap((kind) =>
+  cacheLayouts.map((layout) => [kind, layout] as const),
+)) {
+  const { skip } = tinyModels.find(({ name }) => name === kind)!;
+  const what = `${kind}, ${layout}: a continuation ends with the end-of-text token, other rows go on`;
+  test(what, { skip }, async (t) => {
+    const engine = withLayout(await open(tinyPath(kind)), layout);
     t.after(() => engine.close());
     const rows = await differentRows(engine, 12, tokens(engine, TARGET).length - 1);
     const free = await patched(engine, rows, { maxTokens: 5, logits: false });
@@ -515,9 +518,8 @@ for (const kind of goodKinds) {
     const { id: end, at: last } = firstSaid // what one row says, as late as may be, ends the text in a copy of the model
       .filter(({ id }) => free.some(({ tokenIds }) => !tokenIds.includes(id)))
       .reduce((late, other) => (other.at > late.at ? other : late));
-    const copy = await open(
-      writeVariant(kind, `${kind}-ends.gguf`, { 'tokenizer.ggml.eos_token_id': scalar('u32', end) }),
-    );
+    const ends = { 'tokenizer.ggml.eos_token_id': scalar('u32', end) };
+    const copy = withLayout(await open(writeVariant(kind, `${kind}-ends-${layout}.gguf`, ends)), layout);
     t.after(() => copy.close());
     assert.ok(copy.tokenizer.isEndOfText(end), `token ${end} ends the text`);
     const ended = await patched(copy, rows, { maxTokens: 5, logits: false });
@@ -546,19 +548,9 @@ law('the fast lens equals the slow one', async (engine, model) => {
   const states = layers.flatMap((layer) => [0, 3, prompt.length - 1].map((i) => state(layer, i)));
   const all = Float32Array.from(states.flatMap((vector) => [...vector]));
   const reading = { topK: 3, trackedTokens: [7, 3], logits: true };
+  const fast = await engine.lens(all, { ...reading, way: 'fast' });
   const slow = await engine.lens(all, { ...reading, way: 'slow' });
   const chosen = await engine.lens(all, reading);
-  if (!device.isCpu) {
-    const refused = () => engine.lens(all, { ...reading, way: 'fast' });
-    await assertRefused(refused, 'no_site', /lies on other devices than the CPU/);
-    for (const [i, one] of chosen.entries()) {
-      const other = slow[i]!;
-      assert.ok(one.status === 'ok' && other.status === 'ok', `state ${i} failed`);
-      assertSameBits(one.logits!, other.logits!, `state ${i}: the slow way is chosen`);
-    }
-    return;
-  }
-  const fast = await engine.lens(all, { ...reading, way: 'fast' });
   assert.equal(fast.length, states.length);
   for (const [i, one] of fast.entries()) {
     const [other, third] = [slow[i]!, chosen[i]!];
@@ -578,7 +570,7 @@ law("the lens of the last layer's last position is the next-token distribution",
   const last = lastLayer(engine);
   const state = (await captured(engine, prompt, [last]))(last, prompt.length - 1);
   const next = (await logitsEverywhere(engine, prompt)).at(-1)!;
-  for (const way of lensWays) {
+  for (const way of ['fast', 'slow'] as const) {
     const [result] = await engine.lens(state, { topK: 1, logits: true, way });
     assert.ok(result?.status === 'ok', JSON.stringify(result));
     assertClose(result.logits!, next, tolerance(model) / 10, way);
@@ -673,7 +665,7 @@ law('readings say the log-probability and rank that the logits say', async (engi
   }
 });
 
-law('a patch of enormous numbers leaves the next run clean', async (engine, model) => {
+law('a patch of enormous numbers leaves the next run clean', async (engine, model, layout) => {
   const target = tokens(engine, TARGET);
   const rows = await differentRows(engine, 4, 3);
   const enormous = new Float32Array(engine.record.embeddingSize).map((_, i) => (i % 2 === 0 ? 3e38 : -3e38));
@@ -684,7 +676,7 @@ law('a patch of enormous numbers leaves the next run clean', async (engine, mode
     });
     assert.ok(result!.status === 'ok' || result!.code === 'not_finite', JSON.stringify(result));
   }
-  const fresh = await open(model.path());
+  const fresh = withLayout(await open(model.path()), layout);
   const expected = await nextLogits(fresh, rows);
   await fresh.close();
   for (const [i, logits] of (await nextLogits(engine, rows)).entries()) {
@@ -701,14 +693,19 @@ const zeroBreaks = () =>
     'llama.attention.layer_norm_rms_epsilon': scalar('f32', 0),
   });
 
-for (const flashAttention of [true, false]) {
+const nanSettings = cacheLayouts.flatMap((layout) =>
+  [true, false].map((flashAttention) => ({ layout, flashAttention })),
+);
+
+for (const { layout, flashAttention } of nanSettings) {
+  const openBreaking = async () => withLayout(await open(zeroBreaks(), { flashAttention }), layout);
   for (const count of [2, 12, 80]) {
-    const setting = `${count} rows, flash attention ${flashAttention ? 'on' : 'off'}`;
+    const setting = `${count} rows, ${layout}, flash attention ${flashAttention ? 'on' : 'off'}`;
 
     test(`a row that becomes NaN fails with not_finite and does no harm to the rows beside it (${setting})`, {
       skip: noNaN,
     }, async (t) => {
-      const engine = await open(zeroBreaks(), { flashAttention });
+      const engine = await openBreaking();
       t.after(() => engine.close());
       const target = tokens(engine, TARGET);
       const state = (await captured(engine, target, [1]))(1, 3);
@@ -738,8 +735,8 @@ for (const flashAttention of [true, false]) {
     test(`after a run with NaN the next one has the bits of a fresh engine (${setting})`, {
       skip: noNaN,
     }, async (t) => {
-      const engine = await open(zeroBreaks(), { flashAttention });
-      const fresh = await open(zeroBreaks(), { flashAttention });
+      const engine = await openBreaking();
+      const fresh = await openBreaking();
       t.after(() => Promise.all([engine.close(), fresh.close()]));
       const target = tokens(engine, TARGET);
       const zero = new Float32Array(engine.record.embeddingSize);
@@ -763,8 +760,8 @@ for (const flashAttention of [true, false]) {
   }
 }
 
-for (const flashAttention of [true, false]) {
-  const setting = `flash attention ${flashAttention ? 'on' : 'off'}`;
+for (const { layout, flashAttention } of nanSettings) {
+  const setting = `${layout}, flash attention ${flashAttention ? 'on' : 'off'}`;
 
   test(`a prompt whose states are NaN fails its own capture and no other (${setting})`, {
     skip: noNaN,
@@ -778,9 +775,8 @@ for (const flashAttention of [true, false]) {
     });
     const epsilon: [string, Value] = ['llama.attention.layer_norm_rms_epsilon', scalar('f32', 0)];
     const metadata = new Map([...model.metadata, epsilon]);
-    const engine = await open(writeFile('dead-token.gguf', writeGguf({ metadata, tensors })), {
-      flashAttention,
-    });
+    const path = writeFile('dead-token.gguf', writeGguf({ metadata, tensors }));
+    const engine = withLayout(await open(path, { flashAttention }), layout);
     t.after(() => engine.close());
     const points = [{ site: 'resid_out' as const, layer: 2, tokenIndex: 2 }];
     const good = { tokenIds: [1, 7, 8], points };

@@ -9,9 +9,9 @@ import { defaultModel } from '../src/models/catalogue.js';
 import { resolveModel } from '../src/models/resolve.js';
 import type { Fetchers } from '../src/models/source.js';
 import type { Experiment } from '../src/patchscope.js';
-import { makePlan } from '../src/plan.js';
+import { makePlan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
-import { run } from '../src/run.js';
+import { ChunkRunner, run } from '../src/run.js';
 import {
   assertRefused,
   assertSameBits,
@@ -227,7 +227,7 @@ test('a reader that fails or leaves in the middle of a run leaves the engine as 
   const place = { prompt: { kind: 'tokens', tokenIds: [1, 80, 81] }, position: parsePosition('-1') } as const;
   const experiment: Experiment = {
     name: 'left',
-    samples: Array.from({ length: 40 }, () => ({ name: 'x', source: place, target: place })),
+    samples: Array.from({ length: 300 }, () => ({ name: 'x', source: place, target: place })),
     sourceLayers: 'all',
     targetLayers: 'all',
     mapping: { kind: 'identity' },
@@ -236,10 +236,10 @@ test('a reader that fails or leaves in the middle of a run leaves the engine as 
   };
   const plan = makePlan(experiment, engine.tokenizer, engine.record);
   await assert.rejects(async () => {
-    for await (const _ of run(plan, engine)) throw new Error('the reader fails');
+    for await (const _ of run(plan, new ChunkRunner(plan, engine))) throw new Error('the reader fails');
   }, /the reader fails/);
-  for await (const chunk of run(plan, engine)) {
-    assert.ok(chunk.length < plan.cells.length, 'there is more to come');
+  for await (const { observations } of run(plan, new ChunkRunner(plan, engine))) {
+    assert.ok(observations.length < plan.cellCount, 'there is more to come');
     break;
   }
   assertSameBits((await nextLogits(engine, rows))[0]!, before!, 'afterwards');

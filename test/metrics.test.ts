@@ -6,7 +6,7 @@ import type { Observation } from '../src/observation.js';
 import { Bootstrap, binomialInterval } from '../src/store/bootstrap.js';
 import { query, type SqlValue } from '../src/store/query.js';
 import { openStore } from '../src/store/store.js';
-import { cell, contents, failedCell, folder, model, runOf } from './store-records.js';
+import { cell, contents, failedCell, folder, runOf } from './store-records.js';
 
 const SAMPLES = 24;
 const LAYERS = ['embed', 0, 1, 2] as const;
@@ -56,7 +56,7 @@ function results(test: TestContext, stored = cells, seed = 7): { path: string; r
   const store = openStore(path);
   const [variant] = contents.variants;
   const indices = Array.from({ length: SAMPLES }, (_, i) => i);
-  const runId = store.beginRun(runOf(store.addModel(model), { seed }), {
+  const runId = store.beginRun(runOf({ seed }), {
     prompts: contents.prompts,
     samples: indices.map((i) => {
       const group = groupOf(i);

@@ -222,14 +222,14 @@ test('variants change settings, and their own prompts where a sample has some', 
   );
 });
 
-test('tracked texts mean their first token, answers theirs with and without a blank', () => {
+test('tracked texts mean their first token, answers theirs with a blank or without', () => {
   const samples = [{ ...experiment().samples[0]!, answer: ['b c'] }];
   const made = plan({
     samples,
     reading: { topK: 1, maxTokens: 1, stop: [], tracked: ['c a', 4, 0], trackAnswer: true },
   });
   assert.deepEqual(made.trackedTokens, [4, 0]);
-  assert.deepEqual(made.pairs[0]!.trackedTokens, [3, 5]);
+  assert.deepEqual(made.pairs[0]!.trackedTokens, [3], 'not the blank');
 });
 
 test('a prompt and its continuation must fit the context', async () => {
@@ -237,6 +237,23 @@ test('a prompt and its continuation must fit the context', async () => {
   assert.equal(plan(reading(5)).cellCount, 12); // 6 tokens, and 4 that are decoded after them
   await refused(() => plan(reading(6)), /target prompt needs 11 tokens where the context holds 10/);
   await refused(() => plan({}, { promptTokens: 3 }), /source prompt needs 4 tokens/);
+});
+
+test('a plan holds the tokens of a continuation, which must fit the context too', async () => {
+  const reading = (continuation: string) => ({
+    reading: { topK: 1, maxTokens: 100, stop: [], continuation },
+  });
+  assert.equal(plan().continuation, undefined);
+  const { continuation, experiment: own } = plan(reading(' c a'));
+  assert.deepEqual(continuation, [
+    { tokenId: 5, token: ' ' },
+    { tokenId: 4, token: 'c' },
+    { tokenId: 5, token: ' ' },
+    { tokenId: 2, token: 'a' },
+  ]);
+  assert.equal(own.reading.continuation, ' c a');
+  assert.equal(plan(reading('abcab')).continuation!.length, 5);
+  await refused(() => plan(reading('abcabc')), /target prompt needs 11 tokens where the context holds 10/);
 });
 
 test('a summary counts what an engine would do', () => {
@@ -258,9 +275,17 @@ test('a summary counts what an engine would do', () => {
 });
 
 const one = experiment().samples[0]!;
+const given = { topK: 1, maxTokens: 1, stop: [], continuation: 'a' };
 const badPlans: [what: string, more: Partial<Experiment>, says: RegExp][] = [
   ['a source layer beyond the model', { sourceLayers: '3' }, /Layer 3 /],
   ['a target layer beyond the model', { targetLayers: '0..3' }, /Layer 3 /],
+  ['a continuation without text', { reading: { ...given, continuation: '' } }, /continuation is empty/],
+  [
+    'a continuation and drawn tokens',
+    { reading: { ...given, sampling: { temperature: 1 } } },
+    /scored to its end: leave out/,
+  ],
+  ['a continuation and a stop', { reading: { ...given, stop: ['b'] } }, /scored to its end: leave out/],
   ['`same` as a source', { sourceLayers: 'same' }, /'same' is not a layer/],
   ['a list with `same` as a target', { targetLayers: 'same,1' }, /'same' is not a layer/],
   [

@@ -6,7 +6,7 @@ import type { Database } from 'better-sqlite3';
 import { migrations } from '../src/store/migrations.js';
 import { openSqlite } from '../src/store/sqlite.js';
 import { openStore } from '../src/store/store.js';
-import { begin, cell, folder, model, runOf } from './store-records.js';
+import { begin, cell, contents, folder, model, runOf } from './store-records.js';
 
 type Rows = readonly Record<string, unknown>[];
 
@@ -172,7 +172,7 @@ versions.forEach(({ patched }, i) => {
     const runId = begin(store, { name: 'logit-lens' });
     store.addChunk(runId, 0, [cell()]);
     assert.deepEqual(store.doneChunks(2), []);
-    const again = runOf(store.addModel(model), { name: 'logit-lens' });
+    const again = runOf({ name: 'logit-lens' });
     assert.equal(store.findRun(again)?.runId, runId);
     assert.throws(() => store.findRun(again, 2), /Run 2 in .*r\.db was made by an older version/);
     ask(path, (database) => database.exec('DELETE FROM run WHERE id < 3'));
@@ -213,7 +213,8 @@ test('foreign keys are on whatever the file was', (t) => {
   const path = oldFile(t, 1);
   for (let opened = 0; opened < 2; opened++) {
     const store = openStore(path);
-    assert.throws(() => store.beginRun(runOf(99), { prompts: [], samples: [], variants: [] }), /FOREIGN KEY/);
+    const sample = { ...contents.variants[0]!, sample: 5 };
+    assert.throws(() => store.beginRun(runOf(), { ...contents, variants: [sample] }), /FOREIGN KEY/);
     store.close();
   }
 });

@@ -74,7 +74,7 @@ export const contents: RunContents = {
   ],
 };
 
-export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
+export function runOf(changes: Partial<RunRecord> = {}) {
   return {
     name: 'patch',
     command: "patchscopes patch --source 'Diana, princess'",
@@ -82,8 +82,8 @@ export function runOf(modelId: number, changes: Partial<RunRecord> = {}) {
     experimentSource: 'name: patch # as typed',
     reading: { topK: 2, maxTokens: 2, stop: [] },
     seed: 7,
-    sourceModelId: modelId,
-    targetModelId: modelId,
+    sourceModel: model,
+    targetModel: model,
     engine,
     addon: '0.2.0',
     cacheLayout: 'unified',
@@ -142,5 +142,5 @@ export function failedCell(changes: Partial<Observation> = {}): Observation {
 
 /** A run that waits for chunks. */
 export function begin(store: Store, changes: Partial<RunRecord> = {}): number {
-  return store.beginRun(runOf(store.addModel(model), changes), contents);
+  return store.beginRun(runOf(changes), contents);
 }

@@ -305,27 +305,36 @@ test('the views read as sentences', (t) => {
 test('source and target tokens belong to their own models', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
-  const source = store.addModel(model);
-  const target = store.addModel({ ...model, sha256: 'cd'.repeat(32) });
   const [variant] = contents.variants;
-  const runId = store.beginRun(runOf(source, { targetModelId: target }), {
+  const runId = store.beginRun(runOf({ targetModel: { ...model, sha256: 'cd'.repeat(32) } }), {
     ...contents,
     variants: [{ ...variant!, source: { ...variant!.source, tokenId: 7, token: 'other' } }],
   });
   store.addChunk(runId, 0, [cell()]);
   assert.deepEqual(all(path, 'SELECT model_id, text FROM token WHERE token_id = 7'), [
-    { model_id: source, text: 'other' },
-    { model_id: target, text: ' x' },
+    { model_id: 1, text: 'other' },
+    { model_id: 2, text: ' x' },
   ]);
   assert.equal(value(path, 'SELECT top_token FROM reading'), ' queen');
+});
+
+test('an empty group is none', (t) => {
+  const path = join(folder(t), 'r.db');
+  const store = open(t, path);
+  store.beginRun(runOf(), {
+    prompts: [],
+    samples: [{ name: 'a', group: '' }],
+    variants: [],
+  });
+  assert.deepEqual(all(path, 'SELECT name, "group" FROM sample'), [{ name: 'a', group: null }]);
 });
 
 test('a model is known by its content', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
-  const id = store.addModel(model);
-  assert.equal(store.addModel({ ...model, path: 'elsewhere.gguf' }), id);
-  assert.notEqual(store.addModel({ ...model, sha256: 'cd'.repeat(32) }), id);
+  const models = [model, { ...model, path: 'elsewhere.gguf' }, { ...model, sha256: 'cd'.repeat(32) }];
+  for (const one of models) store.beginRun(runOf({ sourceModel: one, targetModel: one }), contents);
+  assert.deepEqual(all(path, 'SELECT source_model_id AS id FROM run'), [{ id: 1 }, { id: 1 }, { id: 2 }]);
   assert.equal(value(path, 'SELECT count(*) FROM model'), 2);
 });
 
@@ -391,11 +400,10 @@ test('foreign keys hold', (t) => {
   assert.throws(() => store.finishRun(99, 'done'), noRun);
   assert.throws(() => store.resumeRun(99), noRun);
   assert.throws(() => store.aggregate(99), noRun);
-  assert.throws(() => store.beginRun(runOf(99), contents), failure('store', /FOREIGN KEY/));
   const [variant] = contents.variants;
   for (const wrong of [{ sample: 5 }, { source: { ...variant!.source, prompt: 5 } }]) {
     const variants = [{ ...variant!, ...wrong }];
-    assert.throws(() => store.beginRun(runOf(1), { ...contents, variants }), failure('store', /FOREIGN KEY/));
+    assert.throws(() => store.beginRun(runOf(), { ...contents, variants }), failure('store', /FOREIGN KEY/));
   }
   assert.equal(value(path, 'SELECT count(*) FROM run'), 1);
 });
@@ -434,8 +442,8 @@ test('what has no place in a column is refused', (t) => {
 test('deleting a run takes all that is its own along, and the last one its model', (t) => {
   const path = join(folder(t), 'r.db');
   const store = open(t, path);
-  const other = store.addModel({ ...model, sha256: 'cd'.repeat(32) });
-  const runs = [begin(store), begin(store), store.beginRun(runOf(other), contents)];
+  const other = { ...model, sha256: 'cd'.repeat(32) };
+  const runs = [begin(store), begin(store), begin(store, { sourceModel: other, targetModel: other })];
   const rows = () =>
     Object.fromEntries(
       all(path, "SELECT name FROM sqlite_schema WHERE type = 'table'").map(({ name }) => [
@@ -598,7 +606,7 @@ test('close is idempotent and what follows says so', (t) => {
   store.close();
   assert.ok(!existsSync(`${path}-wal`));
   assert.throws(() => store.addChunk(runId, 0, [cell()]), failure('closed', /r\.db is closed/));
-  assert.throws(() => store.addModel(model), failure('closed', /is closed/));
+  assert.throws(() => begin(store), failure('closed', /is closed/));
   assert.throws(() => store.doneChunks(runId), failure('closed', /is closed/));
 });
 

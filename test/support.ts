@@ -6,7 +6,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
+import type { CacheLayout, Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
 import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
 import type { Layer } from '../src/patchscope.js';
@@ -89,15 +89,37 @@ export function sharedEngine(model: TestModel, options: EngineOptions = {}): Pro
   return engine;
 }
 
-/** One test for each model. Exact mode holds on the CPU; elsewhere it may be refused, with the reason. */
+export const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
+
+/** The same engine, whose work has another layout unless told otherwise. */
+export function withLayout(engine: Engine, cacheLayout: CacheLayout): Engine {
+  return {
+    record: engine.record,
+    tokenizer: engine.tokenizer,
+    capture: (requests, options) => engine.capture(requests, { cacheLayout, ...options }),
+    patch: (rows, reading, options) => engine.patch(rows, reading, { cacheLayout, ...options }),
+    lens: (states, reading, options) => engine.lens(states, reading, options),
+    tolerance: (rows, layout = cacheLayout) => engine.tolerance(rows, layout),
+    close: () => engine.close(),
+  };
+}
+
+/**
+ * One test for each model and layout of its cache. Exact mode holds on the CPU, with unified cells; elsewhere it
+ * may be refused, with the reason.
+ */
 export function law(
   sentence: string,
-  check: (engine: Engine, model: TestModel) => Promise<void>,
+  check: (engine: Engine, model: TestModel, layout: CacheLayout) => Promise<void>,
   options: EngineOptions & { readonly models?: readonly TestModel[] } = {},
 ): void {
   const { models = allModels, ...engineOptions } = options;
-  for (const model of models) {
-    test(`${model.name}: ${sentence}`, { skip: model.skip }, async (t) => {
+  const layouts = engineOptions.exact ? cacheLayouts.slice(0, 1) : cacheLayouts;
+  for (const [model, layout] of models.flatMap((model) =>
+    layouts.map((layout) => [model, layout] as const),
+  )) {
+    const name = layout === 'unified' ? model.name : `${model.name}, streams`;
+    test(`${name}: ${sentence}`, { skip: model.skip }, async (t) => {
       const opened = sharedEngine(model, engineOptions);
       if (engineOptions.exact && !device.isCpu) {
         const refusal = await opened.then(
@@ -110,7 +132,7 @@ export function law(
           return;
         }
       }
-      await check(await opened, model);
+      await check(withLayout(await opened, layout), model, layout);
     });
   }
 }

@@ -124,7 +124,6 @@ export function addRun(path: string, sweep: Sweep, { shard, chunks: most, change
   const chunks = [...chunksOf(sweep).entries()].filter(
     ([chunk]) => shard === undefined || chunk % shard.count === shard.index - 1,
   );
-  const targetModelId = store.addModel(model);
   const runId = store.beginRun(
     {
       name: sweep.name,
@@ -133,8 +132,8 @@ export function addRun(path: string, sweep: Sweep, { shard, chunks: most, change
       experimentSource: `name: ${sweep.name}\n`,
       reading: { topK: 3, maxTokens: 2, stop: [] },
       seed: 7,
-      sourceModelId: store.addModel(sweep.source ?? model),
-      targetModelId,
+      sourceModel: sweep.source ?? model,
+      targetModel: model,
       engine,
       addon: '0.2.0',
       cacheLayout: 'unified',

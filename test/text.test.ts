@@ -1,13 +1,15 @@
 /** What is typed - layers, positions, prompts - becomes numbers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { resolveContinuation } from '../src/continuation.js';
+import type { Tokenizer } from '../src/engine.js';
 import { parseLayers } from '../src/layers.js';
 import type { Position, Prompt } from '../src/patchscope.js';
 import { parsePosition, resolvePosition } from '../src/positions.js';
 import { resolvePrompt, tokenText } from '../src/prompts.js';
 import { defaultThreads, type ThreadSources } from '../src/threads.js';
 import { assertRefused, sharedEngine, tinyModels } from './support.js';
-import { wordTokenizer } from './word-tokenizer.js';
+import { words, wordTokenizer } from './word-tokenizer.js';
 
 const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
 
@@ -247,6 +249,58 @@ for (const [what, prompt, says] of badPrompts) {
     await refused(() => resolve(prompt, tokenizer), says);
   });
 }
+
+// --- continuations
+
+const continued = (continuation: string, tokenizer: Tokenizer) =>
+  resolveContinuation({ topK: 1, maxTokens: 1, stop: [], continuation }, tokenizer)!;
+
+test('the tokens of a continuation are those that the whole text has behind its beginning', async () => {
+  for (const tokenizer of [await sentencePiece(), await byteLevel()]) {
+    for (const [beginning, rest] of [
+      ['the cat', ' and the dog'],
+      ['in the', ' ❤ of  Zürich'],
+      ['on a mat', '\nof the sea'],
+      ['on a mat', ' '],
+      ['on a mat', '!</s>'],
+    ] as const) {
+      const own = { bos: true, special: false };
+      const whole = tokenizer.tokenize(beginning + rest, own);
+      const tokenIds = continued(rest, tokenizer).map(({ tokenId }) => tokenId);
+      assert.deepEqual([...tokenizer.tokenize(beginning, own), ...tokenIds], whole, rest);
+    }
+    for (const { tokenId, token } of continued(' the cat', tokenizer)) {
+      assert.equal(token, tokenText(tokenId, tokenizer));
+    }
+  }
+});
+
+test('a continuation never gets a blank that it does not have', async () => {
+  for (const tokenizer of [await sentencePiece(), await byteLevel()]) {
+    for (const written of ['is', 'the', '.', '  the', '-> x']) {
+      const tokens = continued(written, tokenizer).map(({ tokenId }) => tokenizer.tokenBytes(tokenId));
+      assert.equal(Buffer.concat(tokens).toString(), written);
+    }
+  }
+  // one word to a token, each with a blank before it
+  const blanks: Tokenizer = {
+    ...wordTokenizer(),
+    tokenize: (written) =>
+      written
+        .trim()
+        .split(/\s+/)
+        .map((word) => words.indexOf(word)),
+    tokenBytes: (tokenId) => Buffer.from(` ${words[tokenId]}`),
+  };
+  assert.deepEqual(
+    continued(' a b', blanks).map(({ token }) => token),
+    [' a', ' b'],
+  );
+  await refused(
+    () => continued('a b', blanks),
+    /puts a blank before "a b": begin the continuation with a blank/,
+  );
+});
 
 // --- prompts in a template
 

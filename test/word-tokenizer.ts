@@ -1,7 +1,7 @@
 /** A tokenizer of few words, for prompts in a template and for plans. */
 import type { Tokenizer } from '../src/engine.js';
 
-const words = ['<bos>', '<turn>', 'a', 'b', 'c', ' '];
+export const words = ['<bos>', '<turn>', 'a', 'b', 'c', ' '];
 
 /** One token for each of `words`, BOS first; a chat puts its own BOS before the turn where `chatBos` is set. */
 export function wordTokenizer(chatBos = false): Tokenizer {

@@ -6,9 +6,11 @@ import net from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { LoadedAddon } from '../src/native.js';
+import { type LoadedAddon, loadAddon } from '../src/native.js';
 import { query } from '../src/store/query.js';
 import { connectWorkers } from '../src/workers.js';
+import { t5 } from './fixtures/architectures/t5.js';
+import { writeGguf } from './fixtures/gguf.js';
 import { freePort, type StartedWorker, startWorker } from './start-worker.js';
 import {
   assertRefused,
@@ -20,6 +22,7 @@ import {
   open,
   runChild,
   tinyPath,
+  writeFile,
 } from './support.js';
 
 const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
@@ -103,6 +106,19 @@ test('an address that a worker cannot listen on is refused', async () => {
   assertBadInput(['worker', '-t', '0'], /-t is '0'/);
 });
 
+test('an engine that is refused leaves the workers to the engines that use them', async (t) => {
+  const rpc = both();
+  const options = { rpc, gpu: 'off', gpuLayers: 'all' } as const;
+  const engine = await open(tinyPath('llama'), options);
+  t.after(() => engine.close());
+  const { release } = await connectWorkers(loadAddon('cpu'), rpc);
+  release();
+  release(); // counts once
+  const exact = { ...options, exact: true, flashAttention: false };
+  await assertRefused(() => open(tinyPath('llama'), exact), 'bad_input', /^Exact mode does not hold/);
+  await (await open(tinyPath('gpt2'), options)).close();
+});
+
 test('a list of workers that can not be used is refused before the model is looked at', async (t) => {
   const [one] = both();
   const refuse = (rpc: string, says: RegExp) => assertBadInput(patchWords('--rpc', rpc), says);
@@ -166,6 +182,29 @@ test('the record shows the workers, and results are those of this machine alone'
   await local.close();
 });
 
+test('every site of an encoder-decoder model that is shared out is read as on the CPU', async () => {
+  const path = writeFile('workers-t5.gguf', writeGguf(t5()));
+  const local = await open(path);
+  const remote = await open(path, { gpu: 'off', rpc: both() });
+  assert.equal(remote.record.gpuLayers, 4, 'three blocks, of both sides together, and the output');
+  const input = { tokenIds: [0, 40, 50], encoderTokenIds: [3, 70, 80, 90, 2] };
+  const points = (['encoder', 'decoder'] as const).flatMap((side) =>
+    [...Array(side === 'encoder' ? 3 : 2).keys()].flatMap((layer) =>
+      (['attn_out', 'resid_mid', 'mlp_out', 'resid_out'] as const)
+        .filter((site) => side === 'encoder' || site !== 'attn_out')
+        .map((site) => ({ side, site, layer, tokenIndex: 1 })),
+    ),
+  );
+  const [here] = await local.capture([{ ...input, points }]);
+  const [there] = await remote.capture([{ ...input, points }]);
+  assert.ok(here?.status === 'ok' && there?.status === 'ok', JSON.stringify(there));
+  points.forEach(({ side, site, layer }, i) => {
+    assertSameBits(there.states[i]!, here.states[i]!, `${side} ${site} ${layer}`);
+  });
+  await local.close();
+  await remote.close();
+});
+
 test('models of one process share a worker, and give it back when they are closed', async () => {
   const rpc = both();
   const [first, second] = [await open(tinyPath('llama'), { rpc }), await open(tinyPath('gpt2'), { rpc })];
@@ -197,13 +236,15 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
   const [one] = both();
   const worker = await startWorker();
   const db = join(temporaryFolder(), 'results.db');
-  const cells = 300; // more than are stored at a time
+  const cells = 1100; // more than are stored at a time
   const script = (resume: boolean, kill: string) => `
-    import { findUnfinishedRun, makePlan, openStore, parsePosition, recordRun, run, runHeader } from '${new URL('../src/index.ts', import.meta.url).href}';
+    import {
+      allChunks, ChunkRunner, findUnfinishedRun, makePlan, openStore, parsePosition, recordRun, run, runHeader,
+    } from '${new URL('../src/index.ts', import.meta.url).href}';
     const engine = await open(${JSON.stringify(world)}, { rpc: ['${one}', '${worker.address}'] });
     const samples = Array.from({ length: ${cells} }, (_, i) => ({
       name: String(i),
-      source: { prompt: { kind: 'tokens', tokenIds: [1, 5 + i, 6] }, position: parsePosition('-1') },
+      source: { prompt: { kind: 'tokens', tokenIds: [1, 5 + (i % 50), 6 + Math.floor(i / 50)] }, position: parsePosition('-1') },
       target: { prompt: { kind: 'tokens', tokenIds: [1, 7, 8] }, position: parsePosition('-1') },
     }));
     const reading = { topK: 1, maxTokens: 1, stop: [] };
@@ -214,11 +255,13 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       engine.record,
     );
     const results = () => openStore(${JSON.stringify(db)});
-    const header = runHeader(plan, 'test');
+    const header = runHeader(plan, { command: 'test' });
     const resumed = ${resume} ? findUnfinishedRun(header, engine, results) : undefined;
-    const kept = recordRun(run(plan, engine, { done: resumed?.cells ?? 0 }), header, engine, results, resumed);
+    const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
+    const runs = run(plan, new ChunkRunner(plan, engine), { chunks });
+    const kept = recordRun(runs, header, engine, results, resumed);
     for await (const chunk of kept) {
-      console.log(chunk.length);
+      console.log(chunk.observations.length);
       ${kill}
     }
     await engine.close();
@@ -226,7 +269,7 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
   const lost = await runChild(script(false, `process.kill(${worker.process.pid}, 'SIGKILL');`));
   await worker.stop();
   assert.equal(lost.code, 1, lost.stderr);
-  assert.equal(lost.stdout, '256\n');
+  assert.equal(lost.stdout, '550\n');
   assert.match(lost.stderr, new RegExp(`^patchscopes: The worker at .*${worker.address}.* was lost`));
   assertSentence(lost.stderr.trimEnd());
   const stored = () =>
@@ -235,14 +278,14 @@ test('a run whose worker dies ends with one sentence, keeps what was stored, and
       'SELECT run.id, run.status, count(*) FROM run JOIN observation ON run_id = run.id GROUP BY run.id',
     ).rows;
   const [first] = stored();
-  assert.deepEqual(first!.slice(2), [256]);
+  assert.deepEqual(first!.slice(2), [550]);
   assert.deepEqual(query(db, 'PRAGMA integrity_check').rows, [['ok']]);
 
   const restarted = await startWorker('127.0.0.1', Number(worker.address.split(':')[1]));
   t.after(() => restarted.stop());
   const again = await runChild(script(true, ''));
   assert.equal(again.code, 0, again.stderr);
-  assert.equal(again.stdout, `${cells - 256}\n`);
+  assert.equal(again.stdout, `${cells - 550}\n`);
   const undisturbed = await runChild(script(false, ''));
   assert.equal(undisturbed.code, 0, undisturbed.stderr);
   assert.deepEqual(

@@ -34,7 +34,8 @@ const switches = new Set([
   'special',
   'exact',
   'at-generated',
-  'resume',
+  'dry-run',
+  'quiet',
   'yes',
   'help',
   'version',
@@ -46,20 +47,27 @@ const switches = new Set([
  */
 export function bindValues(argv: readonly string[]): string[] {
   const bound: string[] = [];
+  const repeated = new Map<string, string[]>();
   for (let i = 0; i < argv.length; i++) {
     const [, typed, inline] = /^(--[a-z][a-z-]*)=(.*)$/s.exec(argv[i]!) ?? [undefined, argv[i]!, undefined];
     const name = spellings.get(typed!) ?? typed!;
-    const takesValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
-    const value = inline ?? (takesValue ? argv[i + 1] : undefined);
-    if (value === undefined) {
-      bound.push(name);
-    } else {
-      bound.push(`${name}="${value}"`);
-      if (inline === undefined) i++;
-    }
+    const next = argv[i + 1];
+    const mayTakeValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
+    const takesValue = mayTakeValue && (name !== '--resume' || /^\d+$/.test(next ?? ''));
+    const value = inline ?? (takesValue ? next : undefined);
+    if (value !== undefined && inline === undefined) i++;
+    if (value === undefined) bound.push(name);
+    else if (repeatable.has(name)) repeated.set(name, [...(repeated.get(name) ?? []), value]);
+    else bound.push(`${name}="${value}"`);
   }
+  for (const [name, values] of repeated) bound.push(`${name}="${values.join(SEPARATOR)}"`);
   return bound;
 }
+
+/** Options that may be given more than once; yargs is told to take the last of all others. */
+const repeatable = new Set(['--set']);
+/** ASCII's unit separator, which nobody types. */
+export const SEPARATOR = '\u001f';
 
 /** What yargs says of a mistake, as one sentence. */
 export function usageSentence(
@@ -198,6 +206,13 @@ export function samplingArguments<T>(yargs: Argv<T>) {
       default: '1',
       describe: 'draw from the most probable tokens that reach this probability together',
     });
+}
+
+export function resumeArgument<T>(yargs: Argv<T>) {
+  return yargs.option('resume', {
+    type: 'string',
+    describe: 'go on with the newest unfinished run of these very words, or with the one of this number',
+  });
 }
 
 export function outputArguments<T>(yargs: Argv<T>) {

@@ -25,6 +25,7 @@ export function echoPlan(plan: Plan): void {
   );
   echoSome('source', sources);
   echoSome('target', new Set(plan.pairs.map(({ target }) => place(target))));
+  if (plan.continuation) note(`scored  ${plan.continuation.map(({ token }) => quote(token)).join(' ')}`);
   note('layers  l is the output of block l, counted from 0; embed is the input of block 0');
 }
 
@@ -53,7 +54,9 @@ export const patchJson =
       target_token: target.token,
       text: observation.text,
       token_ids: observation.tokenIds,
-      logprobs: logprobsOf(observation),
+      tokens: chosenTokens(observation).map(({ token }) => token),
+      logprobs: chosenTokens(observation).map(({ logprob }) => logprob),
+      ranks: chosenTokens(observation).map(({ rank }) => rank),
       top: topJson(observation),
       status: observation.status,
       error: observation.error,
@@ -75,9 +78,9 @@ export const lensJson =
     });
   };
 
-/** Of the generated tokens. */
-function logprobsOf({ steps, tokenIds }: Observation): (number | undefined)[] {
-  return tokenIds.map((id, i) => steps[i]?.find(({ tokenId }) => tokenId === id)?.logprob);
+/** The tokens that were generated or given, each under the distribution of its step. */
+function chosenTokens({ steps, tokenIds }: Observation): TokenScore[] {
+  return tokenIds.map((id, i) => steps[i]!.find(({ tokenId }) => tokenId === id)!);
 }
 
 /** Of the first token read; behind the most probable ones a step holds one that was drawn. */
@@ -89,20 +92,48 @@ function topJson(observation: Observation) {
   return topScores(observation).map(({ tokenId, token, logprob }) => ({ token_id: tokenId, token, logprob }));
 }
 
-/** One line a cell, by source layer and then by target layer. */
+/** One line a cell. */
 export function patchTable(observations: readonly Observation[]): string {
+  const generated = observations.some(({ tokenIds }) => tokenIds.length > 1);
+  return cellTable(observations, [...(generated ? ['text'] : []), 'most probable next tokens'], (cell) => [
+    ...(generated ? [cell.text === null ? '' : quote(cell.text)] : []),
+    cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
+  ]);
+}
+
+/** The same of a continuation that was given: its log-probability, and each token's probability and rank. */
+export function scoredTable(observations: readonly Observation[]): string {
+  return cellTable(
+    observations,
+    ['log-probability', 'its tokens, rank 0 being the most probable'],
+    (cell) => {
+      if (cell.status === 'failed') return ['', `failed: ${cell.error}`];
+      const scores = chosenTokens(cell);
+      const total = scores.reduce((sum, { logprob }) => sum + logprob, 0);
+      const tokens = scores.map(
+        ({ token, logprob, rank }) => `${quote(token)} ${percent(logprob)} rank ${rank}`,
+      );
+      return [total.toFixed(3), tokens.join('  ')];
+    },
+  );
+}
+
+/** By source layer and then by target layer. */
+function cellTable(
+  observations: readonly Observation[],
+  columns: readonly string[],
+  rowOf: (cell: Observation) => readonly string[],
+): string {
   const rank = (layer: Layer | null) => (layer === 'embed' || layer === null ? -1 : layer);
   const sorted = [...observations].sort(
     (a, b) => rank(a.sourceLayer) - rank(b.sourceLayer) || rank(a.targetLayer) - rank(b.targetLayer),
   );
-  const generated = sorted.some(({ tokenIds }) => tokenIds.length > 1);
   return formatTable({
-    columns: ['source layer', 'target layer', ...(generated ? ['text'] : []), 'most probable next tokens'],
+    columns: ['source layer', 'target layer', ...columns],
     rows: sorted.map((cell) => [
       placeText(cell.sourceSite, cell.sourceLayer),
       placeText(cell.targetSite, cell.targetLayer),
-      ...(generated ? [cell.text === null ? '' : quote(cell.text)] : []),
-      cell.status === 'failed' ? `failed: ${cell.error}` : topText(cell),
+      ...rowOf(cell),
     ]),
     truncated: false,
   });

@@ -5,7 +5,7 @@ import { type Inspection, onOneLine } from '../index.js';
 export function inspectionText(model: Inspection, spec: string, columns = Number.POSITIVE_INFINITY): string {
   const facts: [label: string, fact: string | null][] = [
     ['model', `${model.name ?? 'without a name'} (${model.architecture ?? 'architecture not stated'})`],
-    ['layers', `${known(model.layerCount)}, of width ${known(model.embeddingSize)}`],
+    ['layers', `${layersText(model)}, of width ${known(model.embeddingSize)}`],
     ['heads', headsText(model)],
     ['vocabulary', vocabularyText(model)],
     ['context', `${known(model.trainedContext)} tokens trained`],
@@ -16,7 +16,7 @@ export function inspectionText(model: Inspection, spec: string, columns = Number
     ['K/V', cacheText(model)],
     ['free', freeText(model)],
     ...model.fit.gpus.map((gpu): [string, string] => ['GPU', gpuText(gpu, model)]),
-    ['sites', sitesText(model)],
+    ...siteTexts(model).map((text): [string, string] => ['sites', text]),
     ['CPU', cpuText(model)],
     ['warning', warningText(model, spec)],
   ];
@@ -29,6 +29,12 @@ export function inspectionText(model: Inspection, spec: string, columns = Number
 const INDENT = 12;
 
 const known = (value: number | null): string => (value === null ? 'unknown' : String(value));
+
+function layersText({ layerCount, encoderLayerCount }: Inspection): string {
+  if (encoderLayerCount === 0) return known(layerCount);
+  const decoder = layerCount === 0 ? 'no decoder' : `${known(layerCount)} in the decoder`;
+  return `${known(encoderLayerCount)} in the encoder and ${decoder}`;
+}
 
 function headsText({ heads, kvHeads, headSize }: Inspection): string | null {
   if (heads === null) return null;
@@ -55,23 +61,28 @@ function typesText({ types }: Inspection): string {
 }
 
 function weightsText({ memory }: Inspection): string {
-  const { bytes, embeddingBytes, outputBytes, otherBytes, blockBytes } = memory;
-  const [least, most] = [Math.min(...blockBytes), Math.max(...blockBytes)].map(size);
+  const { bytes, embeddingBytes, outputBytes, otherBytes, blockBytes, encoderBlockBytes } = memory;
+  const each = (what: string, blocks: readonly number[]) => {
+    if (blocks.length === 0) return null;
+    const [least, most] = [Math.min(...blocks), Math.max(...blocks)].map(size);
+    return `each ${what} ${least === most ? least : `${least} to ${most}`}`;
+  };
   return [
     `${size(bytes)}: embedding ${size(embeddingBytes)}`,
     outputBytes > 0 ? `output ${size(outputBytes)}` : null,
-    blockBytes.length > 0 ? `each block ${least === most ? least : `${least} to ${most}`}` : null,
+    each('block of the encoder', encoderBlockBytes),
+    each(encoderBlockBytes.length > 0 ? 'block of the decoder' : 'block', blockBytes),
     otherBytes > 0 ? `other ${size(otherBytes)}` : null,
   ]
     .filter((part) => part !== null)
     .join(', ');
 }
 
-function cacheText({ memory, layerCount }: Inspection): string {
+function cacheText({ memory }: Inspection): string {
   const { cacheBytesPerToken, cacheBytesPerTokenByBlock: byBlock } = memory;
   if (cacheBytesPerToken === null) return 'unknown';
   const even = byBlock?.every((bytes) => bytes === byBlock[0]) ? byBlock[0] : undefined;
-  const each = even === undefined ? '' : `, ${size(even)} in each of ${layerCount} layers`;
+  const each = even === undefined ? '' : `, ${size(even)} in each of ${byBlock!.length} layers`;
   return `${size(cacheBytesPerToken)} a token (f16)${each}`;
 }
 
@@ -83,13 +94,24 @@ function freeText({ fit }: Inspection): string {
   return `${size(fit.freeBytes)} of memory${tokens}`;
 }
 
-function gpuText(gpu: Inspection['fit']['gpus'][number], { layerCount }: Inspection): string {
-  const all = layerCount === null ? '' : ` of ${layerCount + 1}`;
+function gpuText(
+  gpu: Inspection['fit']['gpus'][number],
+  { layerCount, encoderLayerCount }: Inspection,
+): string {
+  const all =
+    layerCount === null || encoderLayerCount === null
+      ? ''
+      : ` of ${Math.max(layerCount, encoderLayerCount) + 1}`;
   return `${gpu.name}, ${size(gpu.freeBytes)} free: -ngl ${gpu.gpuLayers}${all} with ${gpu.contextTokens} tokens of context`;
 }
 
-function sitesText({ sites, noSites }: Inspection): string {
-  if (noSites !== null) return `none, because: ${noSites}`;
+function siteTexts({ sites, encoderSites, noSites }: Inspection): string[] {
+  if (noSites !== null) return [`none, because: ${noSites}`];
+  if (Object.keys(encoderSites).length === 0) return [sitesText(sites)];
+  return [`of the encoder: ${sitesText(encoderSites)}`, `of the decoder: ${sitesText(sites)}`];
+}
+
+function sitesText(sites: Inspection['sites']): string {
   return Object.entries(sites)
     .map(([site, { nodes, reason }]) => {
       const found = nodes.filter((node) => node !== null).length;

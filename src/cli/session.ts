@@ -2,16 +2,20 @@
 import fs from 'node:fs';
 import {
   type ChunkResult,
+  cellsIn,
   checkSplitMode,
   checkStore,
   defaultThreads,
   type Engine,
   type EngineOptions,
+  type EngineProcess,
   needUnfinishedRun,
   type Observation,
   openEngine,
+  openEngineProcess,
   openStore,
   PatchscopeError,
+  type Plan,
   type RecordedEngine,
   type RunHeader,
   recordRun,
@@ -35,8 +39,39 @@ export interface EngineArguments {
   readonly exact: boolean;
 }
 
+let quiet = false;
+
+/** From here on nothing is noted but warnings and errors. */
+export function beQuiet(): void {
+  quiet = true;
+}
+
 export function note(line: string): void {
-  process.stderr.write(`${line}\n`);
+  if (!quiet || line.startsWith('Warning: ')) process.stderr.write(`${line}\n`);
+}
+
+/** What the options of a command mean to an engine. */
+export function engineOptionsOf(args: EngineArguments): Omit<EngineOptions, 'onNote'> {
+  const threads = wholeNumber(args.threads, '-t', 1);
+  const contextSize = wholeNumber(args.ctxSize, '-c', 1);
+  const best = defaultThreads();
+  if (threads !== undefined && threads > best) {
+    note(
+      `Warning: -t ${threads} is more than the ${best} cores this process has, which can be many times slower: leave -t out for ${best}.`,
+    );
+  }
+  return {
+    gpu: args.gpu,
+    gpuLayers: gpuLayersOf(args.gpuLayers),
+    splitMode: checkSplitMode(args.splitMode),
+    flashAttention: args.flashAttn !== 'off',
+    typeK: args.cacheTypeK,
+    typeV: args.cacheTypeV,
+    exact: args.exact,
+    ...(threads !== undefined && { threads }),
+    ...(contextSize !== undefined && { contextSize }),
+    ...(args.rpc !== undefined && { rpc: args.rpc.split(',') }),
+  };
 }
 
 /** Finds, fetches if need be, and loads a model; closes it after the work. */
@@ -45,34 +80,37 @@ export async function withEngine<T>(
   signal: AbortSignal,
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
-  const threads = wholeNumber(args.threads, '-t', 1);
-  const gpuLayers = gpuLayersOf(args.gpuLayers);
-  const splitMode = checkSplitMode(args.splitMode);
-  const contextSize = wholeNumber(args.ctxSize, '-c', 1);
-  const best = defaultThreads();
-  if (threads !== undefined && threads > best) {
-    note(
-      `Warning: -t ${threads} is more than the ${best} cores this process has, which can be many times slower: leave -t out for ${best}.`,
-    );
-  }
+  const options = engineOptionsOf(args);
   const file = await fetchModel(args.model, signal);
-  const engine = await openEngine(file, {
-    gpu: args.gpu,
-    gpuLayers,
-    splitMode,
-    onNote: note,
-    flashAttention: args.flashAttn !== 'off',
-    typeK: args.cacheTypeK,
-    typeV: args.cacheTypeV,
-    exact: args.exact,
-    ...(threads !== undefined && { threads }),
-    ...(contextSize !== undefined && { contextSize }),
-    ...(args.rpc !== undefined && { rpc: args.rpc.split(',') }),
-  });
+  return closing(args.model, await openEngine(file, { ...options, onNote: note }), work);
+}
+
+/**
+ * As `withEngine`, with the engine in a process of its own.
+ *
+ * @param states file that captured states are kept in; default: none.
+ */
+export async function withEngineProcess<T>(
+  args: EngineArguments,
+  signal: AbortSignal,
+  work: (engine: EngineProcess) => Promise<T>,
+  states?: string,
+): Promise<T> {
+  const engine = engineOptionsOf(args);
+  const model = await fetchModel(args.model, signal);
+  const options = { model, engine, onNote: note, ...(states !== undefined && { states }) };
+  return closing(args.model, await openEngineProcess(options), work);
+}
+
+async function closing<E extends Pick<Engine, 'record' | 'close'>, T>(
+  model: string,
+  engine: E,
+  work: (engine: E) => Promise<T>,
+): Promise<T> {
   try {
     const { record } = engine;
     note(
-      `model   ${args.model}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
+      `model   ${model}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
     );
     return await work(engine);
   } finally {
@@ -105,16 +143,21 @@ export async function checkSameModel(
   }
 }
 
+export interface ResumedRun extends UnfinishedRun {
+  /** How many it has. */
+  readonly cells: number;
+}
+
 /** Stores chunks as they come, unless `db` is off, and says how far the work is. */
 export async function* stored(
   chunks: AsyncIterable<ChunkResult>,
   header: RunHeader,
   engine: RecordedEngine,
   db: string | false,
-  resumed?: UnfinishedRun,
-): AsyncGenerator<ChunkResult> {
+  resumed?: ResumedRun,
+): AsyncGenerator<ChunkResult & { readonly runId?: number }> {
   if (db !== false) checkStore(db);
-  const progress = cellProgress(header.cellsPlanned, resumed?.cells ?? 0);
+  const progress = cellProgress(quiet ? 0 : header.cellsPlanned, resumed?.cells ?? 0);
   const kept = db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed);
   let done = 0;
   try {
@@ -131,13 +174,15 @@ export async function* stored(
   }
 }
 
-/** The run that `--resume` means. */
+/** The run that `--resume` means, if it is given: a run's number, or nothing for the newest. */
 export function resumedRun(
+  resume: string | undefined,
+  plan: Plan,
   header: RunHeader,
   engine: RecordedEngine,
   db: string | false,
-  which?: number,
-): UnfinishedRun {
+): ResumedRun | undefined {
+  if (resume === undefined) return undefined;
   if (db === false || !fs.existsSync(db)) {
     throw new PatchscopeError(
       'bad_input',
@@ -146,9 +191,15 @@ export function resumedRun(
         : `There is no results file ${db} with a run to --resume: name it with --db.`,
     );
   }
-  const found = needUnfinishedRun(header, engine, () => openStore(db), which);
-  note(`resumed run ${found.runId}, which has ${found.cells} of ${header.cellsPlanned} cells`);
-  return found;
+  const found = needUnfinishedRun(
+    header,
+    engine,
+    () => openStore(db),
+    wholeNumber(resume || undefined, '--resume', 1),
+  );
+  const cells = cellsIn(plan, found.doneChunks);
+  note(`resumed run ${found.runId}, which has ${cells} of ${header.cellsPlanned} cells`);
+  return { ...found, cells };
 }
 
 export interface CellOutput {

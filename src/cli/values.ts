@@ -1,5 +1,5 @@
 /** Option values as typed -> what the API takes; each mistake is one sentence. */
-import { type GpuLayers, PatchscopeError, type Prompt, type Sampling } from '../index.js';
+import { type GpuLayers, PatchscopeError, type Prompt, type Sampling, type Shard } from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
   if (value === undefined) return undefined;
@@ -47,6 +47,24 @@ export function samplingOf(args: {
   return temperature === 0 ? undefined : { temperature, topK, topP };
 }
 
+/** What is scored instead of generated. */
+export function continuationOf(
+  {
+    continuation,
+    predict,
+  }: { readonly continuation?: string | undefined; readonly predict?: string | undefined },
+  sampling: Sampling | undefined,
+): { readonly continuation?: string } {
+  if (continuation === undefined) return {};
+  if (predict !== undefined || sampling !== undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      'With --continuation nothing is generated: leave -n, --temp, --top-k and --top-p out.',
+    );
+  }
+  return { continuation };
+}
+
 /** Raw token ids, separated by commas or blanks. */
 export function tokenIds(value: string, option: string): number[] {
   const words = value.split(/[\s,]+/).filter(Boolean);
@@ -87,4 +105,15 @@ export function promptOf(
 /** yargs turns `--no-db` into false. */
 export function dbOf({ db }: { readonly db: unknown }): string | false {
   return db === false ? false : String(db);
+}
+
+/** k/n: the k-th of n parts. */
+export function shardOf(value: string | undefined): Shard | undefined {
+  if (value === undefined) return undefined;
+  const [, index, count] = (/^(\d+)\/(\d+)$/.exec(value) ?? []).map(Number);
+  if (index !== undefined && count !== undefined && index >= 1 && index <= count) return { index, count };
+  throw new PatchscopeError(
+    'bad_input',
+    `--shard is '${value}' where k/n is needed, such as 1/3 for the first of three parts.`,
+  );
 }

@@ -1,6 +1,12 @@
 import type { Argv } from 'yargs';
-import { engineArguments, outputArguments, promptArguments, samplingArguments } from '../cli/arguments.js';
-import { echoPlan, patchJson, patchTable } from '../cli/cells.js';
+import {
+  engineArguments,
+  outputArguments,
+  promptArguments,
+  resumeArgument,
+  samplingArguments,
+} from '../cli/arguments.js';
+import { echoPlan, patchJson, patchTable, scoredTable } from '../cli/cells.js';
 import {
   checkSameModel,
   commandLine,
@@ -10,7 +16,7 @@ import {
   stored,
   withEngine,
 } from '../cli/session.js';
-import { dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
+import { continuationOf, dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
 import {
   allChunks,
   ChunkRunner,
@@ -74,20 +80,19 @@ const own = (yargs: Argv) =>
       default: false,
       describe: 'patch each generated token too, not the prompt alone',
     })
-    .option('predict', { type: 'string', default: '1', describe: '-n: tokens to generate' })
-    .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
-    .option('resume', {
-      type: 'boolean',
-      default: false,
-      describe: 'go on with the newest run of these very words that broke off',
+    .option('predict', { type: 'string', describe: '-n: tokens to generate; default: 1' })
+    .option('continuation', {
+      type: 'string',
+      describe: 'text whose tokens are scored behind the target prompt; nothing is generated then',
     })
+    .option('top', { type: 'string', default: '5', describe: 'most probable tokens to keep' })
     .example(
       `$0 patch --source 'Diana, Princess of Wales' --source-position -1 --source-layer 0..9 --target 'Syria: Country in the Middle East, Leonardo DiCaprio: American actor, x' --target-position -1 --target-layer same -n 12`,
       'describe an entity from its hidden state, layer by layer',
     );
 
 const build = (yargs: Argv) =>
-  engineArguments(outputArguments(samplingArguments(promptArguments(own(yargs)))));
+  engineArguments(outputArguments(resumeArgument(samplingArguments(promptArguments(own(yargs))))));
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -121,9 +126,10 @@ export const addPatch = (yargs: Argv) =>
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,
-          maxTokens: wholeNumber(args.predict, '-n', 1)!,
+          maxTokens: wholeNumber(args.predict ?? '1', '-n', 1)!,
           stop: [],
           ...(sampling && { sampling }),
+          ...continuationOf(args, sampling),
         },
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
@@ -134,13 +140,13 @@ export const addPatch = (yargs: Argv) =>
         echoPlan(plan);
         const header = runHeader(plan, { command: commandLine() });
         const db = dbOf(args);
-        const resumed = args.resume ? resumedRun(header, engine, db) : undefined;
+        const resumed = resumedRun(args.resume, plan, header, engine, db);
         const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
         const results = run(plan, new ChunkRunner(plan, engine), { signal, chunks });
         return printCells(stored(results, header, engine, db, resumed), {
           json: args.json,
           toJson: patchJson(plan),
-          toTable: patchTable,
+          toTable: plan.continuation === undefined ? patchTable : scoredTable,
           planned: plan.cellCount - (resumed?.cells ?? 0),
         });
       });

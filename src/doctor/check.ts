@@ -9,6 +9,13 @@ export interface Check {
 
 export const ok = (check: string, text: string): Check => ({ check, status: 'ok', text, advice: null });
 
+export const warning = (check: string, text: string, advice: string): Check => ({
+  check,
+  status: 'warning',
+  text,
+  advice,
+});
+
 export function gigabytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(1)} GB`;
 }

@@ -1,6 +1,6 @@
 /** What is there on this machine, what is missing, and where to get it. */
 import { autoVariant } from '../devices.js';
-import { type Check, ok } from './check.js';
+import { type Check, ok, warning } from './check.js';
 import { checkSurroundings } from './surroundings.js';
 import { checkAbsent, checkVariants, type VariantCheck } from './variants.js';
 
@@ -39,10 +39,5 @@ function checkAuto(variant: string, reason: string, variants: readonly VariantCh
   const isThere = variants.some((check) => check.variant === variant && check.status === 'ok');
   return isThere
     ? ok('--gpu auto', text)
-    : {
-        check: '--gpu auto',
-        status: 'warning',
-        text,
-        advice: 'the CPU is used until that works; name another with --gpu',
-      };
+    : warning('--gpu auto', text, 'the CPU is used until that works; name another with --gpu');
 }

@@ -8,7 +8,7 @@ import { builtFrom } from '../native.js';
 import { packageVersion } from '../package-version.js';
 import { openSqlite } from '../store/sqlite.js';
 import { defaultThreads, threadLimits } from '../threads.js';
-import { type Check, gigabytes, ok } from './check.js';
+import { type Check, gigabytes, ok, warning } from './check.js';
 
 const LOW_DISK_BYTES = 2e9;
 
@@ -17,10 +17,15 @@ export function checkSurroundings(): Check[] {
 }
 
 function checkVersions(): Check {
-  const built = attempt(builtFrom);
-  const engine =
-    built instanceof Error ? '' : `, node-llama-cpp ${built.nodeLlamaCpp}, llama.cpp ${built.llamaCpp}`;
-  return ok('versions', `patchscopes ${packageVersion}, Node ${process.versions.node}${engine}`);
+  const own = `patchscopes ${packageVersion}, Node ${process.versions.node}`;
+  return checkedBy(
+    'versions',
+    () => {
+      const { nodeLlamaCpp, llamaCpp } = builtFrom();
+      return `${own}, node-llama-cpp ${nodeLlamaCpp}, llama.cpp ${llamaCpp}`;
+    },
+    () => ok('versions', own), // what the addon lacks is a check of its own
+  );
 }
 
 function checkProcessors(): Check {
@@ -40,53 +45,55 @@ function checkProcessors(): Check {
 }
 
 function checkDatabase(): Check {
-  const version = attempt(() => {
-    const database = openSqlite(':memory:');
-    const { version } = database.prepare('SELECT sqlite_version() AS version').get() as { version: string };
-    database.close();
-    return version;
-  });
-  return version instanceof Error
-    ? {
-        check: 'database',
-        status: 'missing',
-        text: `better-sqlite3 can't be loaded (${oneLine(version)})`,
-        advice: 'run `npm install` again, with optional dependencies',
-      }
-    : ok('database', `SQLite ${version}`);
+  return checkedBy(
+    'database',
+    () => {
+      const database = openSqlite(':memory:');
+      const { version } = database.prepare('SELECT sqlite_version() AS version').get() as { version: string };
+      database.close();
+      return `SQLite ${version}`;
+    },
+    (reason) => ({
+      check: 'database',
+      status: 'missing',
+      text: `better-sqlite3 can't be loaded (${reason})`,
+      advice: 'run `npm install` again, with optional dependencies',
+    }),
+  );
 }
 
 function checkResults(): Check {
   const folder = path.resolve('results');
-  const failed = attempt(() => probeFile(path.join(folder, '.probe')));
-  return failed instanceof Error
-    ? {
-        check: 'results',
-        status: 'warning',
-        text: `${folder} can't be written (${oneLine(failed)})`,
-        advice: 'use --db FILE in a folder that is yours, or --no-db',
-      }
-    : ok('results', `${folder} can be written`);
+  return checkedBy(
+    'results',
+    () => {
+      probeFile(path.join(folder, '.probe'));
+      return `${folder} can be written`;
+    },
+    (reason) =>
+      warning(
+        'results',
+        `${folder} can't be written (${reason})`,
+        'use --db FILE in a folder that is yours, or --no-db',
+      ),
+  );
 }
 
 function checkModels(): Check {
   const folder = modelsFolder();
-  const models = attempt(() => {
-    probeFile(path.join(folder, '.probe'));
-    if (!fs.existsSync(folder)) return [];
-    return fs
-      .readdirSync(folder)
-      .filter((name) => name.endsWith('.gguf'))
-      .map((name) => `${name} ${gigabytes(fs.statSync(path.join(folder, name)).size)}`);
-  });
-  return models instanceof Error
-    ? {
-        check: 'models',
-        status: 'warning',
-        text: `${folder} can't be used (${oneLine(models)})`,
-        advice: 'name another folder in PATCHSCOPES_CACHE',
-      }
-    : ok('models', `${folder}: ${models.length > 0 ? models.join(', ') : 'none yet'}`);
+  return checkedBy(
+    'models',
+    () => {
+      probeFile(path.join(folder, '.probe'));
+      const models = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
+      const told = models
+        .filter((name) => name.endsWith('.gguf'))
+        .map((name) => `${name} ${gigabytes(fs.statSync(path.join(folder, name)).size)}`);
+      return `${folder}: ${told.length > 0 ? told.join(', ') : 'none yet'}`;
+    },
+    (reason) =>
+      warning('models', `${folder} can't be used (${reason})`, 'name another folder in PATCHSCOPES_CACHE'),
+  );
 }
 
 function checkDisk(): Check {
@@ -95,26 +102,18 @@ function checkDisk(): Check {
   const text = `${gigabytes(bavail * bsize)} free where models are kept`;
   return bavail * bsize >= LOW_DISK_BYTES
     ? ok('disk', text)
-    : {
-        check: 'disk',
-        status: 'warning',
-        text,
-        advice: 'make room, or name another folder in PATCHSCOPES_CACHE',
-      };
+    : warning('disk', text, 'make room, or name another folder in PATCHSCOPES_CACHE');
 }
 
 function nearestFolder(folder: string): string {
   return fs.existsSync(folder) ? folder : nearestFolder(path.dirname(folder));
 }
 
-function attempt<T>(work: () => T): T | Error {
+/** Well where `work` gives its words; else `failed` says it, with the reason as a clause. */
+function checkedBy(check: string, work: () => string, failed: (reason: string) => Check): Check {
   try {
-    return work();
+    return ok(check, work());
   } catch (error) {
-    return error as Error;
+    return failed((error as Error).message.split('\n')[0]!.replace(/\.$/, ''));
   }
-}
-
-function oneLine({ message }: Error): string {
-  return message.split('\n')[0]!.replace(/\.$/, '');
 }

@@ -29,6 +29,7 @@ export class ChildLink {
       serialization: 'advanced', // numbers that JSON does not know, and typed arrays
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       // ggml would start a debugger at an abort, and write pages after its one line
+      execArgv: inheritedFlags(),
       env: { GGML_NO_BACKTRACE: '1', ...process.env },
     });
     this.pid = this.#child.pid;
@@ -99,6 +100,16 @@ export class ChildLink {
     // where the channel is broken the process ends, and all that is asked with it
     this.#child.send(message, () => undefined);
   }
+}
+
+/** Flags that say what this process runs, and not how, are not for the other one. */
+const PROGRAM_FLAG = /^(-e|--eval|-p|--print|-pe|--input-type)$/;
+
+function inheritedFlags(): string[] {
+  return process.execArgv.filter(
+    (flag, i, flags) =>
+      !PROGRAM_FLAG.test(flag.replace(/=.*/s, '')) && !PROGRAM_FLAG.test(flags[i - 1] ?? ''),
+  );
 }
 
 function describeEnd(how: string, stderr: string): string {

@@ -1,9 +1,9 @@
 /** The process that an engine lives in; see engine-process.ts. */
 import type { Engine } from '../engine.js';
-import { makePlan } from '../plan/plan.js';
+import { makePlan, type Plan } from '../plan/plan.js';
 import { ChunkRunner } from '../run.js';
+import { StateFile } from '../state-file.js';
 import { asFailure, type FromChild, type TaskName, type Tasks, type ToChild } from './messages.js';
-import { packOutcomes } from './packed-outcomes.js';
 
 type Work = {
   [Name in TaskName]: (input: Tasks[Name]['input'], signal: AbortSignal) => Promise<Tasks[Name]['answer']>;
@@ -11,15 +11,18 @@ type Work = {
 
 // a terminal's Ctrl-C reaches this process too: what it means is for the other one to say
 process.on('SIGINT', () => undefined);
-// not exit(), which would wait for the decode under way
+// at once: an orderly exit would wait until the decode under way lets go
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 
 let engine: Engine | undefined;
 let runner: ChunkRunner | undefined;
+/** File that captured states are kept in. */
+let states: string | undefined;
 const underWay = new Map<number, AbortController>();
 
 const work: Work = {
-  async open({ model, engine: options, module }) {
+  async open({ model, engine: options, module, states: file }) {
+    states = file;
     const { openEngine }: typeof import('../llama/llama-engine.js') =
       module === undefined ? await import('../llama/llama-engine.js') : await import(module);
     engine = await openEngine(model, { ...options, onNote: (line) => send({ kind: 'note', line }) });
@@ -28,16 +31,25 @@ const work: Work = {
   async plan(experiment) {
     const { tokenizer, record } = engine!;
     const plan = makePlan(experiment, tokenizer, record);
-    runner = new ChunkRunner(plan, engine!);
+    use(plan);
     return plan;
   },
   async usePlan(plan) {
-    runner = new ChunkRunner(plan, engine!);
+    use(plan);
   },
-  run: async (chunk, signal) => packOutcomes(await runner!.run(chunk, { signal })),
-  runCells: async (cells, signal) => packOutcomes(await runner!.runCells(cells, { signal })),
+  run: (chunk, signal) => runner!.run(chunk, { signal }),
+  runCells: (cells, signal) => runner!.runCells(cells, { signal }),
   tolerance: (rows) => engine!.tolerance(rows),
 };
+
+function use(plan: Plan): void {
+  if (states === undefined) {
+    runner = new ChunkRunner(plan, engine!);
+    return;
+  }
+  const file = new StateFile(states, plan, engine!.record);
+  runner = new ChunkRunner(plan, engine!, (...captured) => file.write(...captured));
+}
 
 process.on('message', async (message: ToChild) => {
   const { id } = message;

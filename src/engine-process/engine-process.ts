@@ -5,14 +5,15 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { EngineRecord, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
+import { checkResolved } from '../models/resolve.js';
 import type { Outcome } from '../observation.js';
 import type { Experiment } from '../patchscope.js';
 import { chunkRange, type Plan } from '../plan/plan.js';
 import { failedOutcome, type Runner } from '../run.js';
-import { ChildDeath, ChildLink } from './child-link.js';
-import { type Attempt, withoutCulprits } from './culprits.js';
+import { ChildDeath, type ChildLink } from './child-link.js';
+import { type Attempt, Culprits } from './culprits.js';
 import type { OpenInput, TaskName, Tasks } from './messages.js';
-import { type PackedOutcomes, unpackOutcomes } from './packed-outcomes.js';
+import { engineDied, type Identity, openChild } from './open-child.js';
 
 export interface EngineProcessOptions extends OpenInput {
   /** One line for a person. */
@@ -38,60 +39,44 @@ export interface EngineProcess extends Runner {
    * @throws PatchscopeError `engine_died` where this happens too often.
    */
   run(chunk: number, options?: WorkOptions): Promise<Outcome[]>;
+  /** Some cells of the plan, in batches that are not the plan's. */
+  runCells(cells: readonly number[], options?: WorkOptions): Promise<Outcome[]>;
   /** As the engine's. */
   tolerance(rows: number): Promise<number | null>;
   /** Idempotent; work under way ends with code `closed`. */
   close(): Promise<void>;
 }
 
-/** A run ends at so many cells that end the process: each of them costs some loads of the model. */
-const MOST_CULPRITS = 32;
-/** The same while nothing at all has come out of the engine. */
-const MOST_CULPRITS_ALONE = 3;
-
 /** @throws PatchscopeError as `openEngine` does, and `engine_died` where the process ends while it opens the model. */
 export async function openEngineProcess({
   onNote = () => undefined,
   ...input
 }: EngineProcessOptions): Promise<EngineProcess> {
-  const { link, record } = await openChild(input, onNote, () => undefined);
-  return new ReopenedEngine(input, onNote, link, record);
-}
-
-async function openChild(
-  input: OpenInput,
-  onNote: (line: string) => void,
-  onStart: (link: ChildLink) => void,
-) {
-  const link = new ChildLink(onNote);
-  onStart(link);
-  try {
-    return { link, record: await link.ask('open', input) };
-  } catch (error) {
-    await link.kill();
-    throw error instanceof ChildDeath ? engineDied(error.message, 'opened the model') : error;
-  }
-}
-
-function engineDied(died: string, did: string): PatchscopeError {
-  return new PatchscopeError('engine_died', `The engine's process died while it ${did}: it ${died}`);
+  checkResolved(input.model);
+  const { link, identity } = await openChild(input, onNote, () => undefined);
+  return new ReopenedEngine(input, onNote, link, identity);
 }
 
 class ReopenedEngine implements EngineProcess {
   readonly record: EngineRecord;
+  readonly #identity: Identity;
   readonly #input: OpenInput;
   readonly #onNote: (line: string) => void;
+  readonly #culprits = new Culprits<Outcome>((died) => {
+    const { code, message } = engineDied(died, 'worked on this cell');
+    return failedOutcome({ code, error: message });
+  });
   #link: ChildLink;
   #plan: Plan | undefined;
-  /** Where the plan has been handed to. */
-  #planned: ChildLink | undefined;
+  /** What was handed to which process last. */
+  #handedOver: { readonly link: ChildLink; readonly plan: Plan } | undefined;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
-  #culprits = 0;
-  #hasWorked = false;
 
-  constructor(input: OpenInput, onNote: (line: string) => void, link: ChildLink, record: EngineRecord) {
+  constructor(input: OpenInput, onNote: (line: string) => void, link: ChildLink, identity: Identity) {
+    const { file: _, ...record } = identity;
     this.record = record;
+    this.#identity = identity;
     // not anew what fits: a process that follows must compute what the first one would have
     this.#input = {
       ...input,
@@ -108,34 +93,33 @@ class ReopenedEngine implements EngineProcess {
   plan(experiment: Experiment): Promise<Plan> {
     return this.#alone(async () => {
       const plan = await this.#ask('made the plan', 'plan', experiment);
-      this.usePlan(plan);
-      this.#planned = this.#link;
+      this.#plan = plan;
+      this.#handedOver = { link: this.#link, plan };
       return plan;
     });
   }
 
   usePlan(plan: Plan): void {
     this.#plan = plan;
-    this.#planned = undefined;
   }
 
   run(chunk: number, { signal }: WorkOptions = {}): Promise<Outcome[]> {
     return this.#alone(() => {
-      const plan = this.#plan;
-      if (plan === undefined) throw new TypeError('Expected a plan before one of its chunks.');
-      const [begin, end] = chunkRange(plan, chunk);
+      const [begin, end] = chunkRange(this.#known(), chunk);
       const all = Array.from({ length: end - begin }, (_, i) => begin + i);
-      return withoutCulprits(
+      return this.#goAround(
         all,
-        (cells) =>
-          this.#attempt(
-            plan,
-            (link) => (cells === all ? link.ask('run', chunk, signal) : link.ask('runCells', cells, signal)),
-            signal,
-          ),
-        (died) => this.#giveUp(died),
+        (link, cells) =>
+          cells === all ? link.ask('run', chunk, signal) : link.ask('runCells', cells, signal),
+        signal,
       );
     });
+  }
+
+  runCells(cells: readonly number[], { signal }: WorkOptions = {}): Promise<Outcome[]> {
+    return this.#alone(() =>
+      this.#goAround(cells, (link, part) => link.ask('runCells', part, signal), signal),
+    );
   }
 
   tolerance(rows: number): Promise<number | null> {
@@ -148,19 +132,32 @@ class ReopenedEngine implements EngineProcess {
     await this.#last.catch(() => undefined);
   }
 
+  #known(): Plan {
+    if (this.#plan === undefined) throw new TypeError('Expected a plan before any of its cells.');
+    return this.#plan;
+  }
+
+  #goAround(
+    cells: readonly number[],
+    work: (link: ChildLink, part: readonly number[]) => Promise<Outcome[]>,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome[]> {
+    const plan = this.#known();
+    return this.#culprits.goAround(cells, (part) => this.#attempt(plan, (link) => work(link, part), signal));
+  }
+
   async #attempt(
     plan: Plan,
-    work: (link: ChildLink) => Promise<PackedOutcomes>,
+    work: (link: ChildLink) => Promise<Outcome[]>,
     signal?: AbortSignal,
   ): Promise<Attempt<Outcome>> {
     signal?.throwIfAborted();
     const link = await this.#alive();
     try {
-      if (this.#planned !== link) await link.ask('usePlan', plan);
-      this.#planned = link;
-      const outcomes = unpackOutcomes(await work(link));
-      this.#hasWorked = true;
-      return { outcomes };
+      const { link: planned, plan: known } = this.#handedOver ?? {};
+      if (planned !== link || known !== plan) await link.ask('usePlan', plan);
+      this.#handedOver = { link, plan };
+      return { outcomes: await work(link) };
     } catch (error) {
       if (!(error instanceof ChildDeath)) throw error;
       return { died: error.message };
@@ -183,39 +180,24 @@ class ReopenedEngine implements EngineProcess {
     if (this.#closed) throw new PatchscopeError('closed', 'The engine was closed.');
     if (this.#link.isAlive) return this.#link;
     this.#onNote("The engine's process died: another one takes its place.");
-    const { link, record } = await openChild(
+    const { link, identity } = await openChild(
       this.#input,
       () => undefined,
       (started) => {
         this.#link = started;
       },
     );
-    const changed = Object.entries(this.record).filter(
-      ([key, value]) => !isDeepStrictEqual(value, record[key as keyof EngineRecord]),
+    const changed = (Object.keys(identity) as (keyof Identity)[]).filter(
+      (key) => !isDeepStrictEqual(identity[key], this.#identity[key]),
     );
     if (changed.length > 0) {
       await link.kill();
       throw new PatchscopeError(
         'engine_died',
-        `The engine's process died, and one that was to take its place has another ${changed.map(([key]) => key).join(', ')}: what it computes would not be the same.`,
+        `The engine's process died, and one that was to take its place has another ${changed.join(', ')}: what it computes would not be the same.`,
       );
     }
     return link;
-  }
-
-  #giveUp(died: string): Outcome {
-    this.#culprits++;
-    if (this.#culprits >= (this.#hasWorked ? MOST_CULPRITS : MOST_CULPRITS_ALONE)) {
-      const which = this.#hasWorked
-        ? `at ${this.#culprits} cells of this run`
-        : `at each of the ${this.#culprits} cells that it worked on alone`;
-      throw new PatchscopeError(
-        'engine_died',
-        `The engine's process died ${which}, which no run goes on after; the last time it ${died}`,
-      );
-    }
-    const { code, message } = engineDied(died, 'worked on this cell');
-    return failedOutcome({ code, error: message });
   }
 
   /** One thing at a time, so that it is known what the process died of. */

@@ -3,13 +3,15 @@ import type { EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
+import type { Outcome } from '../observation.js';
 import type { Experiment } from '../patchscope.js';
 import type { Plan } from '../plan/plan.js';
-import type { PackedOutcomes } from './packed-outcomes.js';
 
 export interface OpenInput {
   readonly model: ResolvedModel;
   readonly engine: Omit<EngineOptions, 'onNote'>;
+  /** File that captured states are kept in; default: none. */
+  readonly states?: string;
   /** URL of a module with an `openEngine` of its own. */
   readonly module?: string;
 }
@@ -21,9 +23,9 @@ export interface Tasks {
   readonly plan: { readonly input: Experiment; readonly answer: Plan };
   readonly usePlan: { readonly input: Plan; readonly answer: undefined };
   /** A chunk. */
-  readonly run: { readonly input: number; readonly answer: PackedOutcomes };
+  readonly run: { readonly input: number; readonly answer: Outcome[] };
   /** Some cells of one chunk. */
-  readonly runCells: { readonly input: readonly number[]; readonly answer: PackedOutcomes };
+  readonly runCells: { readonly input: readonly number[]; readonly answer: Outcome[] };
   readonly tolerance: { readonly input: number; readonly answer: number | null };
 }
 export type TaskName = keyof Tasks;

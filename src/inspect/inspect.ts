@@ -5,6 +5,7 @@ import { blockOf, type Header, readHeader, type TypeShare } from '../gguf.js';
 import { type Probe, probeModel } from '../llama/probe.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { NativeTensor } from '../native.js';
+import type { Side } from '../patchscope.js';
 import { type Kernels, kernelsOf } from './kernels.js';
 import { type Fit, fitOf, type Memory, memoryOf } from './memory.js';
 
@@ -13,7 +14,10 @@ export interface Inspection extends Omit<ResolvedModel, 'parts'> {
   /** Null, here and below, where the file does not say it. */
   readonly architecture: string | null;
   readonly name: string | null;
+  /** The decoder's, in an encoder-decoder model. */
   readonly layerCount: number | null;
+  /** 0 where there is no encoder. */
+  readonly encoderLayerCount: number | null;
   readonly embeddingSize: number | null;
   /** One number, or one for each block where they differ. */
   readonly heads: number | readonly number[] | null;
@@ -29,13 +33,22 @@ export interface Inspection extends Omit<ResolvedModel, 'parts'> {
   /** llama.cpp's name of the file's type. */
   readonly quantization: string | null;
   readonly types: readonly TypeShare[];
-  readonly tensors: readonly (NativeTensor & { readonly block: number | null })[];
+  readonly tensors: readonly InspectedTensor[];
+  /** The decoder's, in an encoder-decoder model. */
   readonly sites: Probe['sites'];
+  /** None where there is no encoder. */
+  readonly encoderSites: Probe['encoderSites'];
   /** Why there are none, else null. */
   readonly noSites: string | null;
   readonly memory: Memory;
   readonly fit: Fit;
   readonly kernels: Kernels;
+}
+
+/** Side and block are null where it belongs to no block; a block that is not an encoder's is a decoder's. */
+export interface InspectedTensor extends NativeTensor {
+  readonly side: Side | null;
+  readonly block: number | null;
 }
 
 export interface SpecialToken {
@@ -68,7 +81,8 @@ export async function inspectModel(
     parts: file.parts.length,
     architecture: header.architecture,
     name: header.text('general.name'),
-    layerCount: info?.layerCount ?? header.blockCount,
+    layerCount: info?.layerCount ?? header.blockCount('decoder'),
+    encoderLayerCount: info?.encoderLayerCount ?? header.blockCount('encoder'),
     embeddingSize: header.size('embedding_length'),
     heads,
     kvHeads: perBlock(header, 'attention.head_count_kv') ?? heads,
@@ -82,8 +96,12 @@ export async function inspectModel(
     trainedContext,
     quantization: info?.quantization ?? header.fileType,
     types: header.types,
-    tensors: header.tensors.map((tensor) => ({ ...tensor, block: blockOf(tensor) })),
+    tensors: header.tensors.map((tensor) => ({
+      ...tensor,
+      ...(blockOf(tensor) ?? { side: null, block: null }),
+    })),
     sites: probe.sites,
+    encoderSites: probe.encoderSites,
     noSites: probe.reason,
     memory,
     fit: fitOf(memory, freeBytes, gpus, trainedContext),
@@ -94,7 +112,7 @@ export async function inspectModel(
 function tooLarge(bytes: number, freeBytes: number): Probe {
   const [weights, free] = [bytes, freeBytes].map((count) => (count / 1e9).toFixed(1));
   const reason = `The model was not loaded: its weights take ${weights} GB where ${free} GB are free.`;
-  return { info: null, sites: {}, reason, cacheBytesPerToken: null };
+  return { info: null, sites: {}, encoderSites: {}, reason, cacheBytesPerToken: null };
 }
 
 function perBlock(header: Header, key: string): number | readonly number[] | null {

@@ -1,6 +1,7 @@
 /** Where the bytes of a model lie, and what fits beside them. Simple sums: what llama.cpp computes in is left out. */
 import { blockOf, type Header, sum } from '../gguf.js';
 import type { NativeDevice } from '../native.js';
+import type { Side } from '../patchscope.js';
 
 export interface Memory {
   /** Of all weights. */
@@ -10,7 +11,10 @@ export interface Memory {
   readonly outputBytes: number;
   /** Weights that belong to no block and are neither embedding nor output, such as the last norm. */
   readonly otherBytes: number;
+  /** Of the decoder, in an encoder-decoder model. */
   readonly blockBytes: readonly number[];
+  /** None where there is no encoder. */
+  readonly encoderBlockBytes: readonly number[];
   /** Of a K/V cache in f16; null where it can't be told. */
   readonly cacheBytesPerToken: number | null;
   readonly cacheBytesPerTokenByBlock: readonly number[] | null;
@@ -34,11 +38,13 @@ export interface GpuFit {
 
 /** @param measured bytes of K/V for each token, as a context of the loaded model takes them. */
 export function memoryOf(header: Header, measured: number | null): Memory {
-  const blockBytes: number[] = Array.from({ length: header.blockCount ?? 0 }, () => 0);
+  const zeros = (side: Side): number[] => Array.from({ length: header.blockCount(side) ?? 0 }, () => 0);
+  const bytesBySide = { encoder: zeros('encoder'), decoder: zeros('decoder') };
   let [embeddingBytes, outputBytes, otherBytes] = [0, 0, 0];
   for (const tensor of header.tensors) {
-    const block = blockOf(tensor);
-    if (block !== null && block < blockBytes.length) blockBytes[block]! += tensor.bytes;
+    const { side, block } = blockOf(tensor) ?? { side: 'decoder', block: Number.POSITIVE_INFINITY };
+    const blockBytes = bytesBySide[side];
+    if (block < blockBytes.length) blockBytes[block]! += tensor.bytes;
     else if (/^(token_|position_)/.test(tensor.name)) embeddingBytes += tensor.bytes;
     else if (tensor.name.startsWith('output.')) outputBytes += tensor.bytes;
     else otherBytes += tensor.bytes;
@@ -50,7 +56,8 @@ export function memoryOf(header: Header, measured: number | null): Memory {
     embeddingBytes,
     outputBytes,
     otherBytes,
-    blockBytes,
+    blockBytes: bytesBySide.decoder,
+    encoderBlockBytes: bytesBySide.encoder,
     cacheBytesPerToken: measured ?? stated,
     // some architectures keep other K/V than their heads say
     cacheBytesPerTokenByBlock: measured === null || measured === stated ? byBlock : null,
@@ -95,9 +102,14 @@ export function fitOf(
 const USUAL_CONTEXT = 4096;
 
 function gpuLayers(memory: Memory, freeBytes: number, contextTokens: number): number {
-  const { blockBytes, outputBytes, embeddingBytes, cacheBytesPerToken } = memory;
-  const cache = ((cacheBytesPerToken ?? 0) * contextTokens) / Math.max(1, blockBytes.length);
-  const costs = [outputBytes || embeddingBytes, ...blockBytes.map((bytes) => bytes + cache).reverse()];
+  const { blockBytes, encoderBlockBytes, outputBytes, embeddingBytes, cacheBytesPerToken } = memory;
+  // blocks of one number go together, whatever their side
+  const numbered = Array.from(
+    { length: Math.max(blockBytes.length, encoderBlockBytes.length) },
+    (_, block) => (blockBytes[block] ?? 0) + (encoderBlockBytes[block] ?? 0),
+  );
+  const cache = ((cacheBytesPerToken ?? 0) * contextTokens) / Math.max(1, numbered.length);
+  const costs = [outputBytes || embeddingBytes, ...numbered.map((bytes) => bytes + cache).reverse()];
   let rest = freeBytes;
   const first = costs.findIndex((cost) => {
     rest -= cost;

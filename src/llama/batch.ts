@@ -1,12 +1,8 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
 import type { Edit, ScoredToken } from '../engine.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
+import { type BatchLimits, cutsOf } from './cuts.js';
 import { type RowEdit, type RowPoint, rowEdit, type SitePoint, StateRows } from './state-rows.js';
-
-export interface BatchLimits {
-  readonly tokens: number;
-  readonly outputs: number;
-}
 
 /** What one decoded batch gave: readings and states in the order they were asked for. */
 export interface BatchResults {
@@ -89,7 +85,8 @@ export class Batch {
   async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
     const read = new Map<Read, RawReading>();
     const states = new Map<RowPoint, Float32Array | null>();
-    for (const [begin, end] of this.#cuts(limits)) {
+    const cuts = cutsOf({ sequences: this.#sequences, outputs: this.#outputs }, limits);
+    for (const [begin, end] of cuts) {
       const within = ({ row }: { row: number }) => row >= begin && row < end;
       const work = new StateRows(this.#captures.filter(within), this.#edits.filter(within), begin);
       const reads = this.#reads.filter(within);
@@ -118,23 +115,6 @@ export class Batch {
       readings: this.#reads.map((one) => read.get(one)!),
       states: this.#captures.map((capture) => states.get(capture)!),
     };
-  }
-
-  #cuts(limits: BatchLimits): [number, number][] {
-    const cuts: [number, number][] = [];
-    let begin = 0;
-    let outputs = 0;
-    for (let row = 0; row < this.size; row++) {
-      const output = this.#outputs[row] ? 1 : 0;
-      if (row - begin === limits.tokens || outputs + output > limits.outputs) {
-        cuts.push([begin, row]);
-        begin = row;
-        outputs = 0;
-      }
-      outputs += output;
-    }
-    cuts.push([begin, this.size]);
-    return cuts;
   }
 }
 

@@ -1,5 +1,5 @@
 /** Many prompts in one decode, any layers and positions of each in one pass. */
-import type { CaptureRequest, CaptureResult } from '../engine.js';
+import type { CacheLayout, CaptureRequest, CaptureResult, WorkOptions } from '../engine.js';
 import { Batch, type BatchResults } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import { encode, ofSide } from './encode.js';
@@ -18,7 +18,7 @@ export async function captureStates(
   requests: readonly CaptureRequest[],
   pool: ContextPool,
   limits: Limits,
-  signal?: AbortSignal,
+  { signal, cacheLayout = 'unified' }: WorkOptions = {},
 ): Promise<CaptureResult[]> {
   const results: CaptureResult[] = requests.map(() => ({
     status: 'ok',
@@ -27,7 +27,7 @@ export async function captureStates(
   const attempt = async (pack: readonly Prompt[]): Promise<Attempt<Prompt>> => {
     signal?.throwIfAborted();
     try {
-      const states = await decodePack(pack, pool, limits);
+      const states = await decodePack(pack, pool, limits, cacheLayout);
       let at = 0;
       const broken = pack.filter((prompt) => {
         const own = states.slice(at, at + prompt.request.points.length);
@@ -57,6 +57,7 @@ async function decodePack(
   pack: readonly Prompt[],
   pool: ContextPool,
   limits: Limits,
+  layout: CacheLayout,
 ): Promise<BatchResults['states']> {
   const batch = new Batch();
   pack.forEach(({ request, length }, sequence) => {
@@ -66,17 +67,20 @@ async function decodePack(
     }
   });
   const { points, encoderTokenIds = [] } = pack[0]!.request;
-  const context = await pool.take({
-    cells: Math.max(encoderTokenIds.length, batch.size),
+  const longest = Math.max(...pack.map(({ length }) => length));
+  const size = {
+    cells: layout === 'streams' ? limits.streamCells(longest) : Math.max(encoderTokenIds.length, batch.size),
     batchTokens: Math.max(encoderTokenIds.length, Math.min(limits.batchTokens, batch.size)),
     sequences: pack.length,
     outputs: Math.max(1, Math.min(limits.outputs, batch.size)),
-  });
+  };
+  const context = await pool.take(size, layout);
   const decode = async () => {
     if (batch.size === 0) return [];
     const decoded = await batch.decode(context, NO_READINGS, {
       tokens: limits.batchTokens,
       outputs: limits.outputs,
+      layout,
     });
     return decoded.states;
   };

@@ -1,8 +1,18 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
-import type { CapturePoint, Edit, EngineRecord, PatchRow, RowReading, TokenInput } from '../engine.js';
+import type {
+  CacheLayout,
+  CapturePoint,
+  Edit,
+  EngineRecord,
+  PatchRow,
+  RowReading,
+  TokenInput,
+} from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
+
+const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
 
 type SitesBySide = Readonly<Partial<Record<Side, NativeSites>>>;
 
@@ -13,6 +23,16 @@ export class Checks {
   constructor(record: EngineRecord, modelSites: SitesBySide) {
     this.#record = record;
     this.#sites = modelSites;
+  }
+
+  cacheLayout(layout: CacheLayout = 'unified'): void {
+    if (!cacheLayouts.includes(layout)) {
+      throw bad(`There is no cache layout '${layout}': take ${cacheLayouts.join(' or ')}.`);
+    }
+    const { noStreams } = this.#record;
+    if (layout === 'streams' && noStreams !== null) {
+      throw bad(`The cache layout can't be streams (${noStreams}): take unified.`);
+    }
   }
 
   input({ tokenIds, encoderTokenIds }: TokenInput, following: number): void {
@@ -60,7 +80,8 @@ export class Checks {
     if (!Array.isArray(trackedTokens))
       throw new TypeError('Expected trackedTokens to be an array of numbers.');
     this.tokens(trackedTokens);
-    if (!Array.isArray(until)) throw new TypeError('Expected until to be an array of strings.');
+    if (!Array.isArray(until) || !until.every((text) => typeof text === 'string'))
+      throw new TypeError('Expected until to be an array of strings.');
     if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
     const places = new Set<string>();
     const generated = new Set<string>();

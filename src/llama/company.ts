@@ -2,7 +2,7 @@
  * How far what comes out of a row depends on the rows beside it in a batch: kernels round differently from
  * place to place and from shape to shape, so this is measured on the model, backend and settings at hand.
  */
-import type { Engine, PatchRow, RowResult } from '../engine.js';
+import type { CacheLayout, Engine, PatchRow, RowResult } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Layer, Site } from '../patchscope.js';
 
@@ -48,12 +48,16 @@ export async function provePermutable(engine: Patching): Promise<void> {
  * Largest difference of the ten highest log-probabilities of each row between two orders of `count` different
  * rows; null where the model's own states are not finite.
  */
-export async function measureCompany(engine: Patching, count: number): Promise<number | null> {
+export async function measureCompany(
+  engine: Patching,
+  count: number,
+  cacheLayout: CacheLayout,
+): Promise<number | null> {
   const rows = await differentRows(engine, count);
   if (rows === null) return null;
   const reading = { topK: 20, maxTokens: 1 };
-  const inOrder = await engine.patch(rows, reading);
-  const turned = await engine.patch([...rows].reverse(), reading);
+  const inOrder = await engine.patch(rows, reading, { cacheLayout });
+  const turned = await engine.patch([...rows].reverse(), reading, { cacheLayout });
   return Math.max(0, ...inOrder.map((result, i) => difference(result, turned[rows.length - 1 - i]!)));
 }
 
@@ -119,14 +123,15 @@ export interface KeptTolerance {
 export async function tolerance(
   engine: Patching,
   count: number,
+  cacheLayout: CacheLayout,
   kept: KeptTolerance,
 ): Promise<number | null> {
   if (engine.record.exact || count < 2) return 0;
   const { path, name, ...settings } = engine.record;
-  const key = { ...settings, count };
+  const key = { ...settings, cacheLayout, count };
   const known = kept.read(key);
   if (known !== undefined) return known;
-  const measured = await measureCompany(engine, count);
+  const measured = await measureCompany(engine, count, cacheLayout);
   if (measured !== null) kept.write(key, measured);
   return measured;
 }

@@ -1,11 +1,12 @@
-/** One context at a time, as large as the work at hand asks for. */
+/** One context of each layout at a time, as large as the work at hand asks for. */
 import os from 'node:os';
+import type { CacheLayout } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { NativeContext, NativeContextOptions, NativeModel, NativeSites } from '../native.js';
 import type { Side } from '../patchscope.js';
 
 export type ContextSize = Pick<NativeContextOptions, 'cells' | 'batchTokens' | 'sequences' | 'outputs'>;
-export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize>;
+export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize | 'streams'>;
 
 /** A process that ends waits for a decode under way: these are told to stop. */
 const live = new Set<ContextPool>();
@@ -25,8 +26,7 @@ export class ContextPool {
   readonly #model: NativeModel;
   readonly #settings: ContextSettings;
   readonly #facts: Facts;
-  #size: ContextSize = { cells: 0, batchTokens: 0, sequences: 0, outputs: 0 };
-  #context: NativeContext | undefined;
+  readonly #kept: Record<CacheLayout, Kept> = { unified: nothing(), streams: nothing() };
   #ended = false;
 
   private constructor(model: NativeModel, settings: ContextSettings, facts: Facts) {
@@ -73,31 +73,31 @@ export class ContextPool {
     return this.#facts.sites;
   }
 
-  /** An empty context of at least this size; the last one is closed if it is too small. */
-  async take(needed: ContextSize): Promise<NativeContext> {
-    if (this.#context === undefined || exceeds(needed, this.#size)) {
-      this.discard();
-      const size = largest(needed, this.#size);
-      this.#checkMemory(size);
+  /** An empty context of at least this size; the last one of the layout is closed if it is too small. */
+  async take(needed: ContextSize, layout: CacheLayout = 'unified'): Promise<NativeContext> {
+    const kept = this.#kept[layout];
+    if (kept.context === undefined || exceeds(needed, kept.size)) {
+      close(kept);
+      const size = grown(needed, kept.size, layout);
+      this.#checkMemory(size, layout);
       const context = await this.#model.createContext({
         ...this.#settings,
         ...size,
+        streams: layout === 'streams',
       });
       if (this.#ended) {
         context.close();
         throw new PatchscopeError('closed', 'The engine was closed.');
       }
-      this.#context = context;
-      this.#size = size;
+      Object.assign(kept, { context, size });
     }
-    this.#context.clear();
-    return this.#context;
+    kept.context!.clear();
+    return kept.context!;
   }
 
-  /** Closes the context. NaN in its cells would spoil what is computed beside them, masked or not. */
+  /** Closes the contexts. NaN in their cells would spoil what is computed beside them, masked or not. */
   discard(): void {
-    this.#context?.close();
-    this.#context = undefined;
+    for (const kept of Object.values(this.#kept)) close(kept);
   }
 
   /** A decode under way ends with code `closed`, and no other context is made. */
@@ -107,8 +107,10 @@ export class ContextPool {
     this.discard();
   }
 
-  #checkMemory({ cells, outputs }: ContextSize): void {
+  #checkMemory(size: ContextSize, layout: CacheLayout): void {
     if (!this.#facts.onHost) return; // a device refuses by itself
+    const { outputs } = size;
+    const cells = allCells(size, layout);
     const wanted = cells * this.#facts.bytesPerCell + 2 * outputs * this.#facts.vocabularySize * 4;
     const available = process.availableMemory?.() ?? os.freemem();
     if (wanted > available) {
@@ -118,6 +120,31 @@ export class ContextPool {
       );
     }
   }
+}
+
+interface Kept {
+  context: NativeContext | undefined;
+  size: ContextSize;
+}
+
+function nothing(): Kept {
+  return { context: undefined, size: { cells: 0, batchTokens: 0, sequences: 0, outputs: 0 } };
+}
+
+function close(kept: Kept): void {
+  kept.context?.close();
+  kept.context = undefined;
+}
+
+function allCells({ cells, sequences }: ContextSize, layout: CacheLayout): number {
+  return layout === 'streams' ? cells * sequences : cells;
+}
+
+/** At least what is needed; no more cells than were asked for at any time, though many streams may grow long. */
+function grown(needed: ContextSize, last: ContextSize, layout: CacheLayout): ContextSize {
+  const both = largest(needed, last);
+  const most = Math.max(allCells(needed, layout), allCells(last, layout));
+  return allCells(both, layout) <= most ? both : needed;
 }
 
 function exceeds(a: ContextSize, b: ContextSize): boolean {

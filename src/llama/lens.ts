@@ -117,7 +117,7 @@ export class LensReader {
         },
       ],
     }));
-    const results = await this.#patcher.patch(rows, { ...reading, maxTokens: 1 }, signal);
+    const results = await this.#patcher.patch(rows, { ...reading, maxTokens: 1 }, { signal });
     return results.map((result) => (result.status === 'ok' ? { status: 'ok', ...result.steps[0]! } : result));
   }
 }

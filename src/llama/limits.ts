@@ -12,6 +12,8 @@ const CACHE_BYTES = 2 * 2 ** 30;
 const BATCH_TOKENS = 512;
 const BATCH_ROWS = 128;
 const TYPICAL_ROW_TOKENS = 128;
+/** llama.cpp gives each stream a multiple of this many cells. */
+const STREAM_CELLS = 256;
 
 export interface LimitOptions {
   readonly batchTokens?: number;
@@ -37,7 +39,7 @@ export class Limits {
   readonly batchRows: number;
   /** Tokens of one decode whose logits are computed: they are kept in memory twice. */
   readonly outputs: number;
-  /** Cells of the K/V cache that rows are batched for; one row that needs more is decoded alone. */
+  /** Cells of the K/V cache that rows are batched for; a row that needs more is decoded alone. */
   readonly cells: number;
   /** Tokens of one prompt and its continuation. */
   readonly promptTokens: number;
@@ -45,6 +47,8 @@ export class Limits {
   readonly #lastBlock: number;
   /** A recurrent state can't be cut back to the prefix, so the prefix keeps a sequence of its own. */
   readonly isRecurrent: boolean;
+  /** Why no row can have a stream of its own, as a clause; null where it can. */
+  readonly noStreams: string | null;
   /**
    * Rows begin together, so that each adds the same number of tokens to a decode: in exact mode for the
    * batch's shape, with a recurrent state because llama.cpp cuts a batch where lengths differ.
@@ -63,6 +67,13 @@ export class Limits {
     );
     this.isRecurrent = model.isRecurrent;
     this.oneLength = this.exact || this.isRecurrent;
+    this.noStreams = this.exact
+      ? 'exact mode holds for unified cells alone'
+      : this.isRecurrent
+        ? 'the model has a recurrent state'
+        : model.hasEncoder
+          ? 'the model has an encoder'
+          : null;
     this.batchRows = Math.min(
       options.batchRows ?? BATCH_ROWS,
       MAX_SEQUENCES - (this.isRecurrent ? 1 : 0),
@@ -75,6 +86,11 @@ export class Limits {
     // an encoder's output is kept for one prompt at a time
     this.promptsPerPack = model.isRecurrent || model.hasEncoder || this.exact ? 1 : MAX_SEQUENCES;
     this.#lastBlock = model.layerCount - 1;
+  }
+
+  /** Cells that a stream for so many tokens takes. */
+  streamCells(tokens: number): number {
+    return Math.ceil(tokens / STREAM_CELLS) * STREAM_CELLS;
   }
 
   /** Tokens of prompts that are decoded together; a longer prompt is decoded alone. */

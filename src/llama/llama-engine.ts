@@ -2,6 +2,7 @@
 
 import { blockDevices, checkSplitMode, type GpuChoice, loadedLibrary, openDevices } from '../devices.js';
 import type {
+  CacheLayout,
   CaptureRequest,
   CaptureResult,
   Engine,
@@ -112,13 +113,15 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       addon: devices.addon.sha256.slice(0, 12),
       backend: devices.addon.variant,
       devices: [devices.cpu, ...gpus].map(describeDevice),
-      gpuLayers: Math.min(gpuLayers, info.layerCount + 1),
+      gpuLayers: Math.min(gpuLayers, Math.max(info.layerCount, info.encoderLayerCount) + 1),
       splitMode,
       ...settings,
       exact: limits.exact,
       batchTokens: limits.batchTokens,
       batchRows: limits.batchRows,
       batchOutputs: limits.outputs,
+      cacheTokenBytes: pool.bytesPerCell,
+      noStreams: limits.noStreams,
       promptTokens: limits.promptTokens,
     };
     const engine = new LlamaEngine(model, pool, limits, record, workers);
@@ -161,29 +164,31 @@ class LlamaEngine implements Engine {
     this.#workers = workers;
   }
 
-  async capture(requests: readonly CaptureRequest[], { signal }: WorkOptions = {}): Promise<CaptureResult[]> {
+  async capture(requests: readonly CaptureRequest[], options: WorkOptions = {}): Promise<CaptureResult[]> {
+    this.#checks.cacheLayout(options.cacheLayout);
     for (const request of requests) {
       this.#checks.input(request, 0);
       for (const point of request.points) this.#checks.point(point, request);
     }
-    return this.#alone(() => captureStates(requests, this.#pool, this.#limits, signal));
+    return this.#alone(() => captureStates(requests, this.#pool, this.#limits, options));
   }
 
   async patch(
     rows: readonly PatchRow[],
     reading: RowReading,
-    { signal }: WorkOptions = {},
+    options: WorkOptions = {},
   ): Promise<RowResult[]> {
+    this.#checks.cacheLayout(options.cacheLayout);
     checkReading(reading);
     for (const row of rows) this.#checks.row(row, reading);
     this.#checks.tokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), signal));
+    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), options));
   }
 
   async lens(
     states: Float32Array,
     reading: LensReading,
-    { signal }: WorkOptions = {},
+    { signal }: Pick<WorkOptions, 'signal'> = {},
   ): Promise<LensResult[]> {
     if (!(states instanceof Float32Array)) throw new TypeError('Expected states to be a Float32Array.');
     const width = this.record.embeddingSize;
@@ -198,8 +203,9 @@ class LlamaEngine implements Engine {
     return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));
   }
 
-  tolerance(rows: number): Promise<number | null> {
-    return tolerance(this, Math.min(rows, this.record.batchRows), keptTolerance);
+  async tolerance(rows: number, cacheLayout: CacheLayout = 'unified'): Promise<number | null> {
+    this.#checks.cacheLayout(cacheLayout);
+    return tolerance(this, Math.min(rows, this.record.batchRows), cacheLayout, keptTolerance);
   }
 
   async close(): Promise<void> {

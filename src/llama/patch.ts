@@ -1,5 +1,5 @@
 /** Patched runs: the prefix that rows share is computed once, then its rows go on together. */
-import type { PatchRow, RowReading, RowResult } from '../engine.js';
+import type { PatchRow, RowReading, RowResult, WorkOptions } from '../engine.js';
 import type { ContextPool } from './context-pool.js';
 import { type Attempt, isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
@@ -18,20 +18,25 @@ export class Patcher {
     this.#tokenizer = tokenizer;
   }
 
-  async patch(rows: readonly PatchRow[], reading: RowReading, signal?: AbortSignal): Promise<RowResult[]> {
+  async patch(
+    rows: readonly PatchRow[],
+    reading: RowReading,
+    { signal, cacheLayout: layout = 'unified' }: WorkOptions = {},
+  ): Promise<RowResult[]> {
+    const work = { pool: this.#pool, reading, layout, limits: this.#limits, tokenizer: this.#tokenizer };
     const results = new Array<RowResult>(rows.length);
     const fail = (index: number, code: string, error: string) => {
       results[index] = { status: 'failed', code, error };
     };
     for (const group of groupRows(rows, reading)) {
-      const atOnce = rowsAtOnce(group, this.#limits);
+      const atOnce = rowsAtOnce(group, this.#limits, layout);
       // where rows must not depend on their company, every batch has the same shape
       const slots = this.#limits.exact ? atOnce : Math.min(atOnce, group.rows.length);
       let flow: RowFlow | undefined;
       const attempt = async (part: readonly GroupRow[]): Promise<Attempt<GroupRow>> => {
         const waiting = [...part];
         try {
-          flow ??= await RowFlow.begin(this.#pool, group, slots, reading, this.#limits, this.#tokenizer);
+          flow ??= await RowFlow.begin(group, slots, work);
           const broken = await flow.run(
             waiting,
             ({ index }, result) => {

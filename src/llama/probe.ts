@@ -7,6 +7,8 @@ export interface Probe {
   /** Null where the model could not be loaded. */
   readonly info: NativeModelInfo | null;
   readonly sites: Readonly<Record<string, NativeSite>>;
+  /** None where there is no encoder. */
+  readonly encoderSites: Readonly<Record<string, NativeSite>>;
   /** Why there are no sites, else null. */
   readonly reason: string | null;
   /** Of a K/V cache in f16; null without a context. */
@@ -35,13 +37,13 @@ export async function probeModel(
       typeK: 'f16',
       typeV: 'f16',
     });
-    const { sites, memoryBytes } = context.describe();
+    const { sites, encoderSites = {}, memoryBytes } = context.describe();
     context.close();
-    return { info, sites, reason: null, cacheBytesPerToken: memoryBytes / CELLS };
+    return { info, sites, encoderSites, reason: null, cacheBytesPerToken: memoryBytes / CELLS };
   } catch (error) {
     const known = asPatchscopeError(error);
     if (!(known instanceof PatchscopeError)) throw known;
-    return { info, sites: {}, reason: known.message, cacheBytesPerToken: null };
+    return { info, sites: {}, encoderSites: {}, reason: known.message, cacheBytesPerToken: null };
   } finally {
     model?.close();
   }

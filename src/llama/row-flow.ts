@@ -2,10 +2,11 @@
  * One context whose sequences all begin with the prefix of a group: rows take a slot each, are patched,
  * generate, and leave it to the next row. Which row is decoded when follows from the rows alone.
  */
-import type { RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
+import type { CacheLayout, RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
-import { Batch, type BatchLimits, type OwnReading, type RawReading } from './batch.js';
+import { Batch, type OwnReading, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
+import type { BatchLimits } from './cuts.js';
 import { encode, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
 import { nativeReadings, tokenReading } from './readings.js';
@@ -21,12 +22,22 @@ interface Run {
   positions: readonly TokenReading[];
 }
 
+/** What the flows of one call share. */
+export interface FlowWork {
+  readonly pool: ContextPool;
+  readonly reading: RowReading;
+  readonly layout: CacheLayout;
+  readonly limits: Limits;
+  readonly tokenizer: LlamaTokenizer;
+}
+
 type Finish = (row: GroupRow, result: RowResult) => void;
 
 export class RowFlow {
   readonly #context: NativeContext;
   readonly #group: RowGroup;
   readonly #reading: RowReading;
+  readonly #layout: CacheLayout;
   readonly #limits: Limits;
   readonly #asked: NativeReadings;
   readonly #stop: TextStop;
@@ -38,13 +49,12 @@ export class RowFlow {
     context: NativeContext,
     group: RowGroup,
     slots: number,
-    reading: RowReading,
-    limits: Limits,
-    tokenizer: LlamaTokenizer,
+    { reading, layout, limits, tokenizer }: FlowWork,
   ) {
     this.#context = context;
     this.#group = group;
     this.#reading = reading;
+    this.#layout = layout;
     this.#limits = limits;
     this.#asked = nativeReadings(reading);
     this.#stop = new TextStop(tokenizer, reading);
@@ -53,26 +63,24 @@ export class RowFlow {
   }
 
   /** Takes a context for `slots` rows, runs the encoder where there is one, and decodes the prefix. */
-  static async begin(
-    pool: ContextPool,
-    group: RowGroup,
-    slots: number,
-    reading: RowReading,
-    limits: Limits,
-    tokenizer: LlamaTokenizer,
-  ): Promise<RowFlow> {
+  static async begin(group: RowGroup, slots: number, work: FlowWork): Promise<RowFlow> {
+    const { pool, reading, layout, limits } = work;
     const { encoder, prefix, rest, cellsPerRow } = group;
     const reads = 1 + (reading.tokenIndexes?.length ?? 0);
-    const context = await pool.take({
-      cells: Math.max(encoder?.tokenIds.length ?? 0, prefix.length + slots * cellsPerRow),
+    const size = {
+      cells:
+        layout === 'streams'
+          ? limits.streamCells(prefix.length + cellsPerRow)
+          : Math.max(encoder?.tokenIds.length ?? 0, prefix.length + slots * cellsPerRow),
       batchTokens: Math.max(
         encoder?.tokenIds.length ?? 0,
         Math.min(limits.batchTokens, Math.max(slots * rest.length, prefix.length)),
       ),
       sequences: slots + (limits.isRecurrent ? 1 : 0),
       outputs: Math.min(limits.outputs, Math.max(slots * Math.max(reads, rest.length), prefix.length)),
-    });
-    const flow = new RowFlow(context, group, slots, reading, limits, tokenizer);
+    };
+    const context = await pool.take(size, layout);
+    const flow = new RowFlow(context, group, slots, work);
     if (encoder !== undefined) await encode(context, encoder, slots);
     if (prefix.length > 0) {
       const batch = new Batch();
@@ -104,6 +112,7 @@ export class RowFlow {
     while (true) {
       signal?.throwIfAborted();
       const batch = new Batch({ allOutputs: this.#limits.exact });
+      if (this.#layout === 'streams') this.#closeGaps();
       const going = [...this.#runs.keys()].filter((slot) => this.#runs[slot] !== undefined);
       for (const slot of going) this.#addToken(batch, slot);
       const begun = broken.length === 0 ? this.#admit(batch, waiting, going.length) : [];
@@ -189,6 +198,20 @@ export class RowFlow {
     return tokenReading(raw, { ...this.#reading, trackedTokens: tracked });
   }
 
+  /** Moves the last rows into free slots: streams that are not neighbours would not be decoded together. */
+  #closeGaps(): void {
+    const runs = this.#runs;
+    for (const slot of runs.keys()) {
+      const last = runs.findLastIndex((run) => run !== undefined);
+      if (last < slot) return;
+      if (runs[slot] !== undefined) continue;
+      this.#context.copySequence(last, slot);
+      [runs[slot], runs[last]] = [runs[last], undefined];
+      this.#lengths[slot] = this.#lengths[last]!;
+      this.#reset(last);
+    }
+  }
+
   /** Cuts a slot's sequence back to the prefix. */
   #reset(slot: number): void {
     const sequence = this.#sequence(slot);
@@ -211,7 +234,7 @@ export class RowFlow {
   }
 
   get #batchLimits(): BatchLimits {
-    return { tokens: this.#limits.batchTokens, outputs: this.#limits.outputs };
+    return { tokens: this.#limits.batchTokens, outputs: this.#limits.outputs, layout: this.#layout };
   }
 }
 

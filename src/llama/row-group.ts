@@ -2,7 +2,7 @@
  * Rows of the same tokens, which share what comes before the first of them that is patched or read, and
  * what their encoder gives.
  */
-import type { PatchRow, RowReading } from '../engine.js';
+import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
 import { type EncoderPrompt, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
 
@@ -64,13 +64,21 @@ function encoderKey({ encoderTokenIds = [], edits }: PatchRow): string {
 }
 
 /** As many rows as batch and cache hold; the same for the same group and limits. */
-export function rowsAtOnce({ prefix, rest, cellsPerRow }: RowGroup, limits: Limits): number {
+export function rowsAtOnce(
+  { prefix, rest, cellsPerRow }: RowGroup,
+  limits: Limits,
+  layout: CacheLayout,
+): number {
+  const rowsInCache =
+    layout === 'streams'
+      ? limits.cells / limits.streamCells(prefix.length + cellsPerRow)
+      : (limits.cells - prefix.length) / cellsPerRow;
   return Math.max(
     1,
     Math.min(
       limits.batchRows,
       Math.floor(limits.batchTokens / rest.length),
-      Math.floor((limits.cells - prefix.length) / cellsPerRow),
+      Math.floor(rowsInCache),
       // a recurrent state takes in a sequence whole: its tokens may not be cut apart by what is read
       limits.isRecurrent ? Math.floor(limits.outputs / rest.length) : limits.batchRows,
     ),

@@ -34,7 +34,9 @@ const CHUNK_TOKENS = 4096;
 export type Grid = readonly (readonly [source: number, target: number])[];
 
 export interface CellsToArrange {
-  readonly experiment: Pick<Experiment, 'controls' | 'reading' | 'seed'>;
+  readonly experiment: Pick<Experiment, 'controls' | 'seed'>;
+  /** Tokens that are read of each cell, at most. */
+  readonly steps: number;
   readonly pairs: readonly Pair[];
   /** By the variant's name. */
   readonly grids: ReadonlyMap<string, Grid>;
@@ -67,13 +69,15 @@ export function arrangeCells(task: CellsToArrange): Arrangement {
   const writer = new CellWriter(total);
   const chunkStarts = [0];
   const blockStarts = [0];
-  const chunkCells = chunkSize(task.experiment.reading.maxTokens);
+  const chunkCells = chunkSize(task.steps);
   for (const block of blocksOf(units, cellsOf, task, shuffled > 0)) {
     const begin = writer.count;
     writeBlock(block, task, { random, shuffled, unpatched }, writer);
     writer.sort(begin, task);
-    for (let at = begin + chunkCells; at < writer.count; at += chunkCells) chunkStarts.push(at);
-    chunkStarts.push(writer.count);
+    const chunks = Math.ceil((writer.count - begin) / chunkCells);
+    for (let k = 1; k <= chunks; k++) {
+      chunkStarts.push(begin + Math.ceil((k * (writer.count - begin)) / chunks));
+    }
     blockStarts.push(chunkStarts.length - 1);
   }
   return {
@@ -83,8 +87,8 @@ export function arrangeCells(task: CellsToArrange): Arrangement {
   };
 }
 
-function chunkSize(maxTokens: number): number {
-  const cells = Math.floor(CHUNK_TOKENS / Math.max(1, maxTokens));
+function chunkSize(steps: number): number {
+  const cells = Math.floor(CHUNK_TOKENS / Math.max(1, steps));
   return Math.max(LEAST_CHUNK_CELLS, Math.min(CHUNK_CELLS, cells));
 }
 

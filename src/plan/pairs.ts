@@ -1,8 +1,9 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
+import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
-import { inputOf, type ResolvedPrompt, resolvePrompt } from '../prompts.js';
+import { inputOf, type ResolvedPrompt, resolvePrompt, tokenText } from '../prompts.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
 export interface Pair {
@@ -55,19 +56,23 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
 }
 
-/** Sample by sample, the variants of each in their order. */
+/**
+ * Sample by sample, the variants of each in their order.
+ *
+ * @param following tokens that are decoded after a target prompt, at most.
+ */
 export function resolvePairs(
   experiment: Experiment,
   variants: readonly VariantSettings[],
   tokenizer: Tokenizer,
   shape: ModelShape,
+  following: number,
 ): Pair[] {
   const { samples, reading } = experiment;
   if (samples.length === 0) {
     throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
   }
   const resolver = new Resolver(tokenizer, shape);
-  const following = Math.max(0, reading.maxTokens - 1);
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
@@ -140,7 +145,10 @@ function checkVariantNames({ name, variants = {} }: Sample, known: readonly Vari
   }
 }
 
-/** First tokens of the answers, as they follow a prompt: with a blank before them, and without. */
+/**
+ * First tokens of the answers, as they follow a prompt: with a blank before them, and without. A token that is
+ * a blank alone begins anything.
+ */
 function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
   if (answer.length === 0) {
     throw new PatchscopeError(
@@ -148,7 +156,11 @@ function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): numb
       `The sample '${name}' has no answer, whose tokens are to be scored.`,
     );
   }
-  return distinct(answer.flatMap((text) => [text, ` ${text}`].map((form) => firstToken(form, tokenizer))));
+  return answer.flatMap((text) => {
+    const tokens = distinct([text, ` ${text}`].map((form) => firstToken(form, tokenizer)));
+    const telling = tokens.filter((token) => tokenText(token, tokenizer).trim() !== '');
+    return telling.length > 0 ? telling : tokens.slice(0, 1);
+  });
 }
 
 /** @throws PatchscopeError `bad_input` for a token that is not there. */
@@ -167,7 +179,7 @@ export function trackedTokens(tracked: readonly (string | number)[], tokenizer: 
 }
 
 function firstToken(text: string, tokenizer: Tokenizer): number {
-  const [first] = tokenizer.tokenize(text, { bos: false, special: false });
+  const [first] = followingTokens(text, tokenizer);
   if (first === undefined) {
     throw new PatchscopeError('bad_input', `The tracked text '${text}' has no token: give it some text.`);
   }

@@ -3,6 +3,7 @@
  * made with a tokenizer alone; the same experiment gives the same plan.
  */
 import { createHash } from 'node:crypto';
+import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { type Control, controls, type Experiment, type Side } from '../patchscope.js';
@@ -32,6 +33,8 @@ export interface Plan {
   readonly blockStarts: Uint32Array;
   /** Tokens that are scored for every cell. */
   readonly trackedTokens: readonly number[];
+  /** What is scored behind each target, where it is given. */
+  readonly continuation?: readonly ResolvedToken[];
   readonly cacheLayout: CacheLayout;
   /** Of all that is above. */
   readonly sha256: string;
@@ -51,11 +54,14 @@ export interface Cell {
 /** @throws PatchscopeError `bad_input` where the experiment does not fit the model. */
 export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: ModelShape): Plan {
   const variants = variantsOf(experiment);
-  const pairs = resolvePairs(experiment, variants, tokenizer, shape);
+  const continuation = resolveContinuation(experiment.reading, tokenizer);
+  const steps = continuation?.length ?? experiment.reading.maxTokens;
+  const pairs = resolvePairs(experiment, variants, tokenizer, shape, Math.max(0, steps - 1));
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, shape, places)]));
   const arranged = arrangeCells({
     experiment,
+    steps,
     pairs,
     grids,
     stateBytes: 4 * shape.embeddingSize,
@@ -67,9 +73,15 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     ...arranged,
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
+    ...(continuation && { continuation }),
     cacheLayout: 'unified' as const,
   };
   return { ...plan, sha256: hashOf(plan) };
+}
+
+/** Tokens that are read of each cell, at most. */
+export function stepCount({ continuation, experiment }: Plan): number {
+  return continuation?.length ?? experiment.reading.maxTokens;
 }
 
 export function chunkCount({ chunkStarts }: Plan): number {
@@ -79,6 +91,14 @@ export function chunkCount({ chunkStarts }: Plan): number {
 /** The first cell of a chunk and the first one after it. */
 export function chunkRange({ chunkStarts }: Plan, chunk: number): readonly [number, number] {
   return [chunkStarts[chunk]!, chunkStarts[chunk + 1]!];
+}
+
+/** How many cells some chunks have. */
+export function cellsIn(plan: Plan, chunks: readonly number[]): number {
+  return chunks.reduce((sum, chunk) => {
+    const [begin, end] = chunkRange(plan, chunk);
+    return sum + end - begin;
+  }, 0);
 }
 
 /** The first cell of a chunk's block and the first one after it. */
@@ -166,7 +186,7 @@ function hashOf(plan: Omit<Plan, 'sha256'>): string {
   add(settings);
   for (const sample of samples) add(sample);
   for (const pair of plan.pairs) add(pair);
-  add([plan.places, plan.trackedTokens, plan.cacheLayout]);
+  add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout]);
   for (const column of [...Object.values(plan.cells), plan.chunkStarts, plan.blockStarts]) {
     hash.update(new Uint8Array(column.buffer, column.byteOffset, column.byteLength));
   }

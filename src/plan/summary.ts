@@ -1,6 +1,6 @@
 /** How much work a plan is, before any of it is done. */
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
-import { cellAt, chunkCount, chunkRange, type Plan } from './plan.js';
+import { cellAt, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 
 /** What bounds a batch, as an engine records it. */
 export interface BatchBounds {
@@ -40,7 +40,7 @@ export function summarize(
 ): PlanSummary {
   const sources = new Set(plan.pairs.map(({ source }) => source));
   const targets = new Set(plan.pairs.map(({ target }) => target));
-  const following = Math.max(0, plan.experiment.reading.maxTokens - 1);
+  const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
     for (const { target, rows } of groupsOf(plan, chunk)) {
@@ -69,7 +69,7 @@ export function summarize(
 /** Tokens that some cells of a plan have to be decoded with, at most. */
 export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
-  const following = Math.max(0, plan.experiment.reading.maxTokens - 1);
+  const following = Math.max(0, stepCount(plan) - 1);
   const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
   const targets = new Set(pairs.map(({ pair }) => pair.target));
   const prefixes = [...targets].reduce((sum, target) => sum + prefixOf(target), 0);

@@ -1,7 +1,7 @@
 /** Runs that have not come to their end, and what keeps one from going on. */
 import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
-import type { RunRecord } from './records.js';
+import type { ModelRecord, RunRecord } from './records.js';
 import { columnsOf, type RunColumns } from './run-columns.js';
 
 type Row = Readonly<Record<string, unknown>>;
@@ -18,7 +18,7 @@ export function findRun(
 ): number | undefined {
   const wanted = columnsOf(run);
   const rows = which === undefined ? unfinished(database, wanted) : [named(database, path, which)];
-  const differences = rows.map((row) => differing(row, wanted, database));
+  const differences = rows.map((row) => differing(row, run, database));
   const fitting = differences.findIndex((list) => list.length === 0);
   if (fitting >= 0) return rows[fitting]!.id as number;
   if (rows.length === 0) return undefined;
@@ -77,10 +77,11 @@ const settings = {
 } as const;
 
 /** In words; nothing where the row is of the run that is wanted. The plan follows from all else. */
-function differing(row: Row, wanted: RunColumns, database: Database): string[] {
+function differing(row: Row, run: RunRecord, database: Database): string[] {
+  const wanted = columnsOf(run);
   const found = [
-    ...modelDifference('source', row.source_model_id, wanted.sourceModelId, database),
-    ...modelDifference('target', row.target_model_id, wanted.targetModelId, database),
+    ...modelDifference('source', row.source_model_id, run.sourceModel, database),
+    ...modelDifference('target', row.target_model_id, run.targetModel, database),
     ...experimentDifferences(`${row.experiment}`, wanted.experiment),
     ...Object.entries(settings)
       .filter(([column, parameter]) => row[column] !== wanted[parameter])
@@ -89,14 +90,13 @@ function differing(row: Row, wanted: RunColumns, database: Database): string[] {
   return found.length === 0 && row.plan_sha256 !== wanted.planSha256 ? ['its plan was another'] : found;
 }
 
-function modelDifference(which: string, was: unknown, is: number, database: Database): string[] {
-  if (was === is) return [];
-  const describe = database
-    .prepare<[unknown], string>(
-      `SELECT path || ' (sha256 ' || substr(sha256, 1, 12) || ')' FROM model WHERE id = ?`,
-    )
-    .pluck();
-  return [`the ${which} model was ${describe.get(was)} and is ${describe.get(is)}`];
+function modelDifference(which: string, wasId: unknown, is: ModelRecord, database: Database): string[] {
+  const was = database
+    .prepare<[unknown], Pick<ModelRecord, 'path' | 'sha256'>>('SELECT path, sha256 FROM model WHERE id = ?')
+    .get(wasId)!;
+  if (was.sha256 === is.sha256) return [];
+  const [before, now] = [was, is].map(({ path, sha256 }) => `${path} (sha256 ${sha256.slice(0, 12)})`);
+  return [`the ${which} model was ${before} and is ${now}`];
 }
 
 /** Numbers and words in full, the rest by name. */

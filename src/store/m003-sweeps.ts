@@ -120,8 +120,8 @@ CREATE TABLE new_observation (
   variant TEXT NOT NULL, -- variant.name
   source_site TEXT NOT NULL, -- where the state was captured: embed, resid_mid, attn_out, mlp_out, resid_out or final_norm
   site TEXT NOT NULL, -- where it was patched
-  source_layer INTEGER CHECK (source_layer >= -1), -- blocks count from 0; -1 is embed; null: no layer, nothing was patched
-  target_layer INTEGER CHECK (target_layer >= -1), -- blocks count from 0; -1 is embed; null: no layer, nothing was patched
+  source_layer INTEGER CHECK (source_layer >= -1), -- blocks count from 0; -1 is embed ("embed" in JSON); null: no layer, nothing was patched
+  target_layer INTEGER CHECK (target_layer >= -1), -- blocks count from 0; -1 is embed ("embed" in JSON); null: no layer, nothing was patched
   mapping_id INTEGER NOT NULL REFERENCES mapping (id), -- 1 is the identity
   control TEXT NOT NULL CHECK (control IN ('none', 'random', 'shuffled', 'unpatched')), -- what was patched instead of the captured state
   draw INTEGER NOT NULL, -- counts repetitions of a control, from 0
@@ -184,13 +184,13 @@ CREATE TABLE metric (
   mapping_id INTEGER NOT NULL REFERENCES mapping (id), -- 1 is the identity
   source_site TEXT NOT NULL, -- where the states were captured
   site TEXT NOT NULL, -- where they were patched
-  source_layer INTEGER, -- blocks count from 0; -1 is embed; null: no layer, nothing was patched
-  target_layer INTEGER, -- blocks count from 0; -1 is embed; null: no layer, nothing was patched
+  source_layer INTEGER, -- blocks count from 0; -1 is embed ("embed" in JSON); null: no layer, nothing was patched
+  target_layer INTEGER, -- blocks count from 0; -1 is embed ("embed" in JSON); null: no layer, nothing was patched
   "group" TEXT NOT NULL, -- sample.group; empty: all samples together
   value REAL NOT NULL, -- mean
   n INTEGER NOT NULL, -- cells in the mean
   ci_low REAL NOT NULL, -- percentile bootstrap over samples, 95 %, drawn with run.seed
-  ci_high REAL NOT NULL
+  ci_high REAL NOT NULL -- as ci_low
 ) STRICT;
 
 CREATE UNIQUE INDEX metric_key ON metric (
@@ -207,7 +207,7 @@ CREATE TRIGGER run_deleted AFTER DELETE ON run BEGIN
 END;
 
 CREATE VIEW reading AS
-  -- What came out of each cell; blocks count from 0, layer -1 is embed, null: no layer.
+  -- What came out of each cell; blocks count from 0, layer -1 is embed ("embed" in JSON), null: no layer.
   SELECT
     observation.id AS observation_id,
     observation.run_id AS run_id,
@@ -249,7 +249,7 @@ CREATE VIEW latest_reading AS
   SELECT * FROM reading WHERE run_id IN (SELECT max(id) FROM run GROUP BY name);
 
 CREATE VIEW scored_token AS
-  -- Every token that was scored, readable; blocks count from 0, layer -1 is embed, null: no layer.
+  -- Every token that was scored, readable: the most probable ones of each step, the chosen and the tracked ones; blocks count from 0, layer -1 is embed ("embed" in JSON), null: no layer.
   SELECT
     observation.id AS observation_id,
     observation.run_id AS run_id,
@@ -291,7 +291,7 @@ CREATE VIEW run_summary AS
   JOIN model AS target_model ON target_model.id = run.target_model_id;
 
 CREATE VIEW layer_grid AS
-  -- Each metric at each pair of layers, over all samples; blocks count from 0, layer -1 is embed, null: no layer.
+  -- Each metric at each pair of layers, over all samples; blocks count from 0, layer -1 is embed ("embed" in JSON), null: no layer.
   SELECT
     metric.run_id AS run_id,
     run.name AS run_name,
@@ -305,15 +305,15 @@ CREATE VIEW layer_grid AS
     metric.target_layer AS target_layer,
     metric.value AS value, -- mean over cells
     metric.n AS n, -- cells
-    metric.ci_low AS ci_low, -- 95 %
-    metric.ci_high AS ci_high
+    metric.ci_low AS ci_low, -- percentile bootstrap over samples, 95 %
+    metric.ci_high AS ci_high -- as ci_low
   FROM metric
   JOIN run ON run.id = metric.run_id
   JOIN mapping ON mapping.id = metric.mapping_id
   WHERE metric."group" = '';
 
 CREATE VIEW metric_by_layer AS
-  -- Each metric at each source layer, over all samples and target layers; blocks count from 0, layer -1 is embed, null: no layer.
+  -- Each metric at each source layer, over all samples and target layers; blocks count from 0, layer -1 is embed ("embed" in JSON), null: no layer.
   SELECT
     run_id,
     run_name,
@@ -330,7 +330,7 @@ CREATE VIEW metric_by_layer AS
   GROUP BY run_id, name, control, variant, mapping, source_site, site, source_layer;
 
 CREATE VIEW best_cell AS
-  -- The best cell of each sample by each metric: the largest value, of a rank the smallest; of equals the one at the lowest layers.
+  -- The best cell of each sample by each metric: the largest value, of a rank the smallest; of equals the one at the lowest layers, where -1 is embed.
   SELECT
     observation_id,
     run_id,
@@ -376,7 +376,7 @@ CREATE VIEW best_cell AS
   WHERE place = 1;
 
 CREATE VIEW success_by_group AS
-  -- How many cells and samples of each group found an answer.
+  -- How many cells and samples of each group found an answer, over all layers.
   SELECT
     run_id,
     run_name,

@@ -46,9 +46,8 @@ export interface RunRecord {
   /** Kept as JSON. */
   readonly reading: object;
   readonly seed: number;
-  /** Ids that `addModel` gave. */
-  readonly sourceModelId: number;
-  readonly targetModelId: number;
+  readonly sourceModel: ModelRecord;
+  readonly targetModel: ModelRecord;
   readonly engine: EngineSettings;
   /** Version of the addon. */
   readonly addon: string;

@@ -2,7 +2,7 @@ import type { RunRecord } from './records.js';
 
 export type RunColumns = ReturnType<typeof columnsOf>;
 
-/** What a run's row is made of, under the names of the statement's parameters. */
+/** What a run's row is made of but for its models, under the names of the statement's parameters. */
 export function columnsOf(run: RunRecord) {
   const { engine } = run;
   return {
@@ -12,8 +12,6 @@ export function columnsOf(run: RunRecord) {
     experimentSource: run.experimentSource,
     reading: JSON.stringify(run.reading),
     seed: run.seed,
-    sourceModelId: run.sourceModelId,
-    targetModelId: run.targetModelId,
     package: engine.packageVersion,
     addon: run.addon,
     llamaCpp: engine.llamaCpp,

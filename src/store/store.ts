@@ -18,9 +18,7 @@ import { columnsOf } from './run-columns.js';
 import { prepareStatements, type Statements } from './statements.js';
 
 export interface Store {
-  /** The id of the model with this sha256, added if it is new. */
-  addModel(model: ModelRecord): number;
-  /** A run with status `running`, and all that its cells name; gives the run's id. */
+  /** A run with status `running`, its models where they are new, and all that its cells name; gives the run's id. */
   beginRun(run: RunRecord, contents: RunContents): number;
   /**
    * All observations of a chunk or, where this throws, none.
@@ -101,36 +99,23 @@ class SqliteStore implements Store {
     this.#chunks = new ChunkWriter(this.#statements);
   }
 
-  addModel(model: ModelRecord): number {
-    return this.#write(() => {
-      this.#statements.addModel.run(
-        model.sha256,
-        model.path,
-        model.bytes,
-        model.architecture,
-        model.name,
-        model.quantization,
-        model.layerCount,
-        model.embeddingSize,
-        model.vocabularySize,
-      );
-      return this.#statements.modelId.get(model.sha256) as number;
-    });
-  }
-
   beginRun(run: RunRecord, { prompts, samples, variants }: RunContents): number {
     // another process may have deleted the model and its tokens since
     this.#chunks.forgetTokens();
     return this.#write(() => {
       const { addRun, addPrompt, addSample } = this.#statements;
-      const runId = Number(addRun.run(columnsOf(run)).lastInsertRowid);
+      const models = {
+        sourceModelId: this.#addModel(run.sourceModel),
+        targetModelId: this.#addModel(run.targetModel),
+      };
+      const runId = Number(addRun.run({ ...columnsOf(run), ...models }).lastInsertRowid);
       for (const [index, { text, tokenIds, decoderTokenIds }] of prompts.entries()) {
         addPrompt.run(runId, index, text, JSON.stringify(tokenIds), jsonOrNull(decoderTokenIds));
       }
       for (const [index, { name, group, answer }] of samples.entries()) {
         addSample.run(runId, index, name, group || null, jsonOrNull(answer));
       }
-      for (const variant of variants) this.#addVariant(runId, variant, run);
+      for (const variant of variants) this.#addVariant(runId, variant, models);
       return runId;
     });
   }
@@ -186,7 +171,11 @@ class SqliteStore implements Store {
     this.#database.close();
   }
 
-  #addVariant(runId: number, variant: VariantRecord, run: RunRecord): void {
+  #addVariant(
+    runId: number,
+    variant: VariantRecord,
+    { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
+  ): void {
     const { sample, name, source, target, op, alpha, atGenerated } = variant;
     this.#statements.addVariant.run(
       runId,
@@ -206,8 +195,24 @@ class SqliteStore implements Store {
       alpha,
       Number(atGenerated),
     );
-    this.#chunks.addToken(run.sourceModelId, source.tokenId, source.token);
-    this.#chunks.addToken(run.targetModelId, target.tokenId, target.token);
+    this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
+    this.#chunks.addToken(targetModelId, target.tokenId, target.token);
+  }
+
+  /** @returns its id. */
+  #addModel(model: ModelRecord): number {
+    this.#statements.addModel.run(
+      model.sha256,
+      model.path,
+      model.bytes,
+      model.architecture,
+      model.name,
+      model.quantization,
+      model.layerCount,
+      model.embeddingSize,
+      model.vocabularySize,
+    );
+    return this.#statements.modelId.get(model.sha256) as number;
   }
 
   /** One transaction, which takes the write lock at its start. */

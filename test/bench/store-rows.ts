@@ -2,7 +2,7 @@
 
 import type { Observation, TokenScore } from '../../src/observation.js';
 import { openStore } from '../../src/store/store.js';
-import { engine, model, runOf } from '../store-records.js';
+import { engine, runOf } from '../store-records.js';
 
 export const SAMPLES = 1000;
 const SOURCE_LAYERS = 25;
@@ -52,7 +52,7 @@ function scored(tokenId: number, rank: number): TokenScore {
 export function beginRun(file: string): number {
   const store = openStore(file);
   const target = { prompt: 0, position: 4, tokenId: 1, token: tokens[1]! };
-  const runId = store.beginRun(runOf(store.addModel(model), { engine, cellsPlanned: CELLS }), {
+  const runId = store.beginRun(runOf({ engine, cellsPlanned: CELLS }), {
     prompts: Array.from({ length: SAMPLES + 1 }, (_, i) => ({
       text: `prompt ${i}`,
       tokenIds: [1, 2, 3, 4, i],

@@ -112,15 +112,18 @@ const calls: { readonly [name: string]: Call } = {
   },
   run: {
     right: () => [experiment()],
-    make: (engine, [what]) => all(api.run(api.makePlan(what!, engine.tokenizer, engine.record), engine)),
+    make: (engine, [what]) => {
+      const plan = api.makePlan(what!, engine.tokenizer, engine.record);
+      return all(api.run(plan, new api.ChunkRunner(plan, engine)));
+    },
   },
   record: {
     right: () => [experiment(), 'as typed', path.join(folder, 'results.db')],
     make: (engine, [what, typed, db]) => {
       const plan = api.makePlan(what!, engine.tokenizer, engine.record);
-      return all(
-        api.recordRun(api.run(plan, engine), api.runHeader(plan, typed!), engine, () => api.openStore(db!)),
-      );
+      const header = api.runHeader(plan, { command: typed! });
+      const chunks = api.run(plan, new api.ChunkRunner(plan, engine));
+      return all(api.recordRun(chunks, header, engine, () => api.openStore(db!)));
     },
   },
   runLens: {

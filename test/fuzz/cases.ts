@@ -12,7 +12,7 @@ export interface Part {
   run(random: Random, folder: string, tell: (what: string) => void): Promise<Outcome>;
 }
 
-export type PartName = 'headers' | 'tensors' | 'arguments' | 'api';
+export type PartName = 'headers' | 'tensors' | 'arguments' | 'api' | 'experiments';
 
 /** To a child. */
 export interface Order {

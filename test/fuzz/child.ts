@@ -5,6 +5,7 @@ import path from 'node:path';
 import { commandLines } from './arguments.js';
 import { apiCalls } from './calls.js';
 import type { Message, Order, Part, PartName } from './cases.js';
+import { experimentFiles } from './experiments.js';
 import { damagedHeaders, damagedTensors } from './files.js';
 import { Random } from './random.js';
 
@@ -13,6 +14,7 @@ const parts: { readonly [name in PartName]: Part } = {
   tensors: damagedTensors,
   arguments: commandLines,
   api: apiCalls,
+  experiments: experimentFiles,
 };
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'patchscopes-fuzz-'));

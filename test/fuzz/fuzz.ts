@@ -1,5 +1,5 @@
 /**
- * Damaged models, odd calls and odd command lines: `npm run fuzz -- [--seed N] [--count N] [--only PART] [--case N] [--verbose]`.
+ * Damaged models, odd calls, odd command lines and odd experiment files: `npm run fuzz -- [--seed N] [--count N] [--only PART] [--case N] [--verbose]`.
  * The same seed gives the same cases; `--case` runs one of a part alone; `--verbose` tells of all.
  */
 import { parseArgs } from 'node:util';
@@ -7,7 +7,13 @@ import type { Outcome, PartName } from './cases.js';
 import { type Fault, runCases, type Summary } from './runner.js';
 
 /** Of each ten cases. */
-const shares: Readonly<Record<PartName, number>> = { headers: 3, tensors: 3, arguments: 2, api: 2 };
+const shares: Readonly<Record<PartName, number>> = {
+  headers: 3,
+  tensors: 3,
+  arguments: 1,
+  api: 2,
+  experiments: 1,
+};
 const names = Object.keys(shares) as PartName[];
 
 /** Cases until the allocator has its pools; after that, its moods and what a thousand cases may add. */
@@ -40,7 +46,7 @@ for (const part of only === undefined ? names : [only]) {
   const { accepted, refused, faults } = summary;
   const of = (kind: Fault['kind']) => faults.filter((fault) => fault.kind === kind).length;
   console.log(
-    `${part.padEnd(9)} ${summary.cases} cases in ${Math.round((performance.now() - since) / 1000)} s: ${accepted} accepted, ${refused} refused, ${of('wrong')} wrong, ${of('death')} deaths, ${of('hang')} hangs, ${growth(summary).toFixed(1)} MiB more at the end`,
+    `${part.padEnd(11)} ${summary.cases} cases in ${Math.round((performance.now() - since) / 1000)} s: ${accepted} accepted, ${refused} refused, ${of('wrong')} wrong, ${of('death')} deaths, ${of('hang')} hangs, ${growth(summary).toFixed(1)} MiB more at the end`,
   );
 }
 

@@ -1,0 +1,127 @@
+/** A file that fits the schema, and its samples -> an experiment, every template filled. */
+import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
+import { shown } from './problems.js';
+import { type Filled, given, promptAt, templateAt } from './prompts.js';
+import { type Bad, readingOf } from './reading.js';
+import type { ExperimentFile } from './schema.js';
+import type { Row } from './template.js';
+
+/** @throws PatchscopeError `bad_input` */
+export function toExperiment(file: ExperimentFile, root: Located, rows: readonly Row[]): Experiment {
+  const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
+  checkMappings(file, root, bad);
+  const variants = file.variants?.map((_, index) => variantOf(file, index, bad));
+  const { name, seed = 0, metrics, controls } = file;
+  return {
+    name,
+    samples: samplesOf(file, root, rows),
+    sourceLayers: selector(file.source.layers ?? 'all'),
+    targetLayers: selector(file.target.layers ?? 'same'),
+    ...placeSettings(file),
+    mapping: { kind: 'identity' },
+    ...given({
+      patch: patchOf(file.edit),
+      variants,
+      metrics: metrics && [...new Set(metrics)],
+      controls: controls && given(controls),
+    }),
+    reading: readingOf(file, bad),
+    seed,
+  };
+}
+
+function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): Sample[] {
+  const text = (path: Path, template: string) => templateAt(root, path, template);
+  const source = promptAt(file, root, 'source');
+  const target = promptAt(file, root, 'target');
+  const name = file.sample === undefined ? undefined : text(['sample'], file.sample);
+  const group = file.group === undefined ? undefined : text(['group'], file.group);
+  const answers = Array.isArray(file.answer)
+    ? file.answer.map((answer, i) => text(['answer', i], answer))
+    : file.answer === undefined
+      ? undefined
+      : [text(['answer'], file.answer)];
+  const variants = variantPrompts(file, root);
+  return rows.map((row, i): Sample => {
+    const own = { source: source(row), target: target(row) };
+    const { prompt } = own.source;
+    return {
+      name: name?.fill(row) ?? (prompt.kind === 'text' ? prompt.text : `sample ${i + 1}`),
+      ...given({
+        group: group?.fill(row),
+        answer: answers && [...new Set(answers.flatMap((answer) => answer.fillList(row)))],
+      }),
+      ...own,
+      ...(variants.length > 0 && {
+        variants: Object.fromEntries(variants.map(([variant, fill]) => [variant, fill(row)])),
+      }),
+    };
+  });
+}
+
+/** Of the variants that have other prompts or positions. */
+function variantPrompts(file: ExperimentFile, root: Located) {
+  return (file.variants ?? []).flatMap((variant, index) => {
+    const filled = (['source', 'target'] as const).flatMap((side): [string, Filled][] => {
+      const { prompt, position } = variant[side] ?? {};
+      return prompt === undefined && position === undefined
+        ? []
+        : [[side, promptAt(file, root, side, index)]];
+    });
+    const fill = (row: Row) => Object.fromEntries(filled.map(([side, prompt]) => [side, prompt(row)]));
+    return filled.length === 0 ? [] : [[variant.name, fill] as const];
+  });
+}
+
+function variantOf(file: ExperimentFile, index: number, bad: Bad): Variant {
+  const variant = file.variants![index]!;
+  if (file.variants!.findIndex(({ name }) => name === variant.name) !== index) {
+    throw bad(
+      ['variants', index, 'name'],
+      `is ${quoted(variant.name)}, as that of another variant is: give each its own`,
+    );
+  }
+  const { source, target, edit } = variant;
+  return {
+    name: variant.name,
+    ...given({
+      sourceLayers: source?.layers === undefined ? undefined : selector(source.layers),
+      targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
+      patch: edit && patchOf({ ...file.edit, ...edit }),
+    }),
+    ...placeSettings(variant),
+  };
+}
+
+function placeSettings({ source, target }: Pick<VariantKeys, 'source' | 'target'>) {
+  const settings = {
+    sourceSite: source?.site,
+    sourceSide: source?.side,
+    targetSite: target?.site,
+    targetSide: target?.side,
+  };
+  return given(settings) as Pick<Settings, Extract<keyof Settings, keyof typeof settings>>;
+}
+
+type VariantKeys = NonNullable<ExperimentFile['variants']>[number];
+
+function selector(layers: number | string | readonly (number | string)[]): string {
+  return Array.isArray(layers) ? layers.join(',') : String(layers);
+}
+
+function patchOf(edit: ExperimentFile['edit']): Patch | undefined {
+  if (edit === undefined) return undefined;
+  return given({ op: edit.op, alpha: edit.alpha, atGenerated: edit['at-generated'] }) as Patch;
+}
+
+function checkMappings(file: ExperimentFile, root: Located, bad: Bad): void {
+  const variants = (file.variants ?? []).map(
+    ({ mapping }, i) => [['variants', i, 'mapping'], mapping] as const,
+  );
+  for (const [path, mapping] of [[['mapping'], file.mapping] as const, ...variants]) {
+    if (mapping !== undefined && mapping !== 'identity') {
+      throw bad(path, `is ${shown(around(root, path))} where identity is needed, the one mapping there is`);
+    }
+  }
+}

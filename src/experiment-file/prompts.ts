@@ -1,0 +1,82 @@
+/** A source or target of the file, with its templates -> its prompt and position for each sample. */
+import type { Prompt, PromptAt } from '../patchscope.js';
+import { parsePosition } from '../positions.js';
+import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
+import type { ExperimentFile } from './schema.js';
+import { type Row, Template } from './template.js';
+
+type Side = 'source' | 'target';
+type PlaceKeys = Partial<ExperimentFile['source']>;
+type PromptKeys = Exclude<NonNullable<PlaceKeys['prompt']>, string>;
+
+/** What one sample gives. */
+export type Filled = (row: Row) => PromptAt;
+
+/**
+ * @param variant index of the variant whose keys stand before the experiment's.
+ * @throws PatchscopeError `bad_input`
+ */
+export function promptAt(file: ExperimentFile, root: Located, side: Side, variant?: number): Filled {
+  const own = variant === undefined ? undefined : file.variants![variant]![side];
+  const base = checked(keysOf(file[side].prompt), root, [side, 'prompt']);
+  const path = own?.prompt === undefined ? [side, 'prompt'] : ['variants', variant!, side, 'prompt'];
+  const keys = own?.prompt === undefined ? base : merged(base, checked(keysOf(own.prompt), root, path));
+  const prompt = promptOf(keys, root, path);
+  const positionPath =
+    own?.position === undefined ? [side, 'position'] : ['variants', variant!, side, 'position'];
+  const position = templateAt(root, positionPath, String(own?.position ?? file[side].position ?? -1));
+  return (row) => ({ prompt: prompt(row), position: parsePosition(position.fill(row)) });
+}
+
+function keysOf(prompt: string | PromptKeys): PromptKeys {
+  return typeof prompt === 'string' ? { text: prompt } : prompt;
+}
+
+function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
+  const { text, tokens, ...switches } = keys;
+  const bad = (what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
+  if (text !== undefined && tokens !== undefined)
+    throw bad('has both text and tokens where one of them is needed');
+  if (tokens !== undefined && Object.keys(switches).length > 0) {
+    throw bad(`has tokens, which are used as they are: leave ${Object.keys(switches).join(', ')} out`);
+  }
+  if (text === undefined && tokens === undefined && path[0] !== 'variants')
+    throw bad('has neither text nor tokens');
+  return keys;
+}
+
+/** Tokens take the place of a text and of what is said of it, and the other way round. */
+function merged(base: PromptKeys, own: PromptKeys): PromptKeys {
+  if (own.tokens !== undefined) return own;
+  const { tokens, ...rest } = base;
+  return own.text === undefined ? { ...base, ...own } : { ...rest, ...own };
+}
+
+function promptOf(keys: PromptKeys, root: Located, path: Path): (row: Row) => Prompt {
+  const { text, tokens, ...switches } = checked(keys, root, path);
+  if (Array.isArray(tokens)) return () => ({ kind: 'tokens', tokenIds: tokens });
+  if (tokens === undefined) {
+    const template = templateAt(root, around(root, path).map === undefined ? path : [...path, 'text'], text!);
+    return (row) => ({ kind: 'text', text: template.fill(row), ...given(switches) });
+  }
+  const template = templateAt(root, [...path, 'tokens'], tokens);
+  return (row) => {
+    const words = template.fillList(row).flatMap((word) => word.split(/[\s,]+/).filter(Boolean));
+    const wrong = words.find((word) => !/^\d{1,15}$/.test(word));
+    if (wrong === undefined && words.length > 0) return { kind: 'tokens', tokenIds: words.map(Number) };
+    throw template.bad(
+      `gives ${quoted(wrong ?? '')} for ${row.where} where token ids such as 12, 345 are needed`,
+    );
+  };
+}
+
+export function templateAt(root: Located, path: Path, text: string): Template {
+  return new Template(text, pathText(path), around(root, path).place);
+}
+
+type Given<T> = { [K in keyof T]: Exclude<T[K], undefined> };
+
+/** Without the keys that hold nothing. */
+export function given<T extends object>(keys: T): Given<T> {
+  return Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined)) as Given<T>;
+}

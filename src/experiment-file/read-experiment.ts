@@ -1,0 +1,90 @@
+/** Experiments as files that people write; the format is `schema.ts`, in words in the README. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { PatchscopeError } from '../errors.js';
+import { nearest } from '../nearest.js';
+import type { Experiment } from '../patchscope.js';
+import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
+import { toExperiment } from './experiment.js';
+import { problem } from './problems.js';
+import { readSamples } from './samples.js';
+import { experimentSchema } from './schema.js';
+import { applySet } from './set.js';
+import { readText } from './text-file.js';
+
+/** The text's parser takes a second for each. */
+const MOST_MIB = 4;
+
+const builtIns = fileURLToPath(new URL('../../src/experiments/', import.meta.url));
+
+export interface ReadExperiment {
+  readonly experiment: Experiment;
+  /** As `resolveModel` takes them, where the file names them. */
+  readonly models?: { readonly source: string; readonly target: string };
+  /** The file as it is written. */
+  readonly text: string;
+  /** The question it asks. */
+  readonly about?: string;
+}
+
+export interface ReadOptions {
+  /** Each key=value, the key a dotted path, the value in YAML. */
+  readonly set?: readonly string[];
+  /** Only so many samples, from the first on. */
+  readonly limit?: number;
+}
+
+export function builtInNames(): string[] {
+  const names = fs.readdirSync(builtIns).filter((file) => file.endsWith('.yaml'));
+  return names.map((file) => path.basename(file, '.yaml')).sort();
+}
+
+/**
+ * @param nameOrPath name of a built-in, or path of a .yaml, .yml or .json file.
+ * @throws PatchscopeError `bad_input`
+ */
+export function readExperiment(nameOrPath: string, { set = [], limit }: ReadOptions = {}): ReadExperiment {
+  if (limit !== undefined && !(Number.isSafeInteger(limit) && limit > 0)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The limit is ${limit} where a whole number of at least 1 is needed.`,
+    );
+  }
+  const file = fileOf(nameOrPath);
+  const shownFile = /[./\\]/.test(nameOrPath) ? file : path.basename(file);
+  const text = readText(file, MOST_MIB, 'The experiment');
+  const root = parseDocument(text, {
+    folder: path.dirname(file),
+    placeOf: (line, column) => `${shownFile}:${line}:${column}`,
+  });
+  for (const setting of set) applySet(root, setting);
+  const parsed = experimentSchema.safeParse(plain(root));
+  if (!parsed.success) throw problem(parsed.error.issues, root);
+  const rows = readSamples(parsed.data.samples, root, limit);
+  const { about, model } = parsed.data;
+  const modelAt = (name: string, ...keys: string[]) =>
+    /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
+  return {
+    experiment: toExperiment(parsed.data, root, rows),
+    text,
+    ...(about !== undefined && { about }),
+    ...(model !== undefined && {
+      models:
+        typeof model === 'string'
+          ? { source: modelAt(model), target: modelAt(model) }
+          : { source: modelAt(model.source, 'source'), target: modelAt(model.target, 'target') },
+    }),
+  };
+}
+
+function fileOf(nameOrPath: string): string {
+  if (/[./\\]/.test(nameOrPath)) return nameOrPath;
+  const names = builtInNames();
+  if (names.includes(nameOrPath)) return path.join(builtIns, `${nameOrPath}.yaml`);
+  const meant = nearest(nameOrPath, names);
+  throw new PatchscopeError(
+    'bad_input',
+    `There is no built-in experiment ${quoted(nameOrPath)}${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are ${names.join(', ')}, and a file is named with its ending, such as ./mine.yaml.`,
+  );
+}

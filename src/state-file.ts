@@ -1,0 +1,117 @@
+/**
+ * The states that a run captures, in one safetensors file: a tensor for each place, (sources, width), with an
+ * index of the sources in its metadata. A row of zeros was not captured.
+ */
+import fs from 'node:fs';
+import type { EngineRecord } from './engine.js';
+import { PatchscopeError } from './errors.js';
+import type { Place } from './places.js';
+import { cellAt, type Plan } from './plan/plan.js';
+import { positionTokens, type ResolvedPrompt } from './prompts.js';
+import { layOut, type SafetensorsLayout } from './safetensors.js';
+
+export class StateFile {
+  readonly #path: string;
+  readonly #descriptor: number;
+  readonly #layout: SafetensorsLayout;
+  readonly #rows: ReadonlyMap<ResolvedPrompt, number>;
+  readonly #width: number;
+
+  /**
+   * A file of the same plan and model is gone on with.
+   *
+   * @throws PatchscopeError `bad_input` where the file is another one, or can't be written.
+   */
+  constructor(path: string, plan: Plan, record: Pick<EngineRecord, 'embeddingSize' | 'sha256'>) {
+    this.#path = path;
+    this.#width = record.embeddingSize;
+    this.#rows = new Map(
+      [...new Set(plan.pairs.map(({ source }) => source))].map((source, i) => [source, i]),
+    );
+    this.#layout = layOut(
+      placesOf(plan).map((place) => ({ name: tensorName(place), shape: [this.#rows.size, this.#width] })),
+      {
+        format: 'patchscopes-states',
+        plan_sha256: plan.sha256,
+        model_sha256: record.sha256,
+        index: JSON.stringify(indexOf(plan, this.#rows)),
+      },
+    );
+    this.#descriptor = this.#attempt(() => openBeside(path, this.#layout));
+  }
+
+  write(source: ResolvedPrompt, place: Place, state: Float32Array): void {
+    const row = this.#rows.get(source)! * this.#width * state.BYTES_PER_ELEMENT;
+    const at = this.#layout.offsets.get(tensorName(place))! + row;
+    const bytes = new Uint8Array(state.buffer, state.byteOffset, state.byteLength);
+    this.#attempt(() => {
+      for (let done = 0; done < bytes.length; ) {
+        done += fs.writeSync(this.#descriptor, bytes, done, bytes.length - done, at + done);
+      }
+    });
+  }
+
+  close(): void {
+    fs.closeSync(this.#descriptor);
+  }
+
+  #attempt<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      if (cause instanceof PatchscopeError) throw cause;
+      throw new PatchscopeError(
+        'bad_input',
+        `The states can't be written to ${this.#path} (${(cause as NodeJS.ErrnoException).code}): name a file in a folder that exists, is yours and has room for ${Math.ceil(this.#layout.bytes / 1e6)} MB.`,
+        { cause },
+      );
+    }
+  }
+}
+
+/** A place alone is the name: `embed`, `resid_out.12`. */
+function tensorName({ site, layer }: Place): string {
+  return layer === 'embed' ? site : `${site}.${layer}`;
+}
+
+function placesOf(plan: Plan): Place[] {
+  const used = new Set<number>();
+  for (let i = 0; i < plan.cellCount; i++) {
+    if (cellAt(plan, i).control !== 'unpatched') used.add(plan.cells.source[i]!);
+  }
+  return plan.places.filter((_, i) => used.has(i));
+}
+
+/** Of each row the first sample and variant that it is the source of. */
+function indexOf({ pairs }: Plan, rows: ReadonlyMap<ResolvedPrompt, number>) {
+  const index = new Array<object>(rows.size);
+  for (const { sample, variant, source } of pairs) {
+    index[rows.get(source)!] ??= {
+      sample,
+      variant,
+      ...(source.side && { side: source.side }),
+      position: source.tokenIndex,
+      token_id: positionTokens(source)[source.tokenIndex],
+      token: source.token,
+    };
+  }
+  return index;
+}
+
+function openBeside(path: string, { header, bytes }: SafetensorsLayout): number {
+  if (fs.existsSync(path)) {
+    const descriptor = fs.openSync(path, 'r+');
+    const found = Buffer.alloc(header.length);
+    fs.readSync(descriptor, found, 0, header.length, 0);
+    if (found.equals(header) && fs.fstatSync(descriptor).size === bytes) return descriptor;
+    fs.closeSync(descriptor);
+    throw new PatchscopeError(
+      'bad_input',
+      `The file ${path} exists, and does not hold the states of this plan and model: name another.`,
+    );
+  }
+  const descriptor = fs.openSync(path, 'wx+');
+  fs.writeSync(descriptor, header);
+  fs.ftruncateSync(descriptor, bytes);
+  return descriptor;
+}

@@ -1,0 +1,99 @@
+/**
+ * Kills runs at random moments - the command, the process of its engine, or both - and resumes them, until there
+ * were so many kills: `npm run test:kills [-- COUNT [SEED]]`. Whatever was killed when, the results file must in
+ * the end hold what an undisturbed run's holds, to the bit.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { uniforms } from '../src/random.js';
+import { query } from '../src/store/query.js';
+import { tinyPath } from './fixtures/disk.js';
+import { dumpResults } from './results-dump.js';
+import { sweep } from './sweep.js';
+
+const [wanted = 50, seed = Date.now() % 1e6] = process.argv.slice(2).map(Number);
+const random = uniforms(seed);
+const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kills-'));
+const experiment = path.join(folder, 'sweep.json');
+
+fs.writeFileSync(experiment, JSON.stringify(sweep(90)));
+
+function start(db: string): ChildProcess {
+  const resume = fs.existsSync(db) && query(db, 'SELECT 1 FROM run').rows.length > 0 ? ['--resume'] : [];
+  const model = ['-m', tinyPath('llama'), '-t', '1'];
+  const args = [cli, 'run', experiment, '--db', db, '--quiet', ...model, ...resume];
+  return spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    return execFileSync('pgrep', ['-P', String(pid)], { encoding: 'utf8' })
+      .split('\n')
+      .filter(Boolean)
+      .map(Number);
+  } catch {
+    return []; // there are none
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // it has ended
+  }
+}
+
+/** @returns its exit code; null where it was killed. */
+async function ended(run: ChildProcess): Promise<number | null> {
+  let complaint = '';
+  run.stderr!.on('data', (text) => {
+    complaint += text;
+  });
+  const [code] = await once(run, 'close');
+  assert.ok(code === 0 || code === null, `exit code ${code}: ${complaint}`);
+  return code;
+}
+
+const undisturbed = path.join(folder, 'undisturbed.db');
+const begin = performance.now();
+await ended(start(undisturbed));
+const milliseconds = performance.now() - begin;
+const expected = dumpResults(undisturbed);
+const [[cells, chunks] = []] = query(undisturbed, 'SELECT cells_planned, chunks_planned FROM run').rows;
+console.log(
+  `seed ${seed}: ${cells} cells in ${chunks} chunks, ${(milliseconds / 1000).toFixed(1)} s undisturbed`,
+);
+
+const targets = ['command', 'engine', 'both'] as const;
+let kills = 0;
+let sweeps = 0;
+while (kills < wanted) {
+  const db = path.join(folder, `${sweeps}.db`);
+  for (let done = false; !done; ) {
+    const run = start(db);
+    const end = ended(run);
+    const what = targets[Math.floor(random() * targets.length)]!;
+    const finished = await Promise.race([end.then(() => true), sleep(random() * 0.6 * milliseconds, false)]);
+    if (!finished && kills < wanted) {
+      const engines = childrenOf(run.pid!);
+      if (what !== 'engine') kill(run.pid!);
+      if (what !== 'command') engines.forEach(kill);
+      kills++;
+    }
+    done = (await end) === 0;
+  }
+  assert.deepEqual(dumpResults(db), expected, `sweep ${sweeps}`);
+  assert.deepEqual(query(db, 'PRAGMA integrity_check').rows, [['ok']]);
+  fs.rmSync(db);
+  sweeps++;
+  console.log(`${kills} kills, ${sweeps} sweeps as if undisturbed`);
+}
+fs.rmSync(folder, { recursive: true });
