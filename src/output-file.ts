@@ -23,7 +23,8 @@ export async function writeWhole<Result>(
   const part = `${output}.${process.pid}.part`;
   checkWritable(part, output);
   const removePart = () => {
-    for (const file of [part, `${part}-wal`, `${part}-shm`]) fs.rmSync(file, { force: true });
+    for (const file of [part, `${part}-journal`, `${part}-wal`, `${part}-shm`])
+      fs.rmSync(file, { force: true });
   };
   process.once('exit', removePart);
   try {

@@ -464,6 +464,28 @@ test('merge joins files on the command line', (t) => {
   assertRefused(cli('merge', ...files), /--output must be given/);
 });
 
+test('Ctrl-C ends a merge and an export, and leaves nothing', async (t) => {
+  const home = folder(t);
+  const long = { ...sweep, samples: 40, layers: Array.from({ length: 21 }, (_, i) => i) };
+  const files = [1, 2].map((index) => join(home, `${index}.db`));
+  for (const [i, file] of files.entries()) addRun(file, long, { shard: { index: i + 1, count: 2 } });
+  const before = readdirSync(home).sort();
+  for (const words of [
+    ['merge', ...files, '-o', join(home, 'all.db')],
+    ['export', '--format', 'jsonl', '--db', files[0]!, '-o', join(home, 'all.jsonl')],
+  ]) {
+    const child = spawn(process.execPath, [command, ...words], { stdio: 'ignore' });
+    const ended = once(child, 'exit');
+    const parts = () => readdirSync(home).filter((name) => name.endsWith('.part'));
+    while (child.exitCode === null && parts().every((name) => statSync(join(home, name)).size === 0))
+      await sleep(1);
+    child.kill('SIGINT');
+    assert.deepEqual(await ended, [130, null], words[0]);
+    const after = readdirSync(home).filter((name) => !/-(wal|shm)$/.test(name));
+    assert.deepEqual(after.sort(), before, words[0]);
+  }
+});
+
 // --- sql
 
 test('sql gives as many rows as are asked for, and says where there are more', (t) => {

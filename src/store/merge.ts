@@ -44,8 +44,7 @@ export async function mergeShards(
 async function copyShards(shards: readonly Shard[], file: string): Promise<void> {
   const database = openSqlite(file);
   try {
-    // a file that is not whole is thrown away
-    database.pragma('journal_mode = OFF');
+    // a file that is not whole is thrown away, and one that is reaches the disk before it gets its name
     database.pragma('synchronous = OFF');
     migrate(database, file);
     database.exec('CREATE TEMP TABLE used_token (token_id INTEGER PRIMARY KEY)');
@@ -78,7 +77,6 @@ async function copyShard(
 ): Promise<void> {
   database.prepare('ATTACH ? AS shard').run(resolve(shard.path));
   try {
-    // without a journal nothing can be rolled back, and nothing has to be
     database.exec('BEGIN');
     if (isFirst) copyContents(database, shard);
     else checkContents(database, shard);
