@@ -117,6 +117,9 @@ test('after Ctrl-C the run says how it goes on, and going on it ends as if undis
     /the source model was .* and is /,
   );
   assert.deepEqual(dumpResults(db), unfinished);
+  assert.equal(run('--db', db, '--limit', '3').code, 0, 'another experiment is not in its way');
+  assert.doesNotMatch(run('--db', db, '--limit', '4').stderr, /broke off/);
+  for (const id of ['2', '3']) assert.equal(anyCommand('delete', id, '--yes', '--db', db).code, 0);
   const anew = join(place, 'anew.db');
   copyFileSync(db, anew);
   assert.match(

@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import type { Argv } from 'yargs';
 import { engineArguments, outputArguments, resumeArgument, SEPARATOR } from '../cli/arguments.js';
 import { echoPlan } from '../cli/cells.js';
@@ -166,11 +167,21 @@ function oneModel(models: { readonly source: string; readonly target: string } |
 /** Says so where an earlier run of the same experiment broke off. */
 function offerResume(header: RunHeader, engine: EngineProcess, plan: Plan, db: string | false): void {
   if (db === false) return;
-  const found = findUnfinishedRun(header, engine, () => openStore(db));
+  const found = fittingRun(header, engine, db);
   if (found === undefined) return;
   note(
     `Run ${found.runId} of this experiment broke off after ${cellsIn(plan, found.doneChunks)} of ${header.cellsPlanned} cells: with --resume it goes on. This is a new run.`,
   );
+}
+
+/** Nothing, too, where there are only runs of other models, experiments or settings. */
+function fittingRun(header: RunHeader, engine: EngineProcess, db: string) {
+  try {
+    return fs.existsSync(db) ? findUnfinishedRun(header, engine, () => openStore(db)) : undefined;
+  } catch (error) {
+    if (error instanceof PatchscopeError && error.code === 'bad_input') return undefined;
+    throw error;
+  }
 }
 
 /** As typed, without what says where a run is done and stored: it is the same run elsewhere. */
