@@ -1,16 +1,19 @@
-/** Numbers that say how good the reading of one cell is, against its sample's answers. */
+/** Numbers that say how good the reading of one cell is, against its sample's answers or the model's own next token. */
 import type { Outcome } from './observation.js';
+import type { OwnReading } from './own-readings.js';
 import type { MetricName } from './patchscope.js';
 
-/** What a metric may look at. */
-export interface Answers {
+/** What a reading may be compared with. */
+export interface Truth {
   /** Texts of which any is right. */
   readonly answer: readonly string[];
   /** First tokens of the answers, which were scored. */
   readonly tokenIds: readonly number[];
+  /** What the model itself says next at the source's position, where that was read; its token was scored. */
+  readonly own: OwnReading | undefined;
 }
 
-type Metric = (outcome: Pick<Outcome, 'text' | 'steps'>, answers: Answers) => number | undefined;
+type Metric = (outcome: Pick<Outcome, 'text' | 'steps'>, truth: Truth) => number | undefined;
 
 /** Undefined where there is nothing to measure. */
 const metrics: Readonly<Record<MetricName, Metric>> = {
@@ -18,21 +21,38 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   'answer-found': ({ text }, { answer }) => Number(answer.some((one) => contains(text ?? '', one))),
   'answer-rank': (outcome, answers) => best(outcome, answers)?.rank,
   'answer-logprob': (outcome, answers) => best(outcome, answers)?.logprob,
+  // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says
+  'precision-at-1': ({ steps }, { own }) => own && Number(steps[0]?.[0]?.tokenId === own.tokenId),
+  surprisal: ({ steps }, { own }) => {
+    const said = steps[0]?.[0];
+    return own && said && -own.logprob(said.tokenId);
+  },
+  'surprisal-of-own': ({ steps }, { own }) => {
+    const scored = steps[0]?.find(({ tokenId }) => tokenId === own?.tokenId);
+    return scored && -scored.logprob;
+  },
 };
+
+const ofOwn: ReadonlySet<MetricName> = new Set(['precision-at-1', 'surprisal', 'surprisal-of-own']);
 
 /** Whether a metric needs the first tokens of the answers to be scored. */
 export function needsTracking(metric: MetricName): boolean {
-  return metric !== 'answer-found';
+  return metric === 'answer-rank' || metric === 'answer-logprob';
+}
+
+/** Whether a metric needs what the model itself says next. */
+export function needsOwn(metric: MetricName): boolean {
+  return ofOwn.has(metric);
 }
 
 export function measure(
   names: readonly MetricName[],
   outcome: Pick<Outcome, 'text' | 'steps'>,
-  answers: Answers,
+  truth: Truth,
 ): Record<string, number> {
   const scores: Record<string, number> = {};
   for (const name of names) {
-    const value = metrics[name](outcome, answers);
+    const value = metrics[name](outcome, truth);
     if (value !== undefined) scores[name] = value;
   }
   return scores;
@@ -43,6 +63,6 @@ function contains(text: string, answer: string): boolean {
 }
 
 /** Of the first token read the most probable one that begins an answer. */
-function best({ steps }: Pick<Outcome, 'steps'>, { tokenIds }: Answers) {
+function best({ steps }: Pick<Outcome, 'steps'>, { tokenIds }: Truth) {
   return steps[0]?.find(({ tokenId }) => tokenIds.includes(tokenId));
 }

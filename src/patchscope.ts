@@ -162,7 +162,14 @@ export interface Controls {
 }
 
 /** A number that says how good the reading of one cell is. */
-export const metricNames = ['answer-found', 'answer-rank', 'answer-logprob'] as const;
+export const metricNames = [
+  'answer-found',
+  'answer-rank',
+  'answer-logprob',
+  'precision-at-1',
+  'surprisal',
+  'surprisal-of-own',
+] as const;
 export type MetricName = (typeof metricNames)[number];
 
 /** Frozen data: which states go where and what is read. */

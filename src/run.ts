@@ -10,8 +10,10 @@ import type {
   TokenReading,
   WorkOptions,
 } from './engine.js';
+import { concatenate } from './floats.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
+import { type OwnReading, ownReading } from './own-readings.js';
 import type { Place } from './places.js';
 import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
@@ -84,7 +86,7 @@ export class ChunkRunner implements Runner {
   readonly #engine: Engine;
   readonly #keep: KeepState;
   /** Of one block, known by its first cell. */
-  #states: { readonly block: number; readonly of: States } | undefined;
+  #captured: { readonly block: number; readonly of: Captured } | undefined;
 
   /** @param keep is given each state that is captured. */
   constructor(plan: Plan, engine: Engine, keep: KeepState = () => undefined) {
@@ -95,11 +97,11 @@ export class ChunkRunner implements Runner {
 
   async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
     const [block, blockEnd] = blockRange(this.#plan, chunk);
-    if (this.#states?.block !== block) {
-      this.#states = undefined; // makes room for the next ones
-      this.#states = { block, of: await this.#capture(range(block, blockEnd), options) };
+    if (this.#captured?.block !== block) {
+      this.#captured = undefined; // makes room for the next ones
+      this.#captured = { block, of: await this.#capture(range(block, blockEnd), options) };
     }
-    return this.#patch(range(...chunkRange(this.#plan, chunk)), this.#states.of, options);
+    return this.#patch(range(...chunkRange(this.#plan, chunk)), this.#captured.of, options);
   }
 
   /** Some cells alone, with nothing kept: their batches are not those of the whole chunk. */
@@ -107,7 +109,8 @@ export class ChunkRunner implements Runner {
     return this.#patch(cells, await this.#capture(cells, options), options);
   }
 
-  async #capture(cells: readonly number[], options: WorkOptions): Promise<States> {
+  async #capture(cells: readonly number[], options: WorkOptions): Promise<Captured> {
+    const { ownPlace } = this.#plan;
     const needed = new Map<ResolvedPrompt, Set<Place>>();
     for (const index of cells) {
       const { sourcePair, source, control } = cellAt(this.#plan, index);
@@ -117,6 +120,7 @@ export class ChunkRunner implements Runner {
       else places.add(source);
     }
     const requests = [...needed];
+    if (ownPlace !== undefined) for (const [, places] of requests) places.add(ownPlace);
     const captured = await captureLayers(
       this.#engine,
       requests.map(([source, places]) => ({
@@ -125,7 +129,7 @@ export class ChunkRunner implements Runner {
       })),
       options,
     );
-    return new Map(
+    const states: States = new Map(
       requests.map(([source, places], i) => {
         const states = new Map([...places].map((place, k) => [place, captured[i]![k]!]));
         for (const [place, state] of states) {
@@ -134,9 +138,33 @@ export class ChunkRunner implements Runner {
         return [source, states];
       }),
     );
+    return { states, own: ownPlace ? await this.#readOwn(states, ownPlace, options) : new Map() };
   }
 
-  async #patch(cells: readonly number[], states: States, options: WorkOptions): Promise<Outcome[]> {
+  /** What the model says next where its last block's output is its own. */
+  async #readOwn(states: States, place: Place, options: WorkOptions): Promise<Captured['own']> {
+    const own = [...states].flatMap(([source, of]) => {
+      const state = of.get(place);
+      return state instanceof Float32Array ? [{ source, state }] : [];
+    });
+    if (own.length === 0) return new Map();
+    const results = await this.#engine.lens(
+      concatenate(own.map(({ state }) => state)),
+      { topK: 1, logits: true },
+      options,
+    );
+    return new Map(
+      results.flatMap((result, i) =>
+        result.status === 'ok' ? [[own[i]!.source, ownReading(result.logits!)] as const] : [],
+      ),
+    );
+  }
+
+  async #patch(
+    cells: readonly number[],
+    { states, own }: Captured,
+    options: WorkOptions,
+  ): Promise<Outcome[]> {
     const { experiment, trackedTokens, cacheLayout } = this.#plan;
     const rows: PatchRow[] = [];
     const rowPlaces: number[] = [];
@@ -147,7 +175,7 @@ export class ChunkRunner implements Runner {
         outcomes[i] = failedOutcome(edit);
         return;
       }
-      rows.push(this.#row(index, edit));
+      rows.push(this.#row(index, edit, own));
       rowPlaces.push(i);
     });
     const { topK, maxTokens, stop, sampling } = experiment.reading;
@@ -155,7 +183,7 @@ export class ChunkRunner implements Runner {
     const results = await this.#engine.patch(rows, reading, { ...options, cacheLayout });
     results.forEach((result, k) => {
       const place = rowPlaces[k]!;
-      outcomes[place] = this.#outcome(cells[place]!, result);
+      outcomes[place] = this.#outcome(cells[place]!, result, own);
     });
     return outcomes;
   }
@@ -171,15 +199,16 @@ export class ChunkRunner implements Runner {
     return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
   }
 
-  #row(index: number, edit: Edit): PatchRow {
+  #row(index: number, edit: Edit, own: Captured['own']): PatchRow {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const { reading, samples } = experiment;
+    const ownToken = own.get(pair.source)?.tokenId;
     return {
       ...inputOf(pair.target),
       edits: [edit],
       seed: this.#seed(index),
-      trackedTokens: pair.trackedTokens,
+      trackedTokens: ownToken === undefined ? pair.trackedTokens : [...pair.trackedTokens, ownToken],
       ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };
@@ -189,23 +218,33 @@ export class ChunkRunner implements Runner {
     return this.#plan.experiment.seed + index;
   }
 
-  #outcome(index: number, result: RowResult): Outcome {
+  #outcome(index: number, result: RowResult, own: Captured['own']): Outcome {
     if (result.status === 'failed') return failedOutcome(result);
     const { experiment } = this.#plan;
-    const { sample, trackedTokens } = cellAt(this.#plan, index).pair;
+    const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
     const read = {
       text: result.text,
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
     };
-    const answers = { answer: experiment.samples[sample]!.answer ?? [], tokenIds: trackedTokens };
+    const truth = {
+      answer: experiment.samples[sample]!.answer ?? [],
+      tokenIds: trackedTokens,
+      own: own.get(source),
+    };
     return {
       status: 'ok',
       error: null,
       tokenIds: result.tokenIds,
       ...read,
-      scores: measure(experiment.metrics ?? [], read, answers),
+      scores: measure(experiment.metrics ?? [], read, truth),
     };
   }
+}
+
+interface Captured {
+  readonly states: States;
+  /** What the model itself says at each source, where a metric needs it. */
+  readonly own: ReadonlyMap<ResolvedPrompt, OwnReading>;
 }
 
 /** The state of each source at each place of the plan. */

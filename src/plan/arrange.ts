@@ -41,6 +41,8 @@ export interface CellsToArrange {
   /** By the variant's name. */
   readonly grids: ReadonlyMap<string, Grid>;
   readonly stateBytes: number;
+  /** What is kept of a source beside its states. */
+  readonly sourceBytes: number;
 }
 
 export interface Arrangement {
@@ -106,7 +108,7 @@ function unitsOf(pairs: readonly Pair[]): Unit[] {
 function blocksOf(
   units: readonly Unit[],
   cellsOf: (pair: number) => number,
-  { pairs, grids, stateBytes }: CellsToArrange,
+  { pairs, grids, stateBytes, sourceBytes }: CellsToArrange,
   atLeastTwo: boolean,
 ): Unit[][] {
   const blocks: Unit[][] = [];
@@ -118,7 +120,7 @@ function blocksOf(
   for (const unit of units) {
     const places = new Set(unit.flatMap((pair) => [...placesOf.get(pairs[pair]!.variant)!]));
     const ownCells = unit.reduce((sum, pair) => sum + cellsOf(pair), 0);
-    const ownBytes = places.size * stateBytes;
+    const ownBytes = places.size * stateBytes + sourceBytes;
     if (block.length >= least && (cells + ownCells > BLOCK_CELLS || bytes + ownBytes > BLOCK_BYTES)) {
       blocks.push(block);
       [block, cells, bytes] = [[], 0, 0];

@@ -7,6 +7,7 @@ import { chooseCacheLayout } from '../cache-layout.js';
 import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
+import { needsOwn } from '../metrics.js';
 import { type Control, controls, type Experiment, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
@@ -38,6 +39,8 @@ export interface Plan {
   /** What is scored behind each target, where it is given. */
   readonly continuation?: readonly ResolvedToken[];
   readonly cacheLayout: CacheLayout;
+  /** Where the model's own next token is read from, if a metric compares with it: the last block's output. */
+  readonly ownPlace?: Place;
   /** Of all that is above. */
   readonly sha256: string;
 }
@@ -59,6 +62,13 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
   const continuation = resolveContinuation(experiment.reading, tokenizer);
   const steps = continuation?.length ?? experiment.reading.maxTokens;
   const pairs = resolvePairs(experiment, variants, tokenizer, shape, Math.max(0, steps - 1));
+  const own = experiment.metrics?.some(needsOwn) ?? false;
+  if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
+    throw new PatchscopeError(
+      'bad_input',
+      "An encoder says no next token to compare with: take sources of the decoder's side, or leave out the metrics precision-at-1 and surprisal.",
+    );
+  }
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, shape, places)]));
   const arranged = arrangeCells({
@@ -67,6 +77,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     pairs,
     grids,
     stateBytes: 4 * shape.embeddingSize,
+    sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
   });
   const plan = {
     experiment,
@@ -76,6 +87,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
     ...(continuation && { continuation }),
+    ...(own && { ownPlace: { site: 'resid_out' as const, layer: shape.layerCount - 1 } }),
     cacheLayout: layoutOf(pairs, arranged, steps, shape),
   };
   return { ...plan, sha256: hashOf(plan) };
@@ -212,7 +224,7 @@ function hashOf(plan: Omit<Plan, 'sha256'>): string {
   add(settings);
   for (const sample of samples) add(sample);
   for (const pair of plan.pairs) add(pair);
-  add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout]);
+  add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout, plan.ownPlace]);
   for (const column of [...Object.values(plan.cells), plan.chunkStarts, plan.blockStarts]) {
     hash.update(new Uint8Array(column.buffer, column.byteOffset, column.byteLength));
   }
