@@ -1,6 +1,7 @@
 /**
- * Which layout of the K/V cache suits the shape of the work. With unified cells each token of a row is compared
- * with the cells of all rows beside it; a stream for each row spares that, but the prefix is copied into each.
+ * Which layout of the K/V cache suits the shape of the work, by what was measured on CPUs: with unified cells
+ * the kernel for many rows compares each token with the cells of all rows beside it, but cell for cell it is
+ * faster than the one that goes through a stream; and a stream is begun by a copy of all its cells.
  */
 import type { CacheLayout } from './engine.js';
 
@@ -19,6 +20,7 @@ export interface WorkShape {
 
 /** llama.cpp gives each stream a multiple of this many cells. */
 const STREAM_CELLS = 256;
+<<<<<<< HEAD
 
 /** Cells of the K/V cache for so many rows beside each other. */
 export function cacheCells(
@@ -32,14 +34,20 @@ export function cacheCells(
 
 /** What the copy of one cell costs, in cells that one token is compared with; see the bench's measures of layouts. */
 const COPY_COST = 10;
+=======
+/** What one token takes for a cell of its own stream, and the copy of a cell, counted in unified cells. */
+const OWN_COST = 7;
+const COPY_COST = 2;
+>>>>>>> 5cc043c9d0c0db3a07bae2dae82bc7fdf585c648
 
 export function chooseCacheLayout(shape: WorkShape): CacheLayout {
   const { prefixTokens, rowTokens, generatedTokens, rows, batchRows } = shape;
   const together = Math.min(rows, batchRows);
-  const tokensOfRow = rowTokens + Math.max(0, generatedTokens - 1);
-  // while rows grow to their full length half of it is there on average
-  const unifiedCells = prefixTokens + (together * (rowTokens + tokensOfRow)) / 2;
-  const streamCells = Math.ceil((prefixTokens + tokensOfRow) / STREAM_CELLS) * STREAM_CELLS;
-  const spared = (unifiedCells - streamCells) * tokensOfRow * rows;
-  return spared > COPY_COST * streamCells * together ? 'streams' : 'unified';
+  const tokens = rowTokens + Math.max(0, generatedTokens - 1);
+  const meanTokens = (rowTokens + tokens) / 2; // of a row while it grows
+  const unifiedCells = prefixTokens + together * meanTokens;
+  const ownCells = prefixTokens + meanTokens;
+  const copiedCells = together * Math.ceil((prefixTokens + tokens) / STREAM_CELLS) * STREAM_CELLS;
+  const spared = (unifiedCells - OWN_COST * ownCells) * tokens * rows;
+  return spared > COPY_COST * copiedCells ? 'streams' : 'unified';
 }

@@ -146,7 +146,8 @@ function report({ runId, cells, failed }: Done, header: RunHeader, db: string | 
     `SELECT name AS metric, source_layer, target_layer, round(value, 4) AS best, n,
         round(ci_low, 4) AS ci_low, round(ci_high, 4) AS ci_high
       FROM (SELECT *, row_number() OVER (PARTITION BY name ORDER BY
-          CASE name WHEN 'answer-rank' THEN value ELSE -value END, source_layer, target_layer) AS place
+          CASE WHEN name GLOB '*-rank' OR name GLOB 'surprisal*' THEN value ELSE -value END,
+          source_layer, target_layer) AS place
         FROM metric WHERE run_id = ${runId} AND control = 'none' AND "group" = '')
       WHERE place = 1 ORDER BY name`,
   );

@@ -170,7 +170,7 @@ CREATE TABLE chunk (
 CREATE TABLE score (
   -- Values of metrics for single cells.
   observation_id INTEGER NOT NULL REFERENCES observation (id) ON DELETE CASCADE,
-  name TEXT NOT NULL, -- answer-found: 1 where the text holds an answer, else 0; answer-rank, answer-logprob: of the best answer's first token at step 0
+  name TEXT NOT NULL, -- answer-found: 1 where the text holds an answer, else 0; answer-rank, answer-logprob: of the best answer's first token at step 0; precision-at-1: 1 where the most probable token is the model's own next one at the source; surprisal: of that token to the model itself, in nats; surprisal-of-own: of the model's own next token to the patched one
   value REAL NOT NULL,
   PRIMARY KEY (observation_id, name)
 ) STRICT, WITHOUT ROWID;
@@ -330,7 +330,7 @@ CREATE VIEW metric_by_layer AS
   GROUP BY run_id, name, control, variant, mapping, source_site, site, source_layer;
 
 CREATE VIEW best_cell AS
-  -- The best cell of each sample by each metric: the largest value, of a rank the smallest; of equals the one at the lowest layers, where -1 is embed.
+  -- The best cell of each sample by each metric: the largest value, of a rank or a surprisal the smallest; of equals the one at the lowest layers, where -1 is embed.
   SELECT
     observation_id,
     run_id,
@@ -364,7 +364,7 @@ CREATE VIEW best_cell AS
       row_number() OVER (
         PARTITION BY observation.run_id, observation.sample_idx, score.name
         ORDER BY
-          CASE WHEN score.name GLOB '*-rank' THEN score.value ELSE -score.value END,
+          CASE WHEN score.name GLOB '*-rank' OR score.name GLOB 'surprisal*' THEN score.value ELSE -score.value END,
           observation.source_layer, observation.target_layer, observation.id
       ) AS place
     FROM observation
