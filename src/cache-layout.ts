@@ -20,7 +20,9 @@ export interface WorkShape {
 
 /** llama.cpp gives each stream a multiple of this many cells. */
 const STREAM_CELLS = 256;
-<<<<<<< HEAD
+/** What one token takes for a cell of its own stream, and the copy of a cell, counted in unified cells. */
+const OWN_COST = 7;
+const COPY_COST = 2;
 
 /** Cells of the K/V cache for so many rows beside each other. */
 export function cacheCells(
@@ -31,14 +33,6 @@ export function cacheCells(
     ? prefixTokens + rows * tokensOfRow
     : rows * Math.ceil((prefixTokens + tokensOfRow) / STREAM_CELLS) * STREAM_CELLS;
 }
-
-/** What the copy of one cell costs, in cells that one token is compared with; see the bench's measures of layouts. */
-const COPY_COST = 10;
-=======
-/** What one token takes for a cell of its own stream, and the copy of a cell, counted in unified cells. */
-const OWN_COST = 7;
-const COPY_COST = 2;
->>>>>>> 5cc043c9d0c0db3a07bae2dae82bc7fdf585c648
 
 export function chooseCacheLayout(shape: WorkShape): CacheLayout {
   const { prefixTokens, rowTokens, generatedTokens, rows, batchRows } = shape;

@@ -218,7 +218,7 @@ test('rows that grow long beside many others get streams of their own, where the
   assert.equal(layout({}, {}), 'streams');
   assert.equal(layout({}, { noStreams: 'its state is recurrent' }), 'unified');
   assert.equal(layout({}, { batchRows: 4 }), 'unified');
-  assert.equal(layout({ reading: { topK: 1, maxTokens: 1, stop: [] } }, {}), 'unified');
+  assert.equal(layout({ samples: manySamples(1, 1), sourceLayers: '0', targetLayers: '0' }, {}), 'unified');
 });
 
 test('variants change settings, and their own prompts where a sample has some', () => {

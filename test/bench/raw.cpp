@@ -1,6 +1,7 @@
 // A bare llama.cpp loop without a callback: what the bench compares the addon with. Reads one job a line
 // from standard input and prints the seconds it took.
-//   rows PREFIX ROWS BATCH   a shared prefix, then ROWS rows of one token, BATCH at a time, logits of each
+//   rows PREFIX ROWS BATCH TOKENS   a shared prefix, then ROWS rows, BATCH at a time, of which each reads
+//                                   TOKENS tokens: the five most probable ones are picked, the first goes on
 //   prefill PROMPTS TOKENS   prompts in batches of at most 512 tokens, logits of every token
 #include "llama.h"
 
@@ -12,9 +13,12 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
+
+constexpr int TOP = 5;
 
 struct Batch {
     std::vector<llama_token> tokens;
@@ -47,7 +51,43 @@ struct Batch {
 
 llama_token some_token(int i) { return 1000 + (i * 7919) % 20000; }
 
-void rows(llama_context * ctx, int prefix, int n, int per_batch) {
+// The most probable tokens of a row, the first of all in front.
+std::vector<llama_token> top_tokens(const float * logits, int n_vocab) {
+    std::vector<llama_token> top(TOP, 0);
+    int n = 0;
+    for (llama_token id = 0; id < n_vocab; ++id) {
+        if (n == TOP && !(logits[id] > logits[top[TOP - 1]])) {
+            continue;
+        }
+        int at = n < TOP ? n++ : TOP - 1;
+        for (; at > 0 && logits[id] > logits[top[at - 1]]; --at) {
+            top[at] = top[at - 1];
+        }
+        top[at] = id;
+    }
+    return top;
+}
+
+// The rows of a batch are picked from in threads.
+std::vector<llama_token> pick(llama_context * ctx, int n, int n_threads) {
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+    std::vector<llama_token> picked(n);
+    const float * logits = llama_get_logits(ctx);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < n_threads; ++t) {
+        threads.emplace_back([&, t] {
+            for (int k = t; k < n; k += n_threads) {
+                picked[k] = top_tokens(logits + (size_t) k * n_vocab, n_vocab).front();
+            }
+        });
+    }
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+    return picked;
+}
+
+void rows(llama_context * ctx, int n_threads, int prefix, int n, int per_batch, int n_tokens) {
     llama_memory_t memory = llama_get_memory(ctx);
     llama_memory_clear(memory, false);
     Batch first;
@@ -56,15 +96,22 @@ void rows(llama_context * ctx, int prefix, int n, int per_batch) {
     }
     first.decode(ctx);
     for (int done = 0; done < n; done += per_batch) {
-        Batch batch;
+        std::vector<llama_token> next;
         for (int k = 0; k < std::min(per_batch, n - done); ++k) {
             if (k > 0) {
                 llama_memory_seq_cp(memory, 0, k, -1, -1);
             }
-            batch.add(some_token(done + k), prefix, k, true);
+            next.push_back(some_token(done + k));
         }
-        batch.decode(ctx);
-        for (size_t k = 0; k < batch.tokens.size(); ++k) {
+        for (int step = 0; step < n_tokens; ++step) {
+            Batch batch;
+            for (size_t k = 0; k < next.size(); ++k) {
+                batch.add(next[k], prefix + step, (llama_seq_id) k, true);
+            }
+            batch.decode(ctx);
+            next = pick(ctx, (int) next.size(), n_threads);
+        }
+        for (size_t k = 0; k < next.size(); ++k) {
             llama_memory_seq_rm(memory, (llama_seq_id) k, k == 0 ? prefix : 0, -1);
         }
     }
@@ -111,11 +158,11 @@ int main(int argc, char ** argv) {
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream words(line);
         std::string job;
-        int a = 0, b = 0, c = 0;
-        words >> job >> a >> b >> c;
+        int a = 0, b = 0, c = 0, d = 0;
+        words >> job >> a >> b >> c >> d;
         const auto begin = std::chrono::steady_clock::now();
         if (job == "rows") {
-            rows(ctx, a, b, c);
+            rows(ctx, params.n_threads, a, b, c, d);
         } else {
             prefill(ctx, a, b);
         }
