@@ -1,8 +1,7 @@
-import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import type { Database, Statement } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { storeError } from './failure.js';
+import { existing } from './results.js';
 import { openSqlite } from './sqlite.js';
 
 /** Integers beyond the safe range are `bigint`. */
@@ -98,12 +97,8 @@ class OpenReading implements Reading {
   }
 }
 
-/** Read-only, and there already. */
-export function openForReading(path: string): Database {
-  const file = resolve(path);
-  if (!statSync(file, { throwIfNoEntry: false })?.isFile())
-    throw new PatchscopeError('store', `There is no results file ${path}; runs make one, and --db names it`);
-  return openSqlite(file, { readonly: true, fileMustExist: true });
+function openForReading(path: string): Database {
+  return openSqlite(existing(path), { readonly: true, fileMustExist: true });
 }
 
 function prepareReading(database: Database, sql: string): Statement<[], SqlValue[]> {
