@@ -4,9 +4,15 @@ import { PatchscopeError } from './errors.js';
 import type { Position, Prompt, Side } from './patchscope.js';
 import { resolvePosition } from './positions.js';
 
+export type TextReading = Required<
+  Pick<Extract<Prompt, { readonly kind: 'text' }>, 'bos' | 'chat' | 'special'>
+>;
+
 export interface ResolvedPrompt {
   /** As it was given; null for raw token ids. */
   readonly text: string | null;
+  /** How its text became token ids. */
+  readonly reading?: TextReading;
   readonly tokenIds: readonly number[];
   /** What the decoder reads where an encoder reads the prompt. */
   readonly decoderTokenIds?: readonly number[];
@@ -32,6 +38,7 @@ export function resolvePrompt(
 ): ResolvedPrompt {
   const tokenIds = tokenIdsOf(prompt, tokenizer, which);
   const text = prompt.kind === 'text' ? prompt.text : null;
+  const reading = prompt.kind === 'text' ? { reading: readingOf(prompt) } : {};
   const start = tokenizer.decoderStartToken;
   if (start === undefined && side === 'encoder') {
     throw new PatchscopeError('bad_input', `This model has no encoder: the ${which} side is its decoder.`);
@@ -45,7 +52,15 @@ export function resolvePrompt(
     }
     const bytes = [tokenizer.tokenBytes(start)];
     const tokenIndex = resolvePosition(position, bytes, `decoder's ${which}`);
-    return { text, tokenIds, decoderTokenIds: [start], side, tokenIndex, token: decode(bytes[tokenIndex]!) };
+    return {
+      text,
+      ...reading,
+      tokenIds,
+      decoderTokenIds: [start],
+      side,
+      tokenIndex,
+      token: decode(bytes[tokenIndex]!),
+    };
   }
   const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
   // a BOS token that was put in front is not part of the text one may point at
@@ -54,7 +69,11 @@ export function resolvePrompt(
   );
   const tokenIndex = resolvePosition(position, written, which);
   const decoder = start === undefined ? {} : { decoderTokenIds: [start], side };
-  return { text, tokenIds, ...decoder, tokenIndex, token: decode(bytes[tokenIndex]!) };
+  return { text, ...reading, tokenIds, ...decoder, tokenIndex, token: decode(bytes[tokenIndex]!) };
+}
+
+function readingOf({ bos = true, special = false, chat = false }: Extract<Prompt, { kind: 'text' }>) {
+  return { bos, chat, special };
 }
 
 /** What a model reads of a prompt. */
@@ -94,7 +113,8 @@ function tokenIdsOf(prompt: Prompt, tokenizer: Tokenizer, which: string): readon
     }
     return prompt.tokenIds;
   }
-  const { text, bos = true, special = false, chat = false } = prompt;
+  const { text } = prompt;
+  const { bos, special, chat } = readingOf(prompt);
   if (text === '') throw new PatchscopeError('bad_input', `The ${which} prompt is empty: give it some text.`);
   if (!chat) return tokenizer.tokenize(text, { bos, special });
   if (!special && hasSpecialTokens(text, tokenizer)) {

@@ -138,13 +138,18 @@ class PromptList {
   readonly #places = new Map<string, number>();
 
   place(prompt: ResolvedPrompt): PlaceRecord {
-    const { text, tokenIds, decoderTokenIds, side, tokenIndex, token } = prompt;
-    const key = JSON.stringify([text, tokenIds, decoderTokenIds]);
+    const { text, reading, tokenIds, decoderTokenIds, side, tokenIndex, token } = prompt;
+    const key = JSON.stringify([text, reading, tokenIds, decoderTokenIds]);
     let place = this.#places.get(key);
     if (place === undefined) {
       place = this.all.length;
       this.#places.set(key, place);
-      this.all.push({ text, tokenIds, ...(decoderTokenIds && { decoderTokenIds }) });
+      this.all.push({
+        text,
+        ...(reading && { reading }),
+        tokenIds,
+        ...(decoderTokenIds && { decoderTokenIds }),
+      });
     }
     const tokenId = positionTokens(prompt)[tokenIndex]!;
     return { prompt: place, ...(side && { side }), position: tokenIndex, tokenId, token };

@@ -111,6 +111,7 @@ test('a plan holds the token ids and indexes of its prompts, and the experiment 
   );
   assert.deepEqual(made.pairs[0]!.target, {
     text: 'a b a',
+    reading: { bos: true, chat: false, special: false },
     tokenIds: [0, 2, 5, 3, 5, 2],
     tokenIndex: 3,
     token: 'b',

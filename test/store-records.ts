@@ -47,8 +47,12 @@ const target = { prompt: 1, position: 3, tokenId: 7, token: ' x' };
 /** Two samples, of which the second has a second variant too. */
 export const contents: RunContents = {
   prompts: [
-    { text: 'Diana, princess', tokenIds: [1, 20, 300] },
-    { text: 'cat -> cat; x', tokenIds: [1, 5, 6, 7] },
+    {
+      text: 'Diana, princess',
+      reading: { bos: true, chat: false, special: false },
+      tokenIds: [1, 20, 300],
+    },
+    { text: 'cat -> cat; x', reading: { bos: true, chat: true, special: false }, tokenIds: [1, 5, 6, 7] },
     { text: null, tokenIds: [9], decoderTokenIds: [0] },
   ],
   samples: [{ name: 'Diana', group: 'title', answer: ['queen', 'princess'] }, { name: 'ids' }],

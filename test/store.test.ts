@@ -64,6 +64,8 @@ function unprivileged(work: () => void): void {
   }
 }
 
+const plainly = { bos: 1, chat: 0, special: 0 };
+
 test('what was added comes back', (t) => {
   const path = join(folder(t), 'new', 'deep', 'r.db');
   const store = open(t, path);
@@ -133,9 +135,11 @@ test('what was added comes back', (t) => {
     addon: '0.2.0',
   });
   assert.deepEqual(all(path, 'SELECT * FROM prompt'), [
-    { run_id: 1, idx: 0, text: 'Diana, princess', token_ids: '[1,20,300]', decoder_token_ids: null },
-    { run_id: 1, idx: 1, text: 'cat -> cat; x', token_ids: '[1,5,6,7]', decoder_token_ids: null },
-    { run_id: 1, idx: 2, text: null, token_ids: '[9]', decoder_token_ids: '[0]' },
+    ...[
+      { text: 'Diana, princess', token_ids: '[1,20,300]', decoder_token_ids: null, ...plainly },
+      { text: 'cat -> cat; x', token_ids: '[1,5,6,7]', decoder_token_ids: null, ...plainly, chat: 1 },
+      { text: null, token_ids: '[9]', decoder_token_ids: '[0]', bos: null, chat: null, special: null },
+    ].map((prompt, idx) => ({ run_id: 1, idx, ...prompt })),
   ]);
   assert.deepEqual(all(path, 'SELECT * FROM sample'), [
     { run_id: 1, idx: 0, name: 'Diana', group: 'title', answer: '["queen","princess"]' },

@@ -32,6 +32,9 @@ CREATE TABLE prompt (
   text TEXT, -- null: given as token ids
   token_ids TEXT NOT NULL CHECK (json_valid(token_ids)), -- JSON; where there is an encoder, it reads them
   decoder_token_ids TEXT CHECK (json_valid(decoder_token_ids)), -- JSON: what the decoder reads beside an encoder
+  bos INTEGER CHECK (bos IN (0, 1)), -- 1: the model's own first token was put first where it asks for one; null: given as token ids, or not known
+  chat INTEGER CHECK (chat IN (0, 1)), -- 1: wrapped as a user's turn in the model's own template
+  special INTEGER CHECK (special IN (0, 1)), -- 1: special tokens written in the text were read as such
   PRIMARY KEY (run_id, idx)
 ) STRICT;
 

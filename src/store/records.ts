@@ -79,6 +79,8 @@ export interface PromptRecord {
   readonly tokenIds: readonly number[];
   /** What the decoder reads where an encoder reads the prompt. */
   readonly decoderTokenIds?: readonly number[];
+  /** How its text became token ids. */
+  readonly reading?: { readonly bos: boolean; readonly chat: boolean; readonly special: boolean };
 }
 
 export interface SampleRecord {

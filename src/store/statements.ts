@@ -46,7 +46,8 @@ export function prepareStatements(database: Database): Statements {
         :planSha256, :cellsPlanned, :chunksPlanned, :shardIndex, :shardCount)`,
     ),
     addPrompt: database.prepare(
-      'INSERT INTO prompt (run_id, idx, text, token_ids, decoder_token_ids) VALUES (?, ?, ?, ?, ?)',
+      `INSERT INTO prompt (run_id, idx, text, token_ids, decoder_token_ids, bos, chat, special)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addSample: database.prepare(
       'INSERT INTO sample (run_id, idx, name, "group", answer) VALUES (?, ?, ?, ?, ?)',

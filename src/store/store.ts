@@ -109,8 +109,16 @@ class SqliteStore implements Store {
         targetModelId: this.#addModel(run.targetModel),
       };
       const runId = Number(addRun.run({ ...columnsOf(run), ...models }).lastInsertRowid);
-      for (const [index, { text, tokenIds, decoderTokenIds }] of prompts.entries()) {
-        addPrompt.run(runId, index, text, JSON.stringify(tokenIds), jsonOrNull(decoderTokenIds));
+      for (const [index, { text, tokenIds, decoderTokenIds, reading }] of prompts.entries()) {
+        const { bos, chat, special } = reading ?? { bos: null, chat: null, special: null };
+        addPrompt.run(
+          runId,
+          index,
+          text,
+          JSON.stringify(tokenIds),
+          jsonOrNull(decoderTokenIds),
+          ...[bos, chat, special].map((flag) => (flag === null ? null : Number(flag))),
+        );
       }
       for (const [index, { name, group, answer }] of samples.entries()) {
         addSample.run(runId, index, name, group || null, jsonOrNull(answer));
