@@ -1,7 +1,7 @@
 /**
  * What storing costs: a million cells of a fake engine through the store against plain prepared inserts of the
- * same rows, each in a process of its own, in turn; and how fast the usual questions are answered. The machine
- * must have nothing else to do. `npm run bench:store`.
+ * same rows, each in a process of its own, in turn; how fast the usual questions are answered; and what it takes
+ * to plan as many. The machine must have nothing else to do. `npm run bench:store`.
  */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -55,6 +55,18 @@ try {
   );
   ask('success_by_group, s', '', 'SELECT * FROM success_by_group');
   ask('best_cell, s', '', 'SELECT * FROM best_cell');
+  for (const [what, ...args] of [
+    ['a million cells of 33,334 samples planned', 'same', '33334'],
+    ['a million cells of 1,112 samples planned', 'all', '1112'],
+  ] as const) {
+    const planner = fileURLToPath(new URL('plan.ts', import.meta.url));
+    const answer = execFileSync(process.execPath, ['--import', 'tsx', planner, ...args], {
+      encoding: 'utf8',
+    });
+    const { seconds, megabytes } = JSON.parse(answer);
+    report(`${what}, s`, seconds, '<= 5');
+    report('its process, peak MB', megabytes, '<= 500');
+  }
 } finally {
   fs.rmSync(folder, { recursive: true });
 }
