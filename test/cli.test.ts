@@ -388,7 +388,7 @@ function promptsOf(options: Options) {
   const [read] = cells({ '--db': 'x.db', ...options }, cwd);
   const [sample] = sql<Record<'source' | 'target', string> & { text: string | null }>(
     cwd,
-    'SELECT source_token_ids AS source, target_token_ids AS target, source_prompt AS text FROM sample',
+    'SELECT source_token_ids AS source, target_token_ids AS target, source_prompt AS text FROM pair',
     'x.db',
   );
   const ids = (text: string) => JSON.parse(text) as number[];
@@ -440,15 +440,15 @@ for (const prompt of ['日本語 🦄', 'two\nlines\tand a tab', '-1', '--json',
   test(`the prompt ${JSON.stringify(prompt)} is taken as it is`, () => {
     const cwd = temporaryFolder();
     cells({ '--source': prompt, '--db': 'x.db' }, cwd);
-    const [sample] = sql(cwd, 'SELECT name, source_prompt FROM sample', 'x.db');
-    assert.deepEqual(sample, { name: prompt, source_prompt: prompt });
+    const [sample] = sql(cwd, 'SELECT sample, source_prompt FROM pair', 'x.db');
+    assert.deepEqual(sample, { sample: prompt, source_prompt: prompt });
   });
 }
 
 test('quotation marks around a prompt belong to it', () => {
   const cwd = temporaryFolder();
   cells({ '--source': '"quoted"', '--db': 'x.db' }, cwd);
-  assert.deepEqual(sql(cwd, 'SELECT source_prompt FROM sample', 'x.db'), [{ source_prompt: '"quoted"' }]);
+  assert.deepEqual(sql(cwd, 'SELECT source_prompt FROM pair', 'x.db'), [{ source_prompt: '"quoted"' }]);
 });
 
 // --- what is printed where
@@ -533,45 +533,55 @@ test('the tables hold what patch printed', () => {
     cwd,
   );
   const layer = (number: unknown) => (number === -1 ? 'embed' : number);
-  const observations = sql(cwd, 'SELECT * FROM observation ORDER BY id', 'x.db');
+  const observations = sql(
+    cwd,
+    'SELECT reading.*, token_ids FROM reading JOIN observation ON id = observation_id ORDER BY id',
+    'x.db',
+  );
   const scores = sql<Score & { observation_id: number }>(
     cwd,
     `SELECT observation_id, token_score.token_id, token.text AS token, logprob FROM token_score
      JOIN token ON token.token_id = token_score.token_id WHERE step = 0 ORDER BY observation_id, rank`,
     'x.db',
   );
-  const chosen = sql<Score & { observation_id: number }>(
+  const chosen = sql<Score & { observation_id: number; rank: number }>(
     cwd,
-    'SELECT observation_id, logprob FROM token_score WHERE rank = 0 ORDER BY observation_id, step',
+    `SELECT observation_id, logprob, rank, token.text AS token FROM token_score
+     JOIN token ON token.token_id = token_score.token_id WHERE rank = 0 ORDER BY observation_id, step`,
     'x.db',
   );
-  const kept = observations.map((row) => ({
-    source_site: row.source_site,
-    source_layer: layer(row.source_layer),
-    target_site: row.site,
-    target_layer: layer(row.target_layer),
-    op: row.op,
-    alpha: row.alpha,
-    source_position: row.source_position,
-    source_token: row.source_token,
-    target_position: row.target_position,
-    target_token: row.target_token,
-    text: row.text,
-    token_ids: JSON.parse(String(row.token_ids)),
-    logprobs: chosen.filter(({ observation_id }) => observation_id === row.id).map(({ logprob }) => logprob),
-    top: scores
-      .filter(({ observation_id }) => observation_id === row.id)
-      .map(({ token_id, token, logprob }) => ({ token_id, token, logprob })),
-    status: row.status,
-    error: row.error,
-  }));
+  const kept = observations.map((row) => {
+    const own = chosen.filter(({ observation_id }) => observation_id === row.observation_id);
+    return {
+      source_site: row.source_site,
+      source_layer: layer(row.source_layer),
+      target_site: row.site,
+      target_layer: layer(row.target_layer),
+      op: row.op,
+      alpha: row.alpha,
+      source_position: row.source_position,
+      source_token: row.source_token,
+      target_position: row.target_position,
+      target_token: row.target_token,
+      text: row.text,
+      token_ids: JSON.parse(String(row.token_ids)),
+      tokens: own.map(({ token }) => token),
+      logprobs: own.map(({ logprob }) => logprob),
+      ranks: own.map(({ rank }) => rank),
+      top: scores
+        .filter(({ observation_id }) => observation_id === row.observation_id)
+        .map(({ token_id, token, logprob }) => ({ token_id, token, logprob })),
+      status: row.status,
+      error: row.error,
+    };
+  });
   assert.deepEqual(kept, printed);
   assert.equal(
     sql(cwd, 'SELECT DISTINCT step FROM token_score', 'x.db').length,
     3,
     'each token read has scores',
   );
-  const [sample] = sql(cwd, 'SELECT source_prompt, target_prompt FROM sample', 'x.db');
+  const [sample] = sql(cwd, 'SELECT source_prompt, target_prompt FROM pair', 'x.db');
   assert.deepEqual(sample, { source_prompt: question['--source'], target_prompt: question['--target'] });
   const [model] = sql(cwd, 'SELECT path, architecture, layers, width, vocabulary FROM model', 'x.db');
   assert.deepEqual(model, { path: world, architecture: 'llama', layers: 6, width: 128, vocabulary: 971 });
@@ -1101,7 +1111,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
   ['a word too many', [...patchWords(), 'again'], /again/],
   ['no query', ['sql'], /query/],
-  ['no command', [], /Name a command: patch, lens, demo, .*; patchscopes --help/],
+  ['no command', [], /Name a command: run, patch, lens, demo, .*; patchscopes --help/],
 ];
 
 for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));
@@ -1232,7 +1242,7 @@ test('--resume goes on with the run that broke off, as if it had not, and refuse
   const words = longJob('1');
   const other = cli([...words, '--resume', '-t', '2'], cwd);
   assert.equal(other.code, 2);
-  assert.match(other.stderr, /can't go on with other settings: threads was 1 and is 2\.$/m);
+  assert.match(other.stderr, /can't go on: threads was 1 and is 2\.$/m);
   const { code, stdout, stderr } = cli([...words, '--resume'], cwd);
   assert.equal(code, 0, stderr);
   assert.match(stderr, new RegExp(`^resumed run 1, which has ${before} of 1600 cells$`, 'm'));
@@ -1339,9 +1349,14 @@ test('patch edits by the op that is named, and keeps op, alpha and sites with th
     [first!.op, first!.alpha, first!.source_site, first!.target_site],
     ['add', -0.5, 'attn_out', 'resid_mid'],
   );
-  assert.deepEqual(sql(cwd, 'SELECT source_site, site, op, alpha, at_generated FROM observation', 'a.db'), [
-    { source_site: 'attn_out', site: 'resid_mid', op: 'add', alpha: -0.5, at_generated: 0 },
-  ]);
+  assert.deepEqual(
+    sql(
+      cwd,
+      'SELECT source_site, site, op, alpha, at_generated FROM observation NATURAL JOIN (SELECT run_id, sample_idx, name AS variant, op, alpha, at_generated FROM variant)',
+      'a.db',
+    ),
+    [{ source_site: 'attn_out', site: 'resid_mid', op: 'add', alpha: -0.5, at_generated: 0 }],
+  );
   assert.equal(cells({ '--op': 'mix', '--alpha': '1' })[0]!.text, truth);
   const [nothing] = cells({ '--op': 'mix', '--alpha': '0' });
   const [scaled] = cells({ '--op': 'scale', '--alpha': '1' });

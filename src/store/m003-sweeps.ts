@@ -209,6 +209,29 @@ CREATE TRIGGER run_deleted AFTER DELETE ON run BEGIN
     AND NOT EXISTS (SELECT 1 FROM run WHERE source_model_id = model.id OR target_model_id = model.id);
 END;
 
+CREATE VIEW pair AS
+  -- Each sample in each variant: what is read where.
+  SELECT
+    variant.run_id AS run_id,
+    sample.name AS sample,
+    sample."group" AS "group",
+    variant.name AS variant,
+    source.text AS source_prompt, -- null: given as token ids
+    source.token_ids AS source_token_ids, -- JSON
+    variant.source_position AS source_position,
+    variant.source_token AS source_token,
+    target.text AS target_prompt, -- null: given as token ids
+    target.token_ids AS target_token_ids, -- JSON
+    variant.target_position AS target_position,
+    variant.target_token AS target_token,
+    variant.op AS op,
+    variant.alpha AS alpha,
+    variant.at_generated AS at_generated
+  FROM variant
+  JOIN sample ON sample.run_id = variant.run_id AND sample.idx = variant.sample_idx
+  JOIN prompt AS source ON source.run_id = variant.run_id AND source.idx = variant.source_prompt_idx
+  JOIN prompt AS target ON target.run_id = variant.run_id AND target.idx = variant.target_prompt_idx;
+
 CREATE VIEW reading AS
   -- What came out of each cell; blocks count from 0, layer -1 is embed ("embed" in JSON), null: no layer.
   SELECT
