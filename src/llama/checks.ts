@@ -1,6 +1,7 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
 import type { CapturePoint, Edit, EngineRecord, PatchRow, RowReading, TokenInput } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
+import { allFinite } from '../floats.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
 
@@ -126,7 +127,7 @@ export class Checks {
         `The vector for ${place} has ${vector.length} numbers where the model's states have ${width}.`,
       );
     }
-    if (!vector.every(Number.isFinite)) throw bad(`The vector for ${place} holds NaN or infinity.`);
+    if (!allFinite(vector)) throw bad(`The vector for ${place} holds NaN or infinity.`);
     if (op === 'norm-matched-add' && vector.every((value) => value === 0)) {
       throw bad(`The vector for ${place} is zero and has no direction: norm-matched-add needs one.`);
     }

@@ -117,6 +117,7 @@ function runOurs(model: string, work: Workload): JobResult {
     path.join(scripts, 'ours.ts'),
     model,
     work.name,
+    nth === 1 ? '3' : '1',
   ]);
   return told(`patchscopes, ${path.basename(model)}, ${work.name}`, result);
 }
