@@ -9,6 +9,7 @@ import type {
   TokenInput,
 } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
+import { allFinite } from '../floats.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
 
@@ -147,7 +148,7 @@ export class Checks {
         `The vector for ${place} has ${vector.length} numbers where the model's states have ${width}.`,
       );
     }
-    if (!vector.every(Number.isFinite)) throw bad(`The vector for ${place} holds NaN or infinity.`);
+    if (!allFinite(vector)) throw bad(`The vector for ${place} holds NaN or infinity.`);
     if (op === 'norm-matched-add' && vector.every((value) => value === 0)) {
       throw bad(`The vector for ${place} is zero and has no direction: norm-matched-add needs one.`);
     }

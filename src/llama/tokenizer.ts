@@ -8,6 +8,8 @@ export class LlamaTokenizer implements Tokenizer {
   readonly vocabularySize: number;
   readonly #model: NativeModel;
   readonly #info: NativeModelInfo;
+  /** By token: the same few thousands come again and again. */
+  readonly #bytes = new Map<number, Uint8Array>();
 
   constructor(model: NativeModel) {
     this.#model = model;
@@ -20,7 +22,12 @@ export class LlamaTokenizer implements Tokenizer {
   }
 
   tokenBytes(tokenId: number): Uint8Array {
-    return coded(() => this.#model.tokenBytes(tokenId));
+    let bytes = this.#bytes.get(tokenId);
+    if (bytes === undefined) {
+      bytes = coded(() => this.#model.tokenBytes(tokenId));
+      this.#bytes.set(tokenId, bytes);
+    }
+    return bytes;
   }
 
   isEndOfText(tokenId: number): boolean {

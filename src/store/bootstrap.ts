@@ -29,6 +29,10 @@ export class Bootstrap {
   /** The same for the same seed and the same values in the same order. */
   interval(values: SampleSums): Interval {
     const { sums, counts } = values;
+    if (sums.length === 1) {
+      const mean = sums[0]! / counts[0]!;
+      return { low: mean, high: mean };
+    }
     const single = counts.every((count) => count === 1);
     return single && sums.every((sum) => sum === 0 || sum === 1)
       ? binomialInterval(sums.filter((sum) => sum === 1).length, sums.length)

@@ -18,11 +18,15 @@ const applicationId = 0x50534350;
 /**
  * Brings a blank or older database to the newest schema in one transaction; writes nothing if there is nothing
  * to do. Foreign keys are off meanwhile, since tables are made anew, hold again at its end, and stay on.
+ *
+ * @param prepare is called once it is known that the database is ours, before any write.
  */
-export function migrate(database: Database, path: string): void {
+export function migrate(database: Database, path: string, prepare: () => void = () => undefined): void {
   // In a transaction too, since its reads must see one and the same file.
   const pending = database.transaction(() => pendingMigrations(database, path));
-  if (pending().length > 0) applyPending(database, path);
+  const isBehind = pending().length > 0;
+  prepare();
+  if (isBehind) applyPending(database, path);
   database.pragma('foreign_keys = ON');
 }
 

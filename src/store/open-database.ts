@@ -14,10 +14,11 @@ export function openDatabase(file: string, path: string, lockWaitMs: number): Da
   }
   const database = openSqlite(file, { timeout: lockWaitMs });
   try {
-    // First of all writes: it refuses what is not ours.
-    migrate(database, path);
-    database.pragma('journal_mode = WAL');
-    database.pragma('synchronous = NORMAL');
+    // It refuses what is not ours before any write; a new schema waits for the disk but once in WAL mode.
+    migrate(database, path, () => {
+      database.pragma('journal_mode = WAL');
+      database.pragma('synchronous = NORMAL');
+    });
     return database;
   } catch (error) {
     database.close();

@@ -1,4 +1,4 @@
-/** Does a workload as a peer does, in processes of its own: `ours.ts MODEL W1|W2`. */
+/** Does a workload as a peer does, in processes of its own: `ours.ts MODEL W1|W2 RUNS`. */
 import fs from 'node:fs';
 import { openEngineProcess, resolveModel } from '../../../src/index.js';
 import { middle } from '../comparison.js';
@@ -6,13 +6,11 @@ import { type DoneRun, wholeRun } from '../whole-run.js';
 import { W1, W2 } from '../workloads.js';
 import type { JobResult } from './job.js';
 
-const RUNS = 3;
-
-const [model, name] = process.argv.slice(2) as [string, string];
+const [model, name, runCount] = process.argv.slice(2) as [string, string, string];
 const { experiment, tokens } = name === 'W1' ? W1 : W2;
 const engine = await openEngineProcess({ model: await resolveModel(model), engine: { gpu: 'off' } });
 const runs: DoneRun[] = [];
-for (let i = 0; i <= RUNS; i++) {
+for (let i = 0; i <= Number(runCount); i++) {
   const done = await wholeRun(await engine.plan(experiment), engine, engine, tokens);
   if (i > 0) runs.push(done); // the first one warms up
 }

@@ -1,7 +1,7 @@
 /**
  * The same jobs by other tools, on the same weights in float32 and as many threads: `npm run bench:peers`
- * prints a table. The machine must have nothing else to do. `-- 10` takes every tenth cell where patches go
- * one at a time, and ten times the seconds.
+ * prints a table. The machine must have nothing else to do. To try it out, `-- 10` gives the peers every tenth
+ * cell, and takes ten times their seconds.
  */
 import { execFileSync } from 'node:child_process';
 import os from 'node:os';
@@ -14,7 +14,7 @@ import { note, peerPython, peerWeights, scripts } from './python.js';
 /** Equal most probable tokens of W1, below which the tools do not compute the same. */
 const LEAST_AGREEMENT = 0.98;
 
-const oneOf = Number(process.argv[2] ?? 1);
+const nth = Number(process.argv[2] ?? 1);
 const file = await resolveModel(modelName);
 const python = peerPython();
 const weights = peerWeights(python, file);
@@ -46,7 +46,6 @@ for (const [tool, way, shown] of [
   ['nnsight', 'one', 'one patch at a time'],
   ['nnsight', 'batched', 'batched'],
 ] as const) {
-  const nth = way === 'one' ? oneOf : 1;
   const results = await each((work) => runPeer(tool, way, thinned(jobs.get(work)!, nth)));
   peers.push({ tool: tool === 'hooks' ? 'transformers, hooks' : tool, way: shown, results, nth });
 }
@@ -118,6 +117,7 @@ function runOurs(model: string, work: Workload): JobResult {
     path.join(scripts, 'ours.ts'),
     model,
     work.name,
+    nth === 1 ? '3' : '1',
   ]);
   return told(`patchscopes, ${path.basename(model)}, ${work.name}`, result);
 }
