@@ -279,8 +279,27 @@ test('each mistake is one sentence that says where it stands and what would be r
     [small.replace('small', '2024'), /:1:7: name is 2024 where a text is needed/],
     [small.replace('small', ''), /:1:7: name is empty where a text is needed/],
     [samples('[]'), /:2:10: samples is an empty list where a list of at least one sample is needed/],
-    [samples('x'), /:2:10: samples is 'x' where a list of samples, or a set of keys with a file is needed/],
+    [
+      samples('x'),
+      /:2:10: samples is 'x' where a list of samples, or a set of keys with data or a file is needed/,
+    ],
     [samples('[x]'), /:2:11: samples\[0\] is 'x' where a set of fields such as/],
+    [samples('{ limit: 2 }'), /:2:10: samples has neither data nor a file where one of them is needed/],
+    [samples('{ data: entities, file: a.csv }'), /:2:10: samples has both data and a file/],
+    [samples('{ data: entities, format: csv }'), /:2:36: samples.format is for a file: leave it out/],
+    [samples('{ data: [entities], subjects: 2 }'), /:2:40: samples.subjects means nothing for entities/],
+    [samples('{ file: a.csv, keep: [] }'), /:2:31: samples.keep means nothing for csv: it is for patch/],
+    [samples('{ file: a.jsonl, quotes: no }'), /samples.quotes is 'no' where true or false/],
+    [samples('{ file: a.jsonl, delimiter: ; }'), /means nothing for jsonl: it is for csv and tsv/],
+    [
+      samples('{ data: relations/country_capital }'),
+      /:2:18: samples.data is 'relations\/country_capital', .* perhaps relations\/country_capital_city was/,
+    ],
+    [samples('{ data: nothing }'), /samples.data is 'nothing', which does not come with the package: there/],
+    [
+      samples('{ data: [] }'),
+      /:2:18: samples.data is an empty list where a name or a list of names is needed/,
+    ],
     [samples('{ fil: a.csv }'), /:2:12: there is no key 'fil' in samples, perhaps file was meant/],
     [target('layers: all'), /:7:3: target.prompt is missing: it must be a text, or/],
     [target('prompt: ""'), /:7:11: target.prompt is '' where a text that is not empty is needed/],
@@ -389,7 +408,7 @@ test('a file of samples that is none is told with its line', () => {
     ['far.jsonl', '{"prompt": 12345678901234567890}', /takes {prompt}, which is a number too large/],
     ['nested.jsonl', '{"prompt": {"a": 1}}', /takes {prompt}, which is a set of keys where a text is needed/],
     ['some.jsonl', '{"prompt": "a"}\n{"promt": "b"}', /which sample 2 \(\S+some\.jsonl:2\) does not have/],
-    ['what.txt', 'prompt\na\n', /whose ending tells no format: end it in/],
+    ['what.dat', 'prompt\na\n', /whose ending tells no format: end it in/],
   ];
   for (const [name, content, sentence] of files) {
     write(name, content);

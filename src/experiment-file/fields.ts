@@ -10,7 +10,7 @@ export function fieldsOf(value: object): Map<string, Field> {
   );
 }
 
-function jsonField(value: unknown): Field {
+export function jsonField(value: unknown): Field {
   if (Array.isArray(value)) {
     const texts = value.map(jsonField);
     return texts.every((text) => typeof text === 'string')
@@ -37,6 +37,7 @@ export function writtenField({ scalar, list, map }: Located): Field {
   return typeof scalar!.value === 'string' ? scalar!.value : scalar!.written;
 }
 
-function wellFormed(text: string): Field {
+/** A text, unless it is cut within a character. */
+export function wellFormed(text: string): Field {
   return /\p{Surrogate}/u.test(text) ? { unusable: 'a text with half a character (a lone surrogate)' } : text;
 }

@@ -6,7 +6,8 @@ import { around, badAt, type Located, type Path, pathText, quoted, quotesHelp } 
 
 type Issue = z.core.$ZodIssue;
 
-export function problem(issues: readonly Issue[], root: Located): PatchscopeError {
+/** @param whole what the tree is as a whole. */
+export function problem(issues: readonly Issue[], root: Located, whole = 'the experiment'): PatchscopeError {
   const issue = innermost(first(issues));
   const { path, message } = issue;
   const node = around(root, path);
@@ -14,7 +15,7 @@ export function problem(issues: readonly Issue[], root: Located): PatchscopeErro
   if (path.length > 0 && !isThere(root, path)) {
     return badAt(node.place, `${pathText(path)} is missing: it must be ${message}`);
   }
-  const what = path.length === 0 ? 'the experiment' : pathText(path);
+  const what = path.length === 0 ? whole : pathText(path);
   return badAt(node.place, `${what} is ${shown(node)} where ${message} is needed`);
 }
 

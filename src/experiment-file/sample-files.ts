@@ -1,4 +1,4 @@
-/** Files of samples: JSON lines and tables. */
+/** Files of samples: lines of text or JSON, and tables. */
 import { parse } from 'csv-parse/sync';
 import { PatchscopeError } from '../errors.js';
 import { quoted } from './document.js';
@@ -8,7 +8,18 @@ import type { Field } from './template.js';
 
 export interface Read {
   readonly fields: Map<string, Field>;
-  readonly line: number;
+  /** FILE:LINE */
+  readonly place: string;
+}
+
+/** Each line that is not blank is one text. */
+export function textLines(text: string, file: string, most: number): Read[] {
+  return text
+    .split(/\r?\n/)
+    .flatMap((line, i) =>
+      line.trim() === '' ? [] : [{ fields: new Map([['text', line]]), place: `${file}:${i + 1}` }],
+    )
+    .slice(0, most);
 }
 
 export function jsonLines(text: string, file: string, most: number): Read[] {
@@ -18,7 +29,8 @@ export function jsonLines(text: string, file: string, most: number): Read[] {
     if (read.length >= most) break;
     line++;
     if (written.trim() === '') continue;
-    read.push({ fields: fieldsOf(parsedLine(written, `${file}:${line}`)), line });
+    const place = `${file}:${line}`;
+    read.push({ fields: fieldsOf(parsedLine(written, place)), place });
   }
   return read;
 }
@@ -41,12 +53,12 @@ export function table(
   text: string,
   file: string,
   format: 'csv' | 'tsv',
-  samples: SamplesFile,
+  { delimiter, quotes }: Pick<SamplesFile, 'delimiter' | 'quotes'>,
   most: number,
 ): Read[] {
   const rows = records(text, file, {
-    delimiter: samples.delimiter ?? (format === 'tsv' ? '\t' : ','),
-    quote: samples.quotes === false ? null : '"',
+    delimiter: delimiter ?? (format === 'tsv' ? '\t' : ','),
+    quote: quotes === false ? null : '"',
     to: most + 1,
   });
   const [header, ...body] = rows;
@@ -60,7 +72,7 @@ export function table(
   }
   return body.map(({ cells, line }) => ({
     fields: new Map(cells.map((cell, i) => [header.cells[i]!, cell])),
-    line,
+    place: `${file}:${line}`,
   }));
 }
 

@@ -142,6 +142,8 @@ const reading = section({
     .meta({ description: 'Draw from the tokens that reach this probability together.', default: 1 }),
 }).meta({ description: 'What is read from each patched run.' });
 
+const someNames = 'a name or a list of names';
+
 const samples = z
   .union(
     [
@@ -149,8 +151,12 @@ const samples = z
         .array(z.record(z.string(), z.unknown(), 'a set of fields such as { prompt: ... }'))
         .min(1, 'a list of at least one sample'),
       section({
-        file: text.meta({ description: 'A file of samples, relative to this one.' }),
-        format: word(['jsonl', 'csv', 'tsv'])
+        data: z
+          .union([text, z.array(text).min(1, someNames)], { error: someNames })
+          .optional()
+          .meta({ description: 'From the package: entities, sentences, relations, or relations/NAME.' }),
+        file: text.optional().meta({ description: 'A file of samples, relative to this one.' }),
+        format: word(['jsonl', 'csv', 'tsv', 'text', 'patchscopes-tsv', 'popqa', 'lre'])
           .optional()
           .meta({ description: "Default: by the file's ending." }),
         columns: z
@@ -163,10 +169,23 @@ const samples = z
           .optional()
           .meta({ description: 'What stands between columns. Default: a comma, or a tab in TSV.' }),
         quotes: flag.optional().meta({ description: 'Whether " encloses a value.', default: true }),
+        keep: z
+          .array(word(['known', 'intact', 'distinct']), 'a list of known, intact, distinct')
+          .optional()
+          .meta({ description: 'Of patchscopes-tsv: which rows. Default: those that are all three.' }),
+        extremes: whole(1)
+          .optional()
+          .meta({ description: 'Of popqa: so many rarest and most popular subjects, each once.' }),
+        subjects: whole(1)
+          .optional()
+          .meta({ description: 'Of relations and lre: only so many subjects of each relation.' }),
+        sentences: whole(1)
+          .optional()
+          .meta({ description: 'Of relations and lre: only so many sentences about each subject.' }),
         limit: whole(1).optional().meta({ description: 'Only so many samples, from the first on.' }),
       }),
     ],
-    { error: 'a list of samples, or a set of keys with a file' },
+    { error: 'a list of samples, or a set of keys with data or a file' },
   )
   .meta({ description: 'What the templates are filled with: one set of fields for each sample.' });
 

@@ -13,11 +13,10 @@ export function readText(file: string, mostMib: number, what: string): string {
   if (!stat.isFile()) throw bad('is no file');
   if (stat.size > mostMib * 2 ** 20) throw bad(`is larger than ${mostMib} MiB`);
   const bytes = attempt(() => fs.readFileSync(file), bad);
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    throw bad('is not text in UTF-8: save it in that encoding');
-  }
+  const text = decoded(bytes);
+  // UTF-16 of plain English is UTF-8 too, with a zero behind each letter
+  if (text === undefined || text.includes('\0')) throw bad('is not text in UTF-8: save it in that encoding');
+  return text;
 }
 
 function attempt<T>(work: () => T, bad: (fault: string) => PatchscopeError): T {
@@ -26,5 +25,13 @@ function attempt<T>(work: () => T, bad: (fault: string) => PatchscopeError): T {
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
     throw bad(code === 'ENOENT' ? 'does not exist' : `can't be read (${code})`);
+  }
+}
+
+function decoded(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    return undefined;
   }
 }

@@ -1,0 +1,67 @@
+/** Samples that come with the package: relations, entities and sentences. */
+import { fileURLToPath } from 'node:url';
+import { parse } from 'yaml';
+import { nearest } from '../nearest.js';
+import { badAt, type Located, quoted } from './document.js';
+import { relationRows } from './relation-rows.js';
+import { type Read, table, textLines } from './sample-files.js';
+import type { SamplesFile } from './schema.js';
+import { readText } from './text-file.js';
+
+const MOST_MIB = 16;
+const folder = fileURLToPath(new URL('../../src/data/', import.meta.url));
+
+interface Relations {
+  readonly neutral: readonly string[];
+  readonly relations: Readonly<Record<string, { readonly phrase: string; readonly sentences: string[] }>>;
+}
+
+/** @throws PatchscopeError `bad_input` where a name is none of what there is. */
+export function builtInRows(names: readonly string[], samples: SamplesFile, node: Located): Read[] {
+  const relations = parse(content('relations.yaml')) as Relations;
+  const there = Object.keys(relations.relations).map((name) => `relations/${name}`);
+  const wanted = names.flatMap((name) => (name === 'relations' ? there : [name]));
+  return [...new Set(wanted)].flatMap((name) => {
+    if (there.includes(name)) return ofRelation(name, relations, samples);
+    if (name === 'entities') return tableOf('entities.csv');
+    if (name === 'sentences') return textLines(content('sentences.txt'), 'sentences.txt', Infinity);
+    const meant = nearest(name, ['entities', 'sentences', ...there]);
+    throw badAt(
+      node.place,
+      `samples.data is ${quoted(name)}, which does not come with the package${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are entities, sentences, relations, and of these ${there.join(', ')}`,
+    );
+  });
+}
+
+export function areRelations(names: readonly string[]): boolean {
+  return names.every((name) => /^relations(\/|$)/.test(name));
+}
+
+function ofRelation(name: string, { neutral, relations }: Relations, samples: SamplesFile): Read[] {
+  const relation = name.replace('relations/', '');
+  const { phrase, sentences } = relations[relation]!;
+  return relationRows(
+    {
+      fields: [
+        ['relation', relation],
+        ['phrase', phrase],
+      ],
+      sentences: [...sentences, ...neutral],
+      subjectMark: '{subject}',
+      facts: tableOf(`${name}.csv`).map(({ fields, place }) => ({
+        subject: fields.get('subject') as string,
+        object: (fields.get('object') as string).split('|'),
+        place,
+      })),
+    },
+    samples,
+  );
+}
+
+function tableOf(file: string): Read[] {
+  return table(content(file), file, 'csv', {}, Infinity);
+}
+
+function content(file: string): string {
+  return readText(`${folder}${file}`, MOST_MIB, 'The data');
+}
