@@ -47,7 +47,7 @@ export interface Sampling {
   readonly temperature: number;
 }
 
-/** A prompt as text, or as token ids that are used exactly as they are. */
+/** A prompt as text, as token ids that are used exactly as they are, or for a target the source itself. */
 export type Prompt =
   | {
       readonly kind: 'text';
@@ -59,10 +59,14 @@ export type Prompt =
       /** Read special tokens written in the text as such. Default false: they are plain text. */
       readonly special?: boolean;
     }
-  | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] };
+  | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] }
+  /** The tokens of the source prompt up to its position: T = S of the paper, read where the state was taken. */
+  | { readonly kind: 'source' };
 
-/** A token of a prompt: by index (negative from the end) or as the last token of a piece of its text. */
+/** A token of a prompt: drawn, by index (negative from the end) or as the last token of a piece of its text. */
 export type Position =
+  /** Any token but BOS, drawn with the experiment's seed; one draw for each sample. */
+  | { readonly kind: 'random' }
   | { readonly kind: 'index'; readonly index: number }
   /** `occurrence` counts from 1; without it the text must occur once. */
   | {

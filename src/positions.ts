@@ -19,13 +19,26 @@ export function parsePosition(typed: string): Position {
  * @param tokens bytes of each token of the prompt; positions are told by bytes, so a piece of text may
  *   begin or end inside a token.
  * @param which word for messages: 'source' or 'target'.
+ * @param draw of the interval [0, 1), for a random position.
  * @returns index of the token that holds the last byte of the text, or the index itself.
  * @throws PatchscopeError `bad_input` where the index, the text or its occurrence is not there.
  */
-export function resolvePosition(position: Position, tokens: readonly Uint8Array[], which: string): number {
+export function resolvePosition(
+  position: Position,
+  tokens: readonly Uint8Array[],
+  which: string,
+  draw = 0,
+): number {
+  if (position.kind === 'random') return drawnIndex(tokens, draw);
   return position.kind === 'index'
     ? resolveIndex(position.index, tokens.length, which)
     : resolveText(position.text, position.occurrence, tokens, which);
+}
+
+/** Any token that is written in the prompt: a BOS that was put before it has no bytes here. */
+function drawnIndex(tokens: readonly Uint8Array[], draw: number): number {
+  const first = tokens.length > 1 && tokens[0]!.length === 0 ? 1 : 0;
+  return first + Math.floor(draw * (tokens.length - first));
 }
 
 function resolveIndex(index: number, count: number, which: string): number {

@@ -26,6 +26,7 @@ export interface ResolvedPrompt {
 /**
  * @param which word for messages: 'source' or 'target'.
  * @param side where the position counts; only an encoder-decoder model has two.
+ * @param draw of the interval [0, 1), for a random position.
  * @throws PatchscopeError `bad_input` for an empty prompt, ids outside the vocabulary, a side or a position
  *   that is not there.
  */
@@ -35,6 +36,7 @@ export function resolvePrompt(
   tokenizer: Tokenizer,
   which: string,
   side: Side = 'decoder',
+  draw = 0,
 ): ResolvedPrompt {
   const tokenIds = tokenIdsOf(prompt, tokenizer, which);
   const text = prompt.kind === 'text' ? prompt.text : null;
@@ -51,7 +53,7 @@ export function resolvePrompt(
       );
     }
     const bytes = [tokenizer.tokenBytes(start)];
-    const tokenIndex = resolvePosition(position, bytes, `decoder's ${which}`);
+    const tokenIndex = resolvePosition(position, bytes, `decoder's ${which}`, draw);
     return {
       text,
       ...reading,
@@ -67,13 +69,38 @@ export function resolvePrompt(
   const written = bytes.map((own, i) =>
     i === 0 && prompt.kind === 'text' && tokenIds[0] === tokenizer.bosToken ? new Uint8Array() : own,
   );
-  const tokenIndex = resolvePosition(position, written, which);
+  const tokenIndex = resolvePosition(position, written, which, draw);
   const decoder = start === undefined ? {} : { decoderTokenIds: [start], side };
   return { text, ...reading, tokenIds, ...decoder, tokenIndex, token: decode(bytes[tokenIndex]!) };
 }
 
 function readingOf({ bos = true, special = false, chat = false }: Extract<Prompt, { kind: 'text' }>) {
   return { bos, chat, special };
+}
+
+/**
+ * The source up to its position, as a target.
+ *
+ * @param position in what is left of the prompt.
+ */
+export function sourceAsTarget(
+  { reading: _, decoderTokenIds, ...source }: ResolvedPrompt,
+  position: Position,
+  tokenizer: Tokenizer,
+  draw: number,
+): ResolvedPrompt {
+  if (source.side === 'encoder') {
+    throw new PatchscopeError(
+      'bad_input',
+      'An encoder reads its prompt whole: a source on its side can not be a target up to its position.',
+    );
+  }
+  const all = decoderTokenIds ?? source.tokenIds;
+  const tokenIds = all.slice(0, source.tokenIndex + 1);
+  const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
+  const tokenIndex = resolvePosition(position, bytes, 'target', draw);
+  const cut = decoderTokenIds === undefined ? { text: null, tokenIds } : { decoderTokenIds: tokenIds };
+  return { ...source, ...cut, tokenIndex, token: decode(bytes[tokenIndex]!) };
 }
 
 /** What a model reads of a prompt. */
@@ -112,6 +139,12 @@ function tokenIdsOf(prompt: Prompt, tokenizer: Tokenizer, which: string): readon
       }
     }
     return prompt.tokenIds;
+  }
+  if (prompt.kind === 'source') {
+    throw new PatchscopeError(
+      'bad_input',
+      `The ${which} prompt can't be the source itself: only a target can.`,
+    );
   }
   const { text } = prompt;
   const { bos, special, chat } = readingOf(prompt);

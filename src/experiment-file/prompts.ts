@@ -24,7 +24,9 @@ export function promptAt(file: ExperimentFile, root: Located, side: Side, varian
   const prompt = promptOf(keys, root, path);
   const positionPath =
     own?.position === undefined ? [side, 'position'] : ['variants', variant!, side, 'position'];
-  const position = templateAt(root, positionPath, String(own?.position ?? file[side].position ?? -1));
+  const typed = own?.position ?? file[side].position ?? -1;
+  if (typeof typed === 'object') return (row) => ({ prompt: prompt(row), position: { kind: 'random' } });
+  const position = templateAt(root, positionPath, String(typed));
   return (row) => ({ prompt: prompt(row), position: parsePosition(position.fill(row)) });
 }
 
@@ -33,27 +35,30 @@ function keysOf(prompt: string | PromptKeys): PromptKeys {
 }
 
 function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
-  const { text, tokens, ...switches } = keys;
+  const { text, tokens, same, ...switches } = keys;
   const bad = (what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   if (text !== undefined && tokens !== undefined)
     throw bad('has both text and tokens where one of them is needed');
   if (tokens !== undefined && Object.keys(switches).length > 0) {
     throw bad(`has tokens, which are used as they are: leave ${Object.keys(switches).join(', ')} out`);
   }
-  if (text === undefined && tokens === undefined && path[0] !== 'variants')
+  if (same !== undefined && (Object.keys(keys).length > 1 || !path.includes('target')))
+    throw bad('has same: source, which is for a target, and alone');
+  if (text === undefined && tokens === undefined && same === undefined && path[0] !== 'variants')
     throw bad('has neither text nor tokens');
   return keys;
 }
 
 /** Tokens take the place of a text and of what is said of it, and the other way round. */
 function merged(base: PromptKeys, own: PromptKeys): PromptKeys {
-  if (own.tokens !== undefined) return own;
-  const { tokens, ...rest } = base;
+  if (own.tokens !== undefined || own.same !== undefined) return own;
+  const { tokens, same, ...rest } = base;
   return own.text === undefined ? { ...base, ...own } : { ...rest, ...own };
 }
 
 function promptOf(keys: PromptKeys, root: Located, path: Path): (row: Row) => Prompt {
-  const { text, tokens, ...switches } = checked(keys, root, path);
+  const { text, tokens, same, ...switches } = checked(keys, root, path);
+  if (same !== undefined) return () => ({ kind: 'source' });
   if (Array.isArray(tokens)) return () => ({ kind: 'tokens', tokenIds: tokens });
   if (tokens === undefined) {
     const template = templateAt(root, around(root, path).map === undefined ? path : [...path, 'text'], text!);

@@ -1,6 +1,7 @@
 /** What is read from each patched run, and whether the file has what that needs. */
 import type { PatchscopeError } from '../errors.js';
-import type { MetricName, Reading } from '../patchscope.js';
+import { needsOwn, needsTracking } from '../metrics.js';
+import type { Reading } from '../patchscope.js';
 import type { Path } from './document.js';
 import { given } from './prompts.js';
 import type { ExperimentFile } from './schema.js';
@@ -8,17 +9,14 @@ import type { ExperimentFile } from './schema.js';
 /** What is wrong with the part at a path. */
 export type Bad = (path: Path, what: string) => PatchscopeError;
 
-/** Metrics of a token's score, which must be there. */
-const ofTrackedTokens: readonly MetricName[] = ['answer-rank', 'answer-logprob'];
-
 export function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile, bad: Bad): Reading {
   const stops = reading.stop === undefined ? [] : [reading.stop].flat();
-  const needed = metrics.find((metric) => ofTrackedTokens.includes(metric));
+  const needed = metrics.find(needsTracking);
   const trackAnswer = reading['track-answer'] ?? (needed !== undefined || undefined);
   const needAnswers: readonly [boolean, Path][] = [
     [reading['track-answer'] === true, ['reading', 'track-answer']],
     [stops.includes('answer'), ['reading', 'stop']],
-    [metrics.length > 0, ['metrics']],
+    [!metrics.every(needsOwn), ['metrics']],
   ];
   for (const [asked, path] of needAnswers) {
     if (asked && answer === undefined) throw bad(path, 'can only be had with answers: give the key answer');

@@ -57,21 +57,28 @@ const prompt = z
       section({
         text: text.optional().meta({ description: 'The prompt, with {fields} of the sample.' }),
         tokens: tokenIds.optional().meta({ description: 'Token ids, used exactly as they are.' }),
+        same: word(['source'])
+          .optional()
+          .meta({ description: 'Of a target: the source prompt up to its position (T = S).' }),
         bos: flag.optional().meta({ description: 'Begin with BOS where the model has one.', default: true }),
         chat: flag.optional().meta({ description: "Wrap in the model's chat template.", default: false }),
         special: flag.optional().meta({ description: 'Read special tokens as such.', default: false }),
       }),
     ],
-    { error: 'a text, or a set of keys with text or tokens' },
+    { error: 'a text, or a set of keys with text, tokens or same' },
   )
   .meta({ description: 'A text with {fields} of the sample ({{ and }} are braces), or token ids.' });
 
-const aPosition = 'a whole number or a text of the prompt';
-const position = z.union([z.int(aPosition), z.string().min(1, aPosition)], { error: aPosition }).meta({
-  description:
-    'A token of the prompt: its index (negative from the end), or a text that it ends, with #2 behind it for its second occurrence.',
-  default: -1,
-});
+const aPosition = 'a whole number, a text of the prompt, or { random: true }';
+const position = z
+  .union([z.int(aPosition), z.string().min(1, aPosition), section({ random: z.literal(true) })], {
+    error: aPosition,
+  })
+  .meta({
+    description:
+      'A token of the prompt: its index (negative from the end), a text that it ends, with #2 behind it for its second occurrence, or any token but BOS, drawn with the seed.',
+    default: -1,
+  });
 
 const site = word(sites).meta({ description: 'Where in its block the state lies.', default: 'resid_out' });
 const side = word(sides).meta({ description: 'Which half of an encoder-decoder model.', default: 'decoder' });

@@ -3,7 +3,8 @@ import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
-import { inputOf, type ResolvedPrompt, resolvePrompt, tokenText } from '../prompts.js';
+import { inputOf, type ResolvedPrompt, resolvePrompt, sourceAsTarget, tokenText } from '../prompts.js';
+import { uniforms } from '../random.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
 export interface Pair {
@@ -79,15 +80,17 @@ export function resolvePairs(
   const resolver = new Resolver(tokenizer, shape);
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
+    const draw = uniforms(experiment.seed + index)();
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
+      const source = resolver.source(own.source ?? sample.source, sourceSide, draw);
       return {
         sample: index,
         variant: name,
-        source: resolver.resolve(own.source ?? sample.source, 'source', sourceSide, 0),
-        target: resolver.resolve(own.target ?? sample.target, 'target', targetSide, following),
+        source,
+        target: resolver.target(own.target ?? sample.target, source, targetSide, draw, following),
         patch: { op, alpha, atGenerated },
         trackedTokens,
       };
@@ -95,31 +98,65 @@ export function resolvePairs(
   });
 }
 
-/** Tokenizes each distinct prompt once. */
+/** Resolves each distinct prompt and position once. */
 class Resolver {
   readonly #tokenizer: Tokenizer;
   readonly #shape: ModelShape;
   readonly #known = new Map<string, ResolvedPrompt>();
+  readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
 
   constructor(tokenizer: Tokenizer, shape: ModelShape) {
     this.#tokenizer = tokenizer;
     this.#shape = shape;
   }
 
-  resolve(
-    { prompt, position }: PromptAt,
-    which: 'source' | 'target',
+  /** @param draw of the interval [0, 1), for a random position. */
+  source(at: PromptAt, side: Side | undefined, draw: number): ResolvedPrompt {
+    return this.#resolve(at, 'source', side, draw, 0);
+  }
+
+  /** @param following tokens that are decoded after it, at most. */
+  target(
+    at: PromptAt,
+    source: ResolvedPrompt,
     side: Side | undefined,
+    draw: number,
     following: number,
   ): ResolvedPrompt {
-    const key = JSON.stringify([which, side, prompt, position]);
-    const known = this.#known.get(key);
-    if (known !== undefined) return known;
-    const resolved = resolvePrompt(prompt, position, this.#tokenizer, which, side);
-    checkLength(resolved, following, which, this.#shape);
-    this.#known.set(key, resolved);
-    return resolved;
+    if (at.prompt.kind !== 'source') return this.#resolve(at, 'target', side, draw, following);
+    const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
+    this.#ofSources.set(source, known);
+    return this.#once(known, JSON.stringify([at.position, drawOf(at, draw)]), () => {
+      const resolved = sourceAsTarget(source, at.position, this.#tokenizer, draw);
+      checkLength(resolved, following, 'target', this.#shape);
+      return resolved;
+    });
   }
+
+  #resolve(
+    at: PromptAt,
+    which: 'source' | 'target',
+    side: Side | undefined,
+    draw: number,
+    following: number,
+  ): ResolvedPrompt {
+    const key = JSON.stringify([which, side, at.prompt, at.position, drawOf(at, draw)]);
+    return this.#once(this.#known, key, () => {
+      const resolved = resolvePrompt(at.prompt, at.position, this.#tokenizer, which, side, draw);
+      checkLength(resolved, following, which, this.#shape);
+      return resolved;
+    });
+  }
+
+  #once(known: Map<string, ResolvedPrompt>, key: string, resolve: () => ResolvedPrompt): ResolvedPrompt {
+    const found = known.get(key) ?? resolve();
+    known.set(key, found);
+    return found;
+  }
+}
+
+function drawOf({ position }: PromptAt, draw: number): number | null {
+  return position.kind === 'random' ? draw : null;
 }
 
 /** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */

@@ -321,5 +321,6 @@ function faultOf(experiment: Experiment, limit = Number.POSITIVE_INFINITY): stri
 
 function isPrompt(prompt: Prompt): boolean {
   if (prompt.kind === 'text') return prompt.text.length > 0;
+  if (prompt.kind === 'source') return true;
   return prompt.tokenIds.length > 0 && prompt.tokenIds.every((id) => Number.isSafeInteger(id) && id >= 0);
 }
