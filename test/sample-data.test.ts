@@ -7,6 +7,7 @@ import { parse } from 'csv-parse/sync';
 import { parse as parseYaml } from 'yaml';
 import { PatchscopeError } from '../src/errors.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
+import { parsePosition } from '../src/positions.js';
 import { folder } from './fixtures/disk.js';
 import { assertSentence } from './support.js';
 
@@ -79,6 +80,7 @@ test('a subject stands once in its table and once in each of its sentences, and 
     assert.equal(new Set(templates).size, templates.length);
     for (const template of templates) assert.deepEqual(template.match(/\{.*?\}/g), ['{subject}'], template);
     for (const { subject, object } of facts) {
+      assert.deepEqual(parsePosition(subject!), { kind: 'text', text: subject });
       const objects = object!.split('|');
       assert.equal(new Set(objects).size, objects.length, object);
       for (const text of [subject!, ...objects]) assert.match(text, /^\S(?:.*\S)?$/, `${name}: ${subject}`);
