@@ -50,5 +50,5 @@ function makeOnce(folder: string, make: () => void): void {
 }
 
 function call(program: string, args: readonly string[]): void {
-  execFileSync(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(program, args, { stdio: 'pipe', maxBuffer: 2 ** 26 }); // progress is shown only where it fails
 }
