@@ -102,7 +102,9 @@ export {
   type Shard,
   shardChunks,
 } from './record-run.js';
-export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
+export { type Page, renderPage } from './report/page.js';
+export type { PageCell, PageTable } from './report/readings-table.js';
+export { type Report, type ReportOptions, writeReport } from './report/write-report.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { type Deletion, deleteRun } from './store/delete.js';

@@ -35,7 +35,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   store: [...shared, 'folders', 'nearest', 'output-file', 'random'],
   folders: [],
   floats: [],
-  report: [],
+  report: ['errors', 'folders', 'output-file', 'store'],
   models: ['errors', 'folders', 'nearest'],
   native: ['errors', 'patchscope'],
   devices: ['errors', 'native'],
