@@ -1,11 +1,13 @@
 /** The plot of means by group: a bar each, with its interval. */
 import { axisX, axisY, barX, gridX, ruleX, ruleY, text } from '@observablehq/plot';
-import { draw, palette } from './drawing.js';
+import { draw, type LineStyle } from './drawing.js';
 import type { Mean } from './means.js';
 
 export interface Bar extends Mean {
   readonly group: string;
   readonly label: string;
+  readonly style: LineStyle;
+  readonly isControl: boolean;
 }
 
 export function barChart(
@@ -16,9 +18,10 @@ export function barChart(
 ): string {
   const groups = [...new Set(bars.map(({ group }) => group))];
   const data = [...bars];
+  const margin = Math.min(240, 16 + 7 * Math.max(...groups.map(({ length }) => length)));
   return draw(label, {
     height: 60 + groups.length * (10 + 18 * labels.length),
-    ...{ marginLeft: 24, marginRight: 200, marginTop: 24, marginBottom: 40 },
+    ...{ marginLeft: margin, marginRight: 230, marginTop: 8, marginBottom: 40 },
     x: { label: value, nice: true, zero: true },
     y: { domain: [...labels], axis: null, padding: 0.15 },
     fy: { domain: groups, label: null, padding: 0.12, axis: null },
@@ -28,8 +31,8 @@ export function barChart(
       axisY({ ticks: [], label: null }),
       barX(data, {
         ...{ x: 'mean', y: 'label', fy: 'group' },
-        fill: (bar: Bar) => palette[labels.indexOf(bar.label) % palette.length]!,
-        fillOpacity: 0.75,
+        fill: ({ style }: Bar) => style.stroke,
+        fillOpacity: ({ isControl }: Bar) => (isControl ? 0.45 : 0.85),
       }),
       ruleY(data, { x1: 'low', x2: 'high', y: 'label', fy: 'group', strokeWidth: 1.5 }),
       ruleX([0]),
@@ -38,11 +41,8 @@ export function barChart(
         fontSize: 11,
       }),
       text(groups, {
-        fy: (group) => group,
-        text: (group) => group,
-        frameAnchor: 'top-left',
-        dy: -14,
-        fontWeight: 'bold',
+        ...{ fy: (group) => group, text: (group) => group, frameAnchor: 'left', textAnchor: 'end', dx: -10 },
+        ...{ fontSize: 12, fontWeight: 'bold' },
       }),
     ],
   }).svg;

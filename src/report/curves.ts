@@ -1,15 +1,17 @@
 /** Means of a metric by layer, over samples and the layers of the other side. */
 import type { Database } from 'better-sqlite3';
 import { ask, layerText, numberText, sqlText } from './data.js';
+import { lineStyle, palette } from './drawing.js';
+import { grouped } from './group.js';
 import { type ChartLine, layerChart } from './layer-chart.js';
-import { meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
+import { type Mean, meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
 import type { Part } from './part.js';
 import { partName } from './part.js';
 import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';
 
 type Row = Place & SampleSum & { readonly control: string; readonly layer: number | null };
 
-export function curve(database: Database, subject: Subject, metric: string): Part | undefined {
+export function curves(database: Database, subject: Subject, metric: string): Part[] {
   const { axis, runIds } = subject;
   const sql = `SELECT ${placeColumns},
   observation.control, observation.${axis} AS layer, observation.sample_idx, sum(score.value) AS sum, count(*) AS cells
@@ -19,7 +21,7 @@ ${placeJoins}
 WHERE observation.run_id IN (${runIds})
 GROUP BY observation.run_id, observation.variant, observation.mapping_id, 5, 6, observation.control, layer, observation.sample_idx
 ORDER BY observation.run_id, observation.variant, observation.control, layer, observation.sample_idx`;
-  return curvePart(subject, ask<Row>(database, sql), {
+  return curveParts(subject, ask<Row>(database, sql), {
     ...{ sql, zero: false, value: metric },
     name: partName('curve', metric),
     title: `${metric} by layer`,
@@ -38,41 +40,39 @@ export interface CurveText {
   readonly labelOf: (place: Place, control: string) => string;
 }
 
-/** Undefined where there are no values. */
-export function curvePart(subject: Subject, rows: readonly Row[], text: CurveText): Part | undefined {
-  if (rows.length === 0) return undefined;
+/** A part for as many places as there are colours; none where there are no values. */
+export function curveParts(subject: Subject, rows: readonly Row[], text: CurveText): Part[] {
   const means = meansOf(
     rows,
     (row) => JSON.stringify([row.variant, row.mapping, row.source_site, row.site, row.control, row.layer]),
     subject.seeds,
   );
-  const lines = new Map<string, { label: string; control: string; points: ChartLine['points'][number][] }>();
-  for (const { first, mean } of means) {
-    const label = text.labelOf(first, first.control);
-    const line = lines.get(label) ?? { label, control: first.control, points: [] };
-    lines.set(label, line);
-    line.points.push({ layer: first.layer, ...mean });
-  }
-  const chart = {
-    label: `${text.title}. ${[...lines.values()].map((line) => spoken(line)).join('. ')}`,
-    axis: subject.isGrid ? subject.axis.replace('_', ' ') : 'layer',
-    ...{ value: text.value, zero: text.zero, lines: ordered([...lines.values()]) },
-  };
+  const pictures = grouped(means, ({ first }) => Math.floor(subject.indexOf(first).index / palette.length));
+  return [...pictures].map(([picture, some]) => curvePart(subject, some, numbered(text, picture)));
+}
+
+function numbered(text: CurveText, picture: number): CurveText {
+  if (picture === 0) return text;
+  const { name, title } = text;
+  return { ...text, name: `${name}-${picture + 1}`, title: `${title}, picture ${picture + 1}` };
+}
+
+function curvePart(
+  subject: Subject,
+  means: readonly { readonly first: Row; readonly mean: Mean }[],
+  { sql, name, title, caption, value, zero, labelOf }: CurveText,
+): Part {
+  const lines = linesOf(subject, means, labelOf);
   return {
-    ...{ name: text.name, title: text.title, caption: text.caption },
-    svg: layerChart(chart),
+    ...{ name, title, caption },
+    svg: layerChart({
+      label: `${title}. ${lines.map(spoken).join('. ')}`,
+      axis: subject.isGrid ? subject.axis.replace('_', ' ') : 'layer',
+      ...{ value, zero, lines },
+    }),
     data: {
-      sql: `-- a row is the sum over the cells of one sample; means and intervals are made from these rows\n${text.sql}`,
-      columns: [
-        'run_id',
-        'variant',
-        'mapping',
-        'source_site',
-        'site',
-        'control',
-        subject.axis,
-        ...meanColumns,
-      ],
+      sql: `${sumsNote}\n${sql}`,
+      columns: [...lineColumns, subject.axis, ...meanColumns],
       rows: means.map(({ first: row, mean }) => [
         ...[row.run_id, row.variant, row.mapping, row.source_site, row.site, row.control, row.layer],
         ...meanValues(mean),
@@ -81,14 +81,31 @@ export function curvePart(subject: Subject, rows: readonly Row[], text: CurveTex
   };
 }
 
+export const sumsNote =
+  '-- a row is the sum over the cells of one sample; means and intervals are made from these rows';
+
+export const lineColumns = ['run_id', 'variant', 'mapping', 'source_site', 'site', 'control'];
+
+/** Controls come last. */
+function linesOf(
+  subject: Subject,
+  means: readonly { readonly first: Row; readonly mean: Mean }[],
+  labelOf: CurveText['labelOf'],
+): ChartLine[] {
+  const lines = [...grouped(means, ({ first }) => labelOf(first, first.control))];
+  const isControl = ([, [one]]: (typeof lines)[number]) => Number(one!.first.control !== 'none');
+  return lines
+    .sort((a, b) => isControl(a) - isControl(b))
+    .map(([label, line]) => ({
+      label,
+      style: lineStyle(subject.indexOf(line[0]!.first), line[0]!.first.control),
+      points: line.map(({ first, mean }) => ({ layer: first.layer, ...mean })),
+    }));
+}
+
 export function lineLabel(name: string, control: string): string {
   if (control === 'none') return name || 'patched';
   return name === '' ? control : `${name}, ${control}`;
-}
-
-/** Controls come last. */
-function ordered(lines: readonly ChartLine[]): ChartLine[] {
-  return [...lines].sort((a, b) => Number(a.control !== 'none') - Number(b.control !== 'none'));
 }
 
 function spoken({ label, points }: ChartLine): string {

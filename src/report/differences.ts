@@ -1,6 +1,6 @@
 /** What patching the captured state adds to a control, pair of cells by pair of cells. */
 import type { Database } from 'better-sqlite3';
-import { curvePart, lineLabel } from './curves.js';
+import { curveParts, lineLabel } from './curves.js';
 import { ask, sqlText } from './data.js';
 import type { SampleSum } from './means.js';
 import { type Part, partName } from './part.js';
@@ -8,7 +8,7 @@ import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } fro
 
 type Row = Place & SampleSum & { readonly control: string; readonly layer: number | null };
 
-export function difference(database: Database, subject: Subject, metric: string): Part | undefined {
+export function differences(database: Database, subject: Subject, metric: string): Part[] {
   const sql = `WITH cell AS (
   SELECT ${placeColumns},
     observation.control, observation.sample_idx, observation.source_layer, observation.target_layer,
@@ -33,7 +33,7 @@ WHERE patched.control = 'none'
 GROUP BY patched.run_id, patched.variant, patched.mapping, patched.source_site, patched.site, other.control, layer,
   patched.sample_idx
 ORDER BY patched.run_id, patched.variant, other.control, layer, patched.sample_idx`;
-  return curvePart(subject, ask<Row>(database, sql), {
+  return curveParts(subject, ask<Row>(database, sql), {
     ...{ sql, zero: true, value: `difference of ${metric}` },
     name: partName('difference', metric),
     title: `${metric}: captured state less control`,

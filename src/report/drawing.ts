@@ -22,6 +22,22 @@ export const palette = [
   ],
 ];
 
+/** By control; captured states are drawn whole. */
+const dashes: Readonly<Record<string, string>> = { random: '6 3', shuffled: '2 3', unpatched: '9 3 2 3' };
+
+const controls = ['none', 'random', 'shuffled', 'unpatched'];
+
+export interface LineStyle {
+  readonly stroke: string;
+  readonly strokeDasharray: string;
+}
+
+/** Colours tell places apart, or controls where there is but one place. */
+export function lineStyle({ index, count }: { index: number; count: number }, control: string): LineStyle {
+  const colour = count > 1 ? index : controls.indexOf(control);
+  return { stroke: palette[colour % palette.length]!, strokeDasharray: dashes[control] ?? 'none' };
+}
+
 export interface Picture {
   readonly svg: string;
   readonly width: number;

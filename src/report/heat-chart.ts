@@ -31,8 +31,8 @@ export function heatChart(
   const size = Math.min(26, (WIDTH - 90) / targets.length);
   const common = { x: 'target_layer', y: 'source_layer' } as const;
   const chart = draw(label, {
-    ...{ width: Math.max(240, 90 + size * targets.length), height: 60 + size * sources.length },
-    ...{ marginLeft: 60, marginTop: 8, marginRight: 30, marginBottom: 44 },
+    ...{ width: Math.max(240, 90 + size * targets.length), height: 44 + size * sources.length },
+    ...{ marginLeft: 60, marginTop: 8, marginRight: 30, marginBottom: 36 },
     x: { type: 'band', domain: targets, padding: 0 },
     y: { type: 'band', domain: sources, padding: 0 },
     color: { type: 'linear', domain, scheme },

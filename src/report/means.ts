@@ -1,6 +1,7 @@
 /** Sums of single samples -> means with intervals over samples, as `metric` has them. */
 import { Bootstrap } from '../store/bootstrap.js';
 import type { Data } from './data.js';
+import { grouped } from './group.js';
 
 /** A row of a statement: the sum of `value` over some cells of one sample. */
 export interface SampleSum {
@@ -26,14 +27,7 @@ export function meansOf<Row extends SampleSum>(
   seeds: ReadonlyMap<number, number>,
 ): { readonly first: Row; readonly mean: Mean }[] {
   const bootstraps = new Map([...seeds].map(([runId, seed]) => [runId, new Bootstrap(seed)]));
-  const byKey = new Map<string, Row[]>();
-  for (const row of rows) {
-    const key = `${row.run_id} ${keyOf(row)}`;
-    const found = byKey.get(key);
-    if (found === undefined) byKey.set(key, [row]);
-    else found.push(row);
-  }
-  return [...byKey.values()].map((part) => {
+  return [...grouped(rows, (row) => `${row.run_id} ${keyOf(row)}`).values()].map((part) => {
     const sums = part.map(({ sum }) => sum);
     const counts = part.map(({ cells }) => cells);
     const cells = total(counts);

@@ -3,8 +3,8 @@ import type { Database } from 'better-sqlite3';
 import { onOneLine } from '../store/format.js';
 import { withResults } from '../store/results.js';
 import { chosenRun, type RunSummary } from '../store/run-list.js';
-import { curve } from './curves.js';
-import { difference } from './differences.js';
+import { curves } from './curves.js';
+import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
 import { groupBars } from './group-bars.js';
 import { heatMaps } from './heat-maps.js';
@@ -41,8 +41,8 @@ export function renderReport(path: string, specs: readonly (string | undefined)[
 
 function sectionsOf(database: Database, subject: Subject): Section[] {
   const { metrics, hasControls, hasGroups, isGrid } = subject;
-  const each = (of: (metric: string) => Part | undefined) =>
-    metrics.map(of).filter((part): part is Part => part !== undefined);
+  const each = (of: (database: Database, subject: Subject, metric: string) => Part[]) =>
+    metrics.flatMap((metric) => of(database, subject, metric));
   const sections: Section[] = [
     {
       ...{ name: 'what-was-run', title: 'What was run' },
@@ -57,22 +57,22 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'curves', title: 'By layer' },
       about: `A line for each run and variant. ${hasControls ? 'Controls are lines of their own, dashed.' : 'These runs have no controls: how much of this the target prompt alone would do can not be told.'}`,
-      parts: each((metric) => curve(database, subject, metric)),
+      parts: each(curves),
     },
     {
       ...{ name: 'effect', title: 'Against the controls' },
       about: 'The effect of the captured state is what it does beyond the control.',
-      parts: hasControls ? each((metric) => difference(database, subject, metric)) : [],
+      parts: hasControls ? each(differences) : [],
     },
     {
       ...{ name: 'layer-pairs', title: 'By source and target layer' },
       about: 'Colours of one metric mean the same in all its pictures.',
-      parts: isGrid ? metrics.flatMap((metric) => heatMaps(database, subject, metric)) : [],
+      parts: isGrid ? each(heatMaps) : [],
     },
     {
       ...{ name: 'by-group', title: 'By group' },
       about: 'Groups of samples, such as their relation.',
-      parts: hasGroups ? each((metric) => groupBars(database, subject, metric)) : [],
+      parts: hasGroups ? each(groupBars) : [],
     },
     {
       ...{ name: 'texts', title: 'Texts' },

@@ -24,7 +24,7 @@ export function textSignatures(database: Database, { runIds }: Subject): Part {
   return {
     ...{ name: 'texts-without-meaning', title: 'Texts that say nothing of the patched state' },
     caption:
-      'Cells that did not fail. Empty: nothing but blanks. Unprintable: control characters, or bytes that are no text. Repetitive: of at least four tokens at most half are different ones. Same as unpatched: what the target prompt says anyway comes back, and the reading does not depend on the patched state; empty where that control was not run.',
+      'Cells that did not fail. Empty: nothing but blanks. Unprintable: control characters, or bytes that are no text. Repetitive: of at least four tokens at most half are different ones. Same as unpatched: what the target prompt says anyway comes back, and the reading does not depend on the patched state; blank where that control was not run.',
     data: askData(
       database,
       `SELECT cell.run_id, cell.variant, cell.control, count(*) AS cells,

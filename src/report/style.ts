@@ -27,13 +27,13 @@ a { color: var(--link); } :focus-visible { outline: 2px solid var(--link); outli
 h3 { font-size: 1rem; margin-top: 1.8rem; } nav ul { columns: 2; font-size: 13px; padding-left: 1.2rem; }
 figure { margin: 1.2rem 0; break-inside: avoid; } figcaption, .about { max-width: 52rem; font-size: 13px; }
 figure svg { display: block; height: auto; max-width: 100%; }
-details { font-size: 13px; margin: .3rem 0; } summary { cursor: pointer; }
+details, .download { font-size: 13px; margin: .3rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); white-space: pre-wrap; overflow-wrap: anywhere; }
 td.number { text-align: right; }
 .facts th { vertical-align: top; } .facts td { overflow-wrap: anywhere; max-width: 40rem; }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --line: #bbb; --hot: #f2a33a; --link: #000; }
-  body { font-size: 10pt; } nav, .download { display: none; } h2, h3 { break-after: avoid; }
+  body { font-size: 10pt; } nav, .download, details:not([open]) { display: none; } h2, h3, .about { break-after: avoid; }
   td, .ramp, svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   table { font-size: 8pt; } tr { break-inside: avoid; }
 }

@@ -30,6 +30,8 @@ export interface Subject {
   readonly places: readonly Place[];
   /** By what a place differs from the others; empty where there is but one. */
   readonly nameOf: (place: Place) => string;
+  /** Which of the places it is. */
+  readonly indexOf: (place: Place) => { readonly index: number; readonly count: number };
   readonly hasControls: boolean;
   readonly hasGroups: boolean;
 }
@@ -64,7 +66,7 @@ export function subjectOf(database: Database, runs: readonly RunSummary[]): Subj
     `SELECT id, seed FROM run WHERE id IN (${runIds})`,
   );
   return {
-    ...{ runs, runIds, places, nameOf: namer(places) },
+    ...{ runs, runIds, places, nameOf: namer(places), indexOf: finder(places) },
     seeds: new Map(seeds.map(({ id, seed }) => [id, seed])),
     metrics: [...new Set(runs.flatMap(({ runId }) => scoreNames(database, runId)))].sort(),
     axis: shape!.sources > 1 ? 'source_layer' : 'target_layer',
@@ -85,7 +87,21 @@ function namer(places: readonly Place[]): (place: Place) => string {
   return (place) => onOneLine(parts.map((of) => of(place)).join(', '));
 }
 
-/** How good the smallest is. */
+/** Where nothing was patched, there is no mapping: it belongs to the first place of its variant. */
+function finder(places: readonly Place[]): Subject['indexOf'] {
+  const keyOf = ({ run_id, variant, mapping, source_site, site }: Place) =>
+    JSON.stringify([run_id, variant, mapping, source_site, site]);
+  const keys = places.map(keyOf);
+  return (place) => {
+    const exact = keys.indexOf(keyOf(place));
+    const near = places.findIndex(
+      ({ run_id, variant }) => run_id === place.run_id && variant === place.variant,
+    );
+    return { index: Math.max(0, exact < 0 ? near : exact), count: places.length };
+  };
+}
+
+/** Whether the smallest value is the best. */
 export function isLowerBetter(metric: string): boolean {
   return metric.endsWith('-rank') || metric.startsWith('surprisal');
 }

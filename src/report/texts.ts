@@ -26,7 +26,7 @@ export function textTables(database: Database, subject: Subject, sampleCount: nu
   const other = otherLayer(database, subject);
   return samples.map(({ sample_idx, name }, i) => {
     const sql = textsSql(subject, sample_idx, name, other);
-    const title = onOneLine(`${sample_idx}: ${name}`);
+    const title = onOneLine(`sample ${sample_idx}: ${name}`);
     return {
       ...{ name: partName('texts', i + 1), title, data: askData(database, sql) },
       caption: other === undefined ? '' : other.why,
@@ -98,7 +98,7 @@ function tableOf(subject: Subject, title: string, rows: readonly Row[]): string 
   const layers = [...new Set(rows.map(({ layer }) => layer))].sort((a, b) => (a ?? -2) - (b ?? -2));
   return readingsTable({
     ...{ title, about: '', framed: 'the text holds an answer' },
-    groups: [{ title: '', columns }],
+    groups: [{ title, columns }],
     rows: layers.map((layer) => ({
       heading: layer === null ? 'nothing patched' : layerText(layer),
       cells: columns.map((column) => cells.get(`${column}\n${layerText(layer)}`) ?? nothing),
