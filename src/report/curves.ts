@@ -9,7 +9,7 @@ import type { Part } from './part.js';
 import { partName } from './part.js';
 import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';
 
-type Row = Place & SampleSum & { readonly control: string; readonly layer: number | null };
+export type CurveRow = Place & SampleSum & { readonly control: string; readonly layer: number | null };
 
 export function curves(database: Database, subject: Subject, metric: string): Part[] {
   const { axis, runIds } = subject;
@@ -21,7 +21,7 @@ ${placeJoins}
 WHERE observation.run_id IN (${runIds})
 GROUP BY observation.run_id, observation.variant, observation.mapping_id, 5, 6, observation.control, layer, observation.sample_idx
 ORDER BY observation.run_id, observation.variant, observation.control, layer, observation.sample_idx`;
-  return curveParts(subject, ask<Row>(database, sql), {
+  return curveParts(subject, ask<CurveRow>(database, sql), {
     ...{ sql, zero: false, value: metric },
     name: partName('curve', metric),
     title: `${metric} by layer`,
@@ -41,13 +41,13 @@ export interface CurveText {
 }
 
 /** A part for as many places as there are colours; none where there are no values. */
-export function curveParts(subject: Subject, rows: readonly Row[], text: CurveText): Part[] {
+export function curveParts(subject: Subject, rows: readonly CurveRow[], text: CurveText): Part[] {
   const means = meansOf(
     rows,
     (row) => JSON.stringify([row.variant, row.mapping, row.source_site, row.site, row.control, row.layer]),
     subject.seeds,
   );
-  const pictures = grouped(means, ({ first }) => Math.floor(subject.indexOf(first).index / palette.length));
+  const pictures = grouped(means, ({ first }) => Math.floor(subject.indexOf(first) / palette.length));
   return [...pictures].map(([picture, some]) => curvePart(subject, some, numbered(text, picture)));
 }
 
@@ -59,7 +59,7 @@ function numbered(text: CurveText, picture: number): CurveText {
 
 function curvePart(
   subject: Subject,
-  means: readonly { readonly first: Row; readonly mean: Mean }[],
+  means: readonly { readonly first: CurveRow; readonly mean: Mean }[],
   { sql, name, title, caption, value, zero, labelOf }: CurveText,
 ): Part {
   const lines = linesOf(subject, means, labelOf);
@@ -89,18 +89,23 @@ export const lineColumns = ['run_id', 'variant', 'mapping', 'source_site', 'site
 /** Controls come last. */
 function linesOf(
   subject: Subject,
-  means: readonly { readonly first: Row; readonly mean: Mean }[],
+  means: readonly { readonly first: CurveRow; readonly mean: Mean }[],
   labelOf: CurveText['labelOf'],
 ): ChartLine[] {
   const lines = [...grouped(means, ({ first }) => labelOf(first, first.control))];
+  const isSingle = isOnePlace(subject, means);
   const isControl = ([, [one]]: (typeof lines)[number]) => Number(one!.first.control !== 'none');
   return lines
     .sort((a, b) => isControl(a) - isControl(b))
     .map(([label, line]) => ({
       label,
-      style: lineStyle(subject.indexOf(line[0]!.first), line[0]!.first.control),
+      style: lineStyle(subject.indexOf(line[0]!.first), line[0]!.first.control, isSingle),
       points: line.map(({ first, mean }) => ({ layer: first.layer, ...mean })),
     }));
+}
+
+export function isOnePlace(subject: Subject, means: readonly { readonly first: Place }[]): boolean {
+  return new Set(means.map(({ first }) => subject.indexOf(first))).size === 1;
 }
 
 export function lineLabel(name: string, control: string): string {

@@ -1,12 +1,9 @@
 /** What patching the captured state adds to a control, pair of cells by pair of cells. */
 import type { Database } from 'better-sqlite3';
-import { curveParts, lineLabel } from './curves.js';
+import { type CurveRow, curveParts, lineLabel } from './curves.js';
 import { ask, sqlText } from './data.js';
-import type { SampleSum } from './means.js';
 import { type Part, partName } from './part.js';
-import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';
-
-type Row = Place & SampleSum & { readonly control: string; readonly layer: number | null };
+import { isLowerBetter, placeColumns, placeJoins, type Subject } from './subject.js';
 
 export function differences(database: Database, subject: Subject, metric: string): Part[] {
   const sql = `WITH cell AS (
@@ -33,7 +30,7 @@ WHERE patched.control = 'none'
 GROUP BY patched.run_id, patched.variant, patched.mapping, patched.source_site, patched.site, other.control, layer,
   patched.sample_idx
 ORDER BY patched.run_id, patched.variant, other.control, layer, patched.sample_idx`;
-  return curveParts(subject, ask<Row>(database, sql), {
+  return curveParts(subject, ask<CurveRow>(database, sql), {
     ...{ sql, zero: true, value: `difference of ${metric}` },
     name: partName('difference', metric),
     title: `${metric}: captured state less control`,

@@ -32,9 +32,9 @@ export interface LineStyle {
   readonly strokeDasharray: string;
 }
 
-/** Colours tell places apart, or controls where there is but one place. */
-export function lineStyle({ index, count }: { index: number; count: number }, control: string): LineStyle {
-  const colour = count > 1 ? index : controls.indexOf(control);
+/** Colours tell places apart, or controls in a picture of a single place. */
+export function lineStyle(place: number, control: string, isSingle: boolean): LineStyle {
+  const colour = isSingle ? controls.indexOf(control) : place;
   return { stroke: palette[colour % palette.length]!, strokeDasharray: dashes[control] ?? 'none' };
 }
 

@@ -2,7 +2,7 @@
 import type { Database } from 'better-sqlite3';
 import { onOneLine } from '../store/format.js';
 import { type Bar, barChart } from './bar-chart.js';
-import { lineColumns, lineLabel, sumsNote } from './curves.js';
+import { isOnePlace, lineColumns, lineLabel, sumsNote } from './curves.js';
 import { ask, numberText, sqlText } from './data.js';
 import { lineStyle } from './drawing.js';
 import { meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
@@ -28,9 +28,10 @@ ORDER BY sample."group", observation.run_id, observation.variant, observation.co
     subject.seeds,
   );
   if (means.length === 0) return [];
+  const isSingle = isOnePlace(subject, means);
   const bars: Bar[] = means.map(({ first, mean }) => ({
     ...{ group: onOneLine(first.group), label: lineLabel(subject.nameOf(first), first.control) },
-    style: lineStyle(subject.indexOf(first), first.control),
+    style: lineStyle(subject.indexOf(first), first.control, isSingle),
     isControl: first.control !== 'none',
     ...mean,
   }));

@@ -6,7 +6,7 @@ import { below, draw, layerFormat, layerTicks, WIDTH } from './drawing.js';
 export interface HeatPoint {
   readonly source_layer: number;
   readonly target_layer: number;
-  /** Null where all cells failed. */
+  /** Null where all cells failed, or have no such metric. */
   readonly value: number | null;
   readonly cells: number;
   readonly failed: number;
@@ -69,7 +69,8 @@ export function heatChart(
 /** Of a cell, on hover. */
 function told({ source_layer, target_layer, value, cells, failed, ci_low, ci_high }: HeatPoint): string {
   const interval = ci_low === null ? '' : ` [${numberText(ci_low)}, ${numberText(ci_high!)}]`;
-  const mean = value === null ? 'all failed' : `${numberText(value)}${interval}`;
+  const mean =
+    value === null ? (failed === cells ? 'all failed' : 'no value') : `${numberText(value)}${interval}`;
   const some = failed > 0 && value !== null ? `, ${failed} failed` : '';
   return `source layer ${layerText(source_layer)}, target layer ${layerText(target_layer)}: ${mean}; ${cells} cells${some}`;
 }

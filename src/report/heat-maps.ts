@@ -16,18 +16,26 @@ export function heatMaps(database: Database, subject: Subject, metric: string): 
   if (values.length === 0) return [];
   const range = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] as const;
   return asked
-    .filter(({ points }) => points.length > 0)
+    .filter(({ points }) => isMap(points))
     .map(({ place, sql, points }, i) => {
       const name = subject.nameOf(place);
       const title = `${metric} by source and target layer${name === '' ? '' : `: ${name}`}`;
       return {
         ...{ name: partName('layers', metric, ...(subject.places.length > 1 ? [i + 1] : [])), title },
         caption:
-          'Mean over samples, captured states alone; a cell tells its numbers where the pointer rests on it, and the table holds all. ×: some cells failed; an empty square: all did.',
+          'Mean over samples, captured states alone; a cell tells its numbers where the pointer rests on it, and the table holds all. ×: some cells failed; × on an empty square: all did.',
         svg: heatChart(`${title}. ${spoken(points)}`, points, range),
         data: askData(database, sql),
       };
     });
+}
+
+/** Not a line of equal layers, and not of a run without the metric. */
+function isMap(points: readonly HeatPoint[]): boolean {
+  return (
+    points.some(({ source_layer, target_layer }) => source_layer !== target_layer) &&
+    points.some(({ value, cells, failed }) => value !== null || failed === cells)
+  );
 }
 
 function gridSql({ run_id, variant, mapping, source_site, site }: Place, metric: string): string {

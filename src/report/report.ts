@@ -3,6 +3,7 @@ import type { Database } from 'better-sqlite3';
 import { onOneLine } from '../store/format.js';
 import { withResults } from '../store/results.js';
 import { chosenRun, type RunSummary } from '../store/run-list.js';
+import { bestCurves } from './best-curves.js';
 import { curves } from './curves.js';
 import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
@@ -57,7 +58,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'curves', title: 'By layer' },
       about: `A line for each run and variant. ${hasControls ? 'Controls are lines of their own, dashed.' : 'These runs have no controls: how much of this the target prompt alone would do can not be told.'}`,
-      parts: each(curves),
+      parts: [...each(curves), ...(isGrid ? each(bestCurves) : [])],
     },
     {
       ...{ name: 'effect', title: 'Against the controls' },

@@ -31,7 +31,7 @@ export interface Subject {
   /** By what a place differs from the others; empty where there is but one. */
   readonly nameOf: (place: Place) => string;
   /** Which of the places it is. */
-  readonly indexOf: (place: Place) => { readonly index: number; readonly count: number };
+  readonly indexOf: (place: Place) => number;
   readonly hasControls: boolean;
   readonly hasGroups: boolean;
 }
@@ -97,7 +97,7 @@ function finder(places: readonly Place[]): Subject['indexOf'] {
     const near = places.findIndex(
       ({ run_id, variant }) => run_id === place.run_id && variant === place.variant,
     );
-    return { index: Math.max(0, exact < 0 ? near : exact), count: places.length };
+    return Math.max(0, exact < 0 ? near : exact);
   };
 }
 
