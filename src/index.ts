@@ -38,6 +38,7 @@ export {
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
+export { grouped } from './group.js';
 export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, lensPosition, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
@@ -115,7 +116,15 @@ export {
   exportFormats,
   exportRun,
 } from './store/export.js';
-export { csvRecords, formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
+export {
+  csvRecords,
+  formatCsv,
+  formatJsonLines,
+  formatTable,
+  layerText,
+  numberText,
+  onOneLine,
+} from './store/format.js';
 export { mergeShards } from './store/merge.js';
 export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';
 export { type QueryStreamOptions, queryStream } from './store/query-stream.js';

@@ -1,8 +1,10 @@
 /** Means of a metric by layer, over samples and the layers of the other side. */
+
 import type { Database } from 'better-sqlite3';
-import { ask, layerText, numberText, sqlText } from './data.js';
+import { grouped } from '../group.js';
+import { layerText, numberText } from '../store/format.js';
+import { ask, sqlText } from './data.js';
 import { lineStyle, palette } from './drawing.js';
-import { grouped } from './group.js';
 import { type ChartLine, layerChart } from './layer-chart.js';
 import { type Mean, meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
 import type { Part } from './part.js';

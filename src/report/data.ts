@@ -22,11 +22,3 @@ export function askData(database: Database, sql: string): Data {
 export function sqlText(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
-
-export function numberText(value: number): string {
-  return String(Number(value.toPrecision(3)));
-}
-
-export function layerText(layer: number | null): string {
-  return layer === null ? 'none' : layer === -1 ? 'embed' : String(layer);
-}

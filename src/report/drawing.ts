@@ -1,8 +1,7 @@
 /** Plots as SVG texts, drawn where there is no browser. */
 import { type PlotOptions, plot } from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
-import { onOneLine } from '../store/format.js';
-import { layerText } from './data.js';
+import { layerText, onOneLine } from '../store/format.js';
 
 export const WIDTH = 760;
 

@@ -1,9 +1,9 @@
 /** Means of a metric by group of samples, such as their relation. */
 import type { Database } from 'better-sqlite3';
-import { onOneLine } from '../store/format.js';
+import { numberText, onOneLine } from '../store/format.js';
 import { type Bar, barChart } from './bar-chart.js';
 import { isOnePlace, lineColumns, lineLabel, sumsNote } from './curves.js';
-import { ask, numberText, sqlText } from './data.js';
+import { ask, sqlText } from './data.js';
 import { lineStyle } from './drawing.js';
 import { meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
 import { type Part, partName } from './part.js';

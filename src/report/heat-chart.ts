@@ -1,6 +1,7 @@
 /** The plot of one value at each pair of layers. */
+
 import { axisX, axisY, cell, rect, text } from '@observablehq/plot';
-import { layerText, numberText } from './data.js';
+import { layerText, numberText } from '../store/format.js';
 import { below, draw, layerFormat, layerTicks, WIDTH } from './drawing.js';
 
 export interface HeatPoint {

@@ -1,6 +1,8 @@
 /** Means of a metric at each pair of layers, a picture for each place. */
+
 import type { Database } from 'better-sqlite3';
-import { ask, askData, layerText, numberText, sqlText } from './data.js';
+import { layerText, numberText } from '../store/format.js';
+import { ask, askData, sqlText } from './data.js';
 import { type HeatPoint, heatChart } from './heat-chart.js';
 import { type Part, partName } from './part.js';
 import type { Place, Subject } from './subject.js';

@@ -1,7 +1,8 @@
 /** Sums of single samples -> means with intervals over samples, as `metric` has them. */
+
+import { grouped } from '../group.js';
 import { Bootstrap } from '../store/bootstrap.js';
 import type { Data } from './data.js';
-import { grouped } from './group.js';
 
 /** A row of a statement: the sum of `value` over some cells of one sample. */
 export interface SampleSum {

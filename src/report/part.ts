@@ -1,7 +1,7 @@
 /** Parts of a report, and their HTML: what is seen, the numbers behind it, the SQL that made them. */
-import { formatCsv, onOneLine } from '../store/format.js';
+import { formatCsv, numberText, onOneLine } from '../store/format.js';
 import type { SqlValue } from '../store/query.js';
-import { type Data, numberText } from './data.js';
+import type { Data } from './data.js';
 import { escapeHtml } from './html.js';
 
 export interface Part {

@@ -1,8 +1,8 @@
 /** What came out at each layer, as text, methods and controls side by side. */
 import type { Database } from 'better-sqlite3';
-import { onOneLine } from '../store/format.js';
+import { layerText, onOneLine } from '../store/format.js';
 import { lineLabel } from './curves.js';
-import { ask, askData, layerText, sqlText } from './data.js';
+import { ask, askData, sqlText } from './data.js';
 import { type Part, partName } from './part.js';
 import { type PageCell, readingsTable } from './readings-table.js';
 import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';

@@ -1,4 +1,4 @@
-/** By key, in the order in which keys first come. */
+/** Items that share a key, in the order of their first. */
 export function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {
   const groups = new Map<Key, Item[]>();
   for (const item of items) {
