@@ -13,6 +13,7 @@ import { addLens } from './commands/lens.js';
 import { addMerge } from './commands/merge.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
+import { addReport } from './commands/report.js';
 import { addRun } from './commands/run.js';
 import { addRuns } from './commands/runs.js';
 import { addShow } from './commands/show.js';
@@ -31,6 +32,7 @@ const commands = {
   convert: addConvert,
   runs: addRuns,
   show: addShow,
+  report: addReport,
   sql: addSql,
   export: addExport,
   merge: addMerge,

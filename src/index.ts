@@ -38,6 +38,7 @@ export {
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
+export { grouped } from './group.js';
 export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, lensPosition, planLens, runLens } from './lens.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
@@ -102,7 +103,9 @@ export {
   type Shard,
   shardChunks,
 } from './record-run.js';
-export { type Page, type PageCell, type PageTable, renderPage } from './report/page.js';
+export { type Page, renderPage } from './report/page.js';
+export type { PageCell, PageTable } from './report/readings-table.js';
+export { type Report, type ReportOptions, writeReport } from './report/write-report.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { type Deletion, deleteRun } from './store/delete.js';
@@ -113,7 +116,15 @@ export {
   exportFormats,
   exportRun,
 } from './store/export.js';
-export { csvRecords, formatCsv, formatJsonLines, formatTable, onOneLine } from './store/format.js';
+export {
+  csvRecords,
+  formatCsv,
+  formatJsonLines,
+  formatTable,
+  layerText,
+  numberText,
+  onOneLine,
+} from './store/format.js';
 export { mergeShards } from './store/merge.js';
 export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';
 export { type QueryStreamOptions, queryStream } from './store/query-stream.js';

@@ -41,6 +41,12 @@ const switches = new Set([
   'version',
 ]);
 
+/** Options that are switches of other commands only. */
+const valuedAt: Readonly<Record<string, readonly string[]>> = { report: ['csv'] };
+
+/** Options that take all words up to the next option. */
+const lists = new Set(['--compare']);
+
 /**
  * Binds each option to its value (`--name="value"`), so that values may begin with a dash: layers and
  * positions count from the end, and prompts hold anything. yargs takes off exactly one pair of quotes.
@@ -48,24 +54,29 @@ const switches = new Set([
 export function bindValues(argv: readonly string[]): string[] {
   const bound: string[] = [];
   const repeated = new Map<string, string[]>();
+  const valued = valuedAt[argv[0] ?? ''] ?? [];
+  const isSwitch = (name: string) => switches.has(name) && !valued.includes(name);
   for (let i = 0; i < argv.length; i++) {
     const [, typed, inline] = /^(--[a-z][a-z-]*)=(.*)$/s.exec(argv[i]!) ?? [undefined, argv[i]!, undefined];
     const name = spellings.get(typed!) ?? typed!;
     const next = argv[i + 1];
-    const mayTakeValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !switches.has(name.slice(2));
+    const mayTakeValue = /^--[a-z]/.test(name) && !name.startsWith('--no-') && !isSwitch(name.slice(2));
     const takesValue = mayTakeValue && (name !== '--resume' || /^\d+$/.test(next ?? ''));
     const value = inline ?? (takesValue ? next : undefined);
     if (value !== undefined && inline === undefined) i++;
     if (value === undefined) bound.push(name);
-    else if (repeatable.has(name)) repeated.set(name, [...(repeated.get(name) ?? []), value]);
-    else bound.push(`${name}="${value}"`);
+    else if (repeatable.has(name)) {
+      const values = [value];
+      while (lists.has(name) && i + 1 < argv.length && !argv[i + 1]!.startsWith('-')) values.push(argv[++i]!);
+      repeated.set(name, [...(repeated.get(name) ?? []), ...values]);
+    } else bound.push(`${name}="${value}"`);
   }
   for (const [name, values] of repeated) bound.push(`${name}="${values.join(SEPARATOR)}"`);
   return bound;
 }
 
 /** Options that may be given more than once; yargs is told to take the last of all others. */
-const repeatable = new Set(['--set']);
+const repeatable = new Set(['--set', '--compare']);
 /** ASCII's unit separator, which nobody types. */
 export const SEPARATOR = '\u001f';
 

@@ -1,5 +1,5 @@
 /** A table of numbers as a picture for a terminal: blocks of colour, or digits where there are no colours. */
-import { onOneLine } from '../index.js';
+import { numberText, onOneLine } from '../index.js';
 import { codeOf, colourOf } from './colour-scale.js';
 
 export interface HeatCell {
@@ -132,8 +132,4 @@ function legend(map: HeatMap, scale: Scale | undefined, depth: number): string {
   if (cells.some(({ value }) => value === null)) parts.push('xx: all failed');
   if (cells.length < map.rows.length * map.columns.length) parts.push('.: no cell');
   return parts.join('   ');
-}
-
-export function numberText(value: number): string {
-  return String(Number(value.toPrecision(3)));
 }

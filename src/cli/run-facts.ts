@@ -1,7 +1,14 @@
 /** Runs of a results file as text and as JSON. */
-import { formatTable, type LayerMetric, onOneLine, type RunDetails, type RunSummary } from '../index.js';
-import { grouped } from './group.js';
-import { numberText } from './heat-map.js';
+import {
+  formatTable,
+  grouped,
+  type LayerMetric,
+  layerText,
+  numberText,
+  onOneLine,
+  type RunDetails,
+  type RunSummary,
+} from '../index.js';
 
 export function runText(run: RunSummary): string {
   const { runId, name, status, cellsStored, cellsPlanned } = run;
@@ -94,10 +101,6 @@ export function placesOf({
 }): string {
   const [source, target] = [sourceSite, site].map((name) => (name === 'embed' ? 'resid_out' : name));
   return source === target ? source! : `${source} to ${target}`;
-}
-
-export function layerText(layer: number | null): string {
-  return layer === null ? 'none' : layer === -1 ? 'embed' : String(layer);
 }
 
 function meanText(metrics: readonly LayerMetric[]): string {

@@ -1,8 +1,7 @@
 /** The value of a run at each pair of layers, as heat maps. */
-import { type GridCell, onOneLine, type RunDetails } from '../index.js';
-import { grouped } from './group.js';
+import { type GridCell, grouped, layerText, onOneLine, type RunDetails } from '../index.js';
 import { type Canvas, type HeatMap, heatMapText } from './heat-map.js';
-import { layerText, placesOf } from './run-facts.js';
+import { placesOf } from './run-facts.js';
 
 /** A map for each variant; where all targets lie at the layer of their source, a strip for each in one map. */
 export function runPicture({ grid, value }: RunDetails, canvas: Canvas): string {

@@ -229,6 +229,7 @@ function pageTable(part: Shown): PageTable {
   return {
     title: experiment.name.replaceAll('-', ' '),
     about: experiment.about,
+    framed: 'what the model itself says next',
     groups: experiment.samples.map(({ name }) => ({
       title: name,
       columns: methods.map((method) => method.name),

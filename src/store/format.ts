@@ -88,6 +88,16 @@ function printable(text: string): string {
   return characters.length > widestCell ? `${characters.slice(0, widestCell - 1).join('')}…` : escaped;
 }
 
+/** Three digits are what an interval over samples bears out. */
+export function numberText(value: number): string {
+  return String(Number(value.toPrecision(3)));
+}
+
+/** A layer as the results file has it. */
+export function layerText(layer: number | null): string {
+  return layer === null ? 'none' : layer === -1 ? 'embed' : String(layer);
+}
+
 const shortEscapes: Readonly<Record<string, string>> = {
   '\n': '\\n',
   '\r': '\\r',
