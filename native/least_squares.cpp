@@ -158,14 +158,15 @@ AffineMap LeastSquares::solve(double share, int n_threads) {
     AffineMap map;
     std::vector<double> factor, scale(n);
     for (double tried = share;; tried = std::max(FIRST_RAISED_SHARE, 10.0 * tried)) {
-        map.ridge = tried * unit;
+        map.share = tried;
+        const double ridge = tried * unit;
         for (size_t i = 0; i < n; ++i) {
-            const double square = diagonal[i] + map.ridge;
+            const double square = diagonal[i] + ridge;
             scale[i] = square > 0.0 ? 1.0 / std::sqrt(square) : 1.0;
         }
         factor.assign(squares_.begin(), squares_.end());
         for (size_t i = 0; i < n; ++i) {
-            factor[i * n + i] += map.ridge;
+            factor[i * n + i] += ridge;
             for (size_t j = 0; j <= i; ++j) {
                 factor[i * n + j] *= scale[i] * scale[j];
             }

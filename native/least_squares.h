@@ -11,8 +11,8 @@ namespace ps {
 struct AffineMap {
     std::vector<float> weights; // (outputs, inputs)
     std::vector<float> bias;    // (outputs); empty where the map is linear
-    // What was added to the diagonal of the sums of products of x.
-    double ridge = 0.0;
+    // As in `solve`, or more.
+    double share = 0.0;
     // Of these sums, with a diagonal of ones, after that: how many times a change of y may grow in the map,
     // squared.
     double condition = 0.0;

@@ -37,7 +37,7 @@ Napi::Value to_value(Napi::Env env, AffineMap & map) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("weights", to_array<Napi::Float32Array>(env, map.weights));
     out.Set("bias", to_array<Napi::Float32Array>(env, map.bias));
-    out.Set("ridge", map.ridge);
+    out.Set("ridge", map.share);
     out.Set("condition", map.condition);
     return out;
 }

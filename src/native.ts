@@ -217,6 +217,7 @@ export interface NativeAffineMap {
   readonly weights: Float32Array;
   /** (outputs); empty where the map is linear. */
   readonly bias: Float32Array;
+  /** As asked for, or more where that left several maps. */
   readonly ridge: number;
   readonly condition: number;
 }
