@@ -7,6 +7,7 @@
 #include "gguf_check.h"
 #include "gguf_header.h"
 #include "kernels.h"
+#include "least_squares_object.h"
 #include "log.h"
 #include "model.h"
 #include "model_handle.h"
@@ -109,6 +110,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("matrixCost", Napi::Function::New(env, cost_of_matrix));
     exports.Set("cpuFeatures", Napi::Function::New(env, features));
     define_rpc(env, exports);
+    define_least_squares(env, exports);
     return exports;
 }
 

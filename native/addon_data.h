@@ -13,6 +13,7 @@ namespace ps {
 struct AddonData {
     Napi::FunctionReference model_class;
     Napi::FunctionReference context_class;
+    Napi::FunctionReference least_squares_class;
 };
 
 inline AddonData & addon_data(Napi::Env env) { return *env.GetInstanceData<AddonData>(); }

@@ -1,6 +1,7 @@
 #include "context.h"
 
 #include "addon_data.h"
+#include "arrays.h"
 #include "promise.h"
 
 #include <algorithm>
@@ -9,25 +10,6 @@
 namespace ps {
 
 namespace {
-
-template <class Array, class T> std::vector<T> to_vector(const Napi::Value & value) {
-    const Array array = value.As<Array>();
-    return std::vector<T>(array.Data(), array.Data() + array.ElementLength());
-}
-
-std::vector<int32_t> to_ints(const Napi::Value & value) {
-    return to_vector<Napi::Int32Array, int32_t>(value);
-}
-
-std::vector<float> to_floats(const Napi::Value & value) {
-    return to_vector<Napi::Float32Array, float>(value);
-}
-
-template <class Array, class T> Array to_array(Napi::Env env, const std::vector<T> & values) {
-    Array array = Array::New(env, values.size());
-    std::copy(values.begin(), values.end(), array.Data());
-    return array;
-}
 
 SiteKey to_site_key(const Napi::Object & object) {
     const std::string name = object.Get("site").As<Napi::String>();

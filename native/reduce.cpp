@@ -1,17 +1,11 @@
 #include "reduce.h"
 
+#include "wide.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
-
-// One build serves every x86-64 processor: the loops over the vocabulary are compiled twice, and the
-// faster version is chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define PS_WIDE __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define PS_WIDE
-#endif
 
 namespace ps {
 

@@ -8,6 +8,7 @@ import { addDelete } from './commands/delete.js';
 import { addDemo } from './commands/demo.js';
 import { addDoctor } from './commands/doctor.js';
 import { addExport } from './commands/export.js';
+import { addFit } from './commands/fit.js';
 import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
 import { addMerge } from './commands/merge.js';
@@ -24,6 +25,7 @@ import { PatchscopeError, packageVersion } from './index.js';
 const argv = bindValues(process.argv.slice(2));
 const commands = {
   run: addRun,
+  fit: addFit,
   patch: addPatch,
   lens: addLens,
   demo: addDemo,

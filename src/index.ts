@@ -36,6 +36,7 @@ export {
   readExperiment,
 } from './experiment-file/read-experiment.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
+export { type FitOptions, fitMapping } from './fit-mapping/fit-mapping.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';
@@ -49,6 +50,7 @@ export {
   buildLibraries,
   type LocalBuild,
 } from './local-build.js';
+export { readMapping } from './mapping/mapping-file.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
@@ -60,8 +62,12 @@ export type {
   Controls,
   EditOp,
   Experiment,
+  FileMapping,
   Layer,
   Mapping,
+  MappingKind,
+  MappingRecord,
+  MapRecord,
   MetricName,
   Patch,
   Position,
@@ -75,7 +81,7 @@ export type {
   Site,
   Variant,
 } from './patchscope.js';
-export { controls, editOps, metricNames, sides, sites } from './patchscope.js';
+export { controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export type { ModelShape, Pair } from './plan/pairs.js';
 export {

@@ -211,6 +211,24 @@ export interface NativeMatrixCost {
   readonly isRepacked: boolean;
 }
 
+/** The affine map nearest to all pairs of rows; see native/least_squares.h. */
+export interface NativeAffineMap {
+  /** (outputs, inputs) row-major. */
+  readonly weights: Float32Array;
+  /** (outputs); empty where the map is linear. */
+  readonly bias: Float32Array;
+  /** As asked for, or more where that left several maps. */
+  readonly ridge: number;
+  readonly condition: number;
+}
+
+export interface NativeLeastSquares {
+  /** Rows (n, inputs) and what they are to become, (n, outputs). */
+  add(x: Float32Array, y: Float32Array): Promise<void>;
+  /** The last thing that is asked of it. `ridge`: a part of the median sum of squares of a float of x. */
+  solve(ridge: number): Promise<NativeAffineMap>;
+}
+
 interface Addon {
   start(librariesFolder: string, verbose: boolean): boolean;
   /** This machine's. */
@@ -222,6 +240,15 @@ interface Addon {
   header(paths: readonly string[]): Promise<NativeHeader>;
   matrixCost(type: string, shape: readonly number[]): NativeMatrixCost;
   cpuFeatures(): string[];
+  leastSquares(inputs: number, outputs: number, hasBias: boolean, threads: number): NativeLeastSquares;
+  /** @returns (n, outputs) row-major; the bits of a row do not depend on the others. */
+  applyAffine(
+    weights: Float32Array,
+    bias: Float32Array,
+    x: Float32Array,
+    inputs: number,
+    threads: number,
+  ): Promise<Float32Array>;
   /** The process ends where a worker can't be reached or speaks another version: try them before. */
   addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;
   /** Ends only where the address can't be listened on. */

@@ -75,8 +75,73 @@ export type Position =
       readonly occurrence?: number;
     };
 
+/**
+ * What a fitted mapping makes of a state v: v itself, a number times v, a matrix times v, or that plus a vector.
+ */
+export const mappingKinds = ['identity', 'scale', 'linear', 'affine'] as const;
+export type MappingKind = (typeof mappingKinds)[number];
+
 /** f of the paper. */
-export type Mapping = { readonly kind: 'identity' };
+export type Mapping = { readonly kind: 'identity' } | FileMapping;
+
+/** One that was fitted. */
+export interface FileMapping {
+  readonly kind: 'file';
+  /** The file's, and the first digits of its sha256. */
+  readonly name: string;
+  readonly path: string;
+  readonly sha256: string;
+  readonly record: MappingRecord;
+}
+
+/** How the maps of a file were fitted, each from one place to another. */
+export interface MappingRecord {
+  readonly kind: MappingKind;
+  readonly source: MappedModel;
+  readonly target: MappedModel;
+  readonly data: {
+    readonly experiment: string;
+    /** `sample`: those of the samples; `all`: every token but the one a prompt begins with by itself. */
+    readonly positions: 'sample' | 'all';
+    readonly prompts: BySplit;
+    /** Pairs of states. */
+    readonly pairs: BySplit;
+    /** What the prompts that are held out were drawn with. */
+    readonly seed: number;
+  };
+  readonly maps: readonly MapRecord[];
+}
+
+export interface MappedModel {
+  readonly sha256: string;
+  /** Floats of a hidden state. */
+  readonly width: number;
+  /** In an encoder-decoder model. */
+  readonly side?: Side;
+}
+
+export interface BySplit {
+  readonly train: number;
+  readonly heldOut: number;
+}
+
+export interface MapRecord {
+  readonly source: { readonly site: Site; readonly layer: Layer };
+  readonly target: { readonly site: Site; readonly layer: Layer };
+  /** A part of the median sum of squares of a float of the source states; more than was asked for where these did not tell one map. */
+  readonly ridge: number;
+  /** Of the sums of products of the source states, scaled to a diagonal of ones; null where nothing was solved. */
+  readonly condition: number | null;
+  /** 1 - |y - f(x)|^2 / |y - mean y|^2, over as many training prompts as are held out; null where none are. */
+  readonly r2: Fidelity;
+  /** Mean cosine of y and f(x), over the same. */
+  readonly cosine: Fidelity;
+}
+
+export interface Fidelity {
+  readonly train: number | null;
+  readonly heldOut: number | null;
+}
 
 export interface PromptAt {
   readonly prompt: Prompt;

@@ -3,6 +3,7 @@ import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
+import { keptSettings } from './plan/mappings.js';
 import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import { allChunks, type ChunkResult } from './run.js';
@@ -51,7 +52,7 @@ export function runHeader(plan: Plan, { command, experimentSource, shard }: RunO
     name,
     command,
     experimentSource: experimentSource ?? null,
-    experiment,
+    experiment: keptSettings(experiment),
     reading,
     seed,
     planSha256: plan.sha256,
@@ -80,7 +81,7 @@ export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
   return all.filter((chunk) => chunk % shard.count === shard.index - 1);
 }
 
-function contentsOf({ experiment, pairs }: Plan): RunContents {
+function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
   const prompts = new PromptList();
   return {
     samples: experiment.samples.map(({ name, group, answer }) => ({
@@ -96,6 +97,7 @@ function contentsOf({ experiment, pairs }: Plan): RunContents {
       ...patch,
     })),
     prompts: prompts.all,
+    mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, mapping])).values()],
   };
 }
 
@@ -125,6 +127,7 @@ export function lensRunHeader(plan: LensPlan, { command }: RunOrigin): RunHeader
         }),
       ),
       prompts: prompts.all,
+      mappings: [],
     },
     shard: null,
     cellsPlanned: cellCount,

@@ -11,6 +11,7 @@ import type {
   WorkOptions,
 } from './engine.js';
 import { concatenate } from './floats.js';
+import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
 import { type OwnReading, ownReading } from './own-readings.js';
@@ -71,7 +72,7 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
     targetSite: target.site,
     sourceLayer: isPatched ? source.layer : null,
     targetLayer: isPatched ? target.layer : null,
-    mapping: 'identity',
+    mapping: plan.mappings.get(pair.variant)?.name ?? 'identity',
     control,
     draw,
     ...outcome,
@@ -85,6 +86,7 @@ export class ChunkRunner implements Runner {
   readonly #plan: Plan;
   readonly #engine: Engine;
   readonly #keep: KeepState;
+  readonly #mapper: Mapper;
   /** Of one block, known by its first cell. */
   #captured: { readonly block: number; readonly of: Captured } | undefined;
 
@@ -93,6 +95,7 @@ export class ChunkRunner implements Runner {
     this.#plan = plan;
     this.#engine = engine;
     this.#keep = keep;
+    this.#mapper = new Mapper(engine.record.threads);
   }
 
   async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
@@ -166,11 +169,12 @@ export class ChunkRunner implements Runner {
     options: WorkOptions,
   ): Promise<Outcome[]> {
     const { experiment, trackedTokens, cacheLayout } = this.#plan;
+    const vectors = await this.#map(cells, states);
     const rows: PatchRow[] = [];
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
     cells.forEach((index, i) => {
-      const edit = this.#edit(index, states);
+      const edit = this.#edit(index, vectors[i]);
       if ('error' in edit) {
         outcomes[i] = failedOutcome(edit);
         return;
@@ -188,12 +192,31 @@ export class ChunkRunner implements Runner {
     return outcomes;
   }
 
+  /** What each cell is patched with; undefined where nothing is patched. */
+  async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
+    const vectors = cells.map((index) => {
+      const { sourcePair, source, control } = cellAt(this.#plan, index);
+      return control === 'unpatched' ? undefined : states.get(sourcePair.source)!.get(source)!;
+    });
+    const mapped = new Map<number, MapTask>();
+    cells.forEach((index, i) => {
+      const { pair, source, target } = cellAt(this.#plan, index);
+      const [mapping, state] = [this.#plan.mappings.get(pair.variant), vectors[i]];
+      if (mapping !== undefined && state instanceof Float32Array)
+        mapped.set(i, { mapping, source, target, state });
+    });
+    const results = await this.#mapper.map([...mapped.values()]);
+    [...mapped.keys()].forEach((i, k) => {
+      vectors[i] = results[k]!.every(Number.isFinite) ? results[k]! : notFinite;
+    });
+    return vectors;
+  }
+
   /** What is done to the target, or why nothing can be. */
-  #edit(index: number, states: States): Edit | Failure {
-    const { pair, sourcePair, source, target, control } = cellAt(this.#plan, index);
+  #edit(index: number, state: Float32Array | Failure | undefined): Edit | Failure {
+    const { pair, target, control } = cellAt(this.#plan, index);
     // goes along with the patched rows of its prompt, and leaves its state as it is
-    if (control === 'unpatched') return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
-    const state = states.get(sourcePair.source)!.get(source)!;
+    if (state === undefined) return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
     if (!(state instanceof Float32Array)) return state;
     const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
     return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
@@ -247,6 +270,8 @@ interface Captured {
   readonly own: ReadonlyMap<ResolvedPrompt, OwnReading>;
 }
 
+const notFinite = { code: 'not_finite', error: 'The mapped state holds NaN or infinity.' } as const;
+
 /** The state of each source at each place of the plan. */
 type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array | Failure>>;
 
@@ -258,7 +283,7 @@ function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoi
   return { ...(side && { side }), ...place, tokenIndex };
 }
 
-/** A random direction with the norm of a state. */
+/** A random direction with the norm of what would be patched. */
 function randomLike(state: Float32Array, seed: number): Float32Array {
   const vector = gaussians(state.length, seed);
   const factor = norm(state) / norm(vector);

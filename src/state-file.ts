@@ -8,7 +8,7 @@ import { PatchscopeError } from './errors.js';
 import type { Place } from './places.js';
 import { cellAt, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
-import { layOut, type SafetensorsLayout } from './safetensors.js';
+import { layOut, type SafetensorsLayout, writeTensor } from './safetensors.js';
 
 export class StateFile {
   readonly #path: string;
@@ -43,12 +43,7 @@ export class StateFile {
   write(source: ResolvedPrompt, place: Place, state: Float32Array): void {
     const row = this.#rows.get(source)! * this.#width * state.BYTES_PER_ELEMENT;
     const at = this.#layout.offsets.get(tensorName(place))! + row;
-    const bytes = new Uint8Array(state.buffer, state.byteOffset, state.byteLength);
-    this.#attempt(() => {
-      for (let done = 0; done < bytes.length; ) {
-        done += fs.writeSync(this.#descriptor, bytes, done, bytes.length - done, at + done);
-      }
-    });
+    this.#attempt(() => writeTensor(this.#descriptor, at, state));
   }
 
   close(): void {

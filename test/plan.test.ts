@@ -38,6 +38,7 @@ const experiment = (more: Partial<Experiment> = {}): Experiment => ({
 
 const shape: ModelShape = {
   layerCount: 3,
+  sha256: 'model',
   embeddingSize: 4,
   promptTokens: 10,
   batchRows: 128,

@@ -33,6 +33,7 @@ const switches = new Set([
   'chat',
   'special',
   'exact',
+  'all-positions',
   'at-generated',
   'dry-run',
   'quiet',

@@ -24,6 +24,7 @@ import {
   editOps,
   makePlan,
   parsePosition,
+  readMapping,
   run,
   runHeader,
   sides,
@@ -74,6 +75,11 @@ const own = (yargs: Argv) =>
       describe:
         'state h becomes: replace a v, add h + a v, scale a h, mix a v + (1-a) h, norm-matched-add h + a |h| v/|v|',
     })
+    .option('mapping', {
+      type: 'string',
+      default: 'identity',
+      describe: 'what the state goes through on its way: a file of patchscopes fit',
+    })
     .option('alpha', { type: 'string', default: '1', describe: 'the a of --op' })
     .option('at-generated', {
       type: 'boolean',
@@ -122,7 +128,7 @@ export const addPatch = (yargs: Argv) =>
         targetLayers: args.targetLayer,
         targetSite: args.targetSite,
         targetSide: args.targetSide,
-        mapping: { kind: 'identity' },
+        mapping: args.mapping === 'identity' ? { kind: 'identity' } : readMapping(args.mapping),
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,

@@ -15,7 +15,7 @@ import {
   stored,
   withEngineProcess,
 } from '../cli/session.js';
-import { dbOf, shardOf, wholeNumber } from '../cli/values.js';
+import { dbOf, oneModel, shardOf, wholeNumber } from '../cli/values.js';
 import {
   cellsIn,
   defaultModel,
@@ -156,14 +156,6 @@ function report({ runId, cells, failed }: Done, header: RunHeader, db: string | 
 }
 
 const DEFAULT_DB = 'results/patchscopes.db';
-
-function oneModel(models: { readonly source: string; readonly target: string } | undefined) {
-  if (models === undefined || models.source === models.target) return models?.source;
-  throw new PatchscopeError(
-    'bad_input',
-    `Source and target model must be the same in this version: ${models.target} is not ${models.source}.`,
-  );
-}
 
 /** Says so where an earlier run of the same experiment broke off. */
 function offerResume(header: RunHeader, engine: EngineProcess, plan: Plan, db: string | false): void {

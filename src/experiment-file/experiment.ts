@@ -1,17 +1,23 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
-import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
-import { shown } from './problems.js';
+import type { Experiment, Mapping, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import { around, badAt, type Located, type Path, pathFrom, pathText, quoted } from './document.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
 
+/** What a file of a mapping holds. */
+export type OpenMapping = (path: string) => Mapping;
+
 /** @throws PatchscopeError `bad_input` */
-export function toExperiment(file: ExperimentFile, root: Located, rows: readonly Row[]): Experiment {
+export function toExperiment(
+  file: ExperimentFile,
+  root: Located,
+  rows: readonly Row[],
+  open: OpenMapping,
+): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
-  checkMappings(file, root, bad);
-  const variants = file.variants?.map((_, index) => variantOf(file, index, bad));
+  const variants = file.variants?.map((_, index) => variantOf(file, index, root, open, bad));
   const { name, seed = 0, metrics, controls } = file;
   return {
     name,
@@ -19,7 +25,7 @@ export function toExperiment(file: ExperimentFile, root: Located, rows: readonly
     sourceLayers: selector(file.source.layers ?? 'all'),
     targetLayers: selector(file.target.layers ?? 'same'),
     ...placeSettings(file),
-    mapping: { kind: 'identity' },
+    mapping: mappingAt(file.mapping, ['mapping'], root, open),
     ...given({
       patch: patchOf(file.edit),
       variants,
@@ -74,7 +80,7 @@ function variantPrompts(file: ExperimentFile, root: Located) {
   });
 }
 
-function variantOf(file: ExperimentFile, index: number, bad: Bad): Variant {
+function variantOf(file: ExperimentFile, index: number, root: Located, open: OpenMapping, bad: Bad): Variant {
   const variant = file.variants![index]!;
   if (file.variants!.findIndex(({ name }) => name === variant.name) !== index) {
     throw bad(
@@ -82,13 +88,15 @@ function variantOf(file: ExperimentFile, index: number, bad: Bad): Variant {
       `is ${quoted(variant.name)}, as that of another variant is: give each its own`,
     );
   }
-  const { source, target, edit } = variant;
+  const { source, target, edit, mapping } = variant;
   return {
     name: variant.name,
     ...given({
       sourceLayers: source?.layers === undefined ? undefined : selector(source.layers),
       targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
       patch: edit && patchOf({ ...file.edit, ...edit }),
+      mapping:
+        mapping === undefined ? undefined : mappingAt(mapping, ['variants', index, 'mapping'], root, open),
     }),
     ...placeSettings(variant),
   };
@@ -115,13 +123,7 @@ function patchOf(edit: ExperimentFile['edit']): Patch | undefined {
   return given({ op: edit.op, alpha: edit.alpha, atGenerated: edit['at-generated'] }) as Patch;
 }
 
-function checkMappings(file: ExperimentFile, root: Located, bad: Bad): void {
-  const variants = (file.variants ?? []).map(
-    ({ mapping }, i) => [['variants', i, 'mapping'], mapping] as const,
-  );
-  for (const [path, mapping] of [[['mapping'], file.mapping] as const, ...variants]) {
-    if (mapping !== undefined && mapping !== 'identity') {
-      throw bad(path, `is ${shown(around(root, path))} where identity is needed, the one mapping there is`);
-    }
-  }
+function mappingAt(name: string | undefined, path: Path, root: Located, open: OpenMapping): Mapping {
+  if (name === undefined || name === 'identity') return { kind: 'identity' };
+  return open(pathFrom(around(root, path), name));
 }

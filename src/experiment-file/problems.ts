@@ -58,7 +58,7 @@ function isField({ map }: Located): boolean {
 }
 
 /** What was given, in words. */
-export function shown(node: Located): string {
+function shown(node: Located): string {
   const { scalar, list, map } = node;
   if (list !== undefined) return list.length === 0 ? 'an empty list' : 'a list';
   if (isField(node)) return 'a {field} without quotes';

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PatchscopeError } from '../errors.js';
+import { readMapping } from '../mapping/mapping-file.js';
 import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
 import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
@@ -33,6 +34,8 @@ export interface ReadOptions {
   readonly set?: readonly string[];
   /** Only so many samples, from the first on. */
   readonly limit?: number;
+  /** Take the identity for every mapping, whose files need not be there yet. Default: false. */
+  readonly withoutMappings?: boolean;
 }
 
 export function builtInNames(): string[] {
@@ -44,7 +47,10 @@ export function builtInNames(): string[] {
  * @param nameOrPath name of a built-in, or path of a .yaml, .yml or .json file.
  * @throws PatchscopeError `bad_input`
  */
-export function readExperiment(nameOrPath: string, { set = [], limit }: ReadOptions = {}): ReadExperiment {
+export function readExperiment(
+  nameOrPath: string,
+  { set = [], limit, withoutMappings = false }: ReadOptions = {},
+): ReadExperiment {
   if (limit !== undefined && !(Number.isSafeInteger(limit) && limit > 0)) {
     throw new PatchscopeError(
       'bad_input',
@@ -66,7 +72,12 @@ export function readExperiment(nameOrPath: string, { set = [], limit }: ReadOpti
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(parsed.data, root, rows),
+    experiment: toExperiment(
+      parsed.data,
+      root,
+      rows,
+      withoutMappings ? () => ({ kind: 'identity' }) : readMapping,
+    ),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {

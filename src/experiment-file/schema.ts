@@ -109,9 +109,15 @@ const edit = section({
   'at-generated': flag.optional().meta({ description: 'Patch each generated token too.', default: false }),
 }).meta({ description: 'How a state is written into the target.' });
 
+const aMapping = 'identity or a .safetensors file of patchscopes fit';
 const mapping = z
-  .union([text, z.looseObject({})], { error: 'a mapping such as identity' })
-  .meta({ description: 'What a state goes through on its way.', default: 'identity' });
+  .string(aMapping)
+  .regex(/^identity$|\.safetensors$/, aMapping)
+  .meta({
+    description:
+      'What a state goes through on its way: identity, or a file of patchscopes fit, relative to this one.',
+    default: 'identity',
+  });
 
 const stop = z.union([z.enum(['newline', 'answer']), section({ text })], {
   error: 'newline, answer, or a set of keys such as { text: ";" }',

@@ -23,6 +23,8 @@ export interface ModelShape {
   readonly layerCount: number;
   /** Blocks of the encoder, where there is one. */
   readonly encoderLayerCount?: number;
+  /** Of the model's file, which mappings were fitted to. */
+  readonly sha256: string;
   /** Floats of a hidden state. */
   readonly embeddingSize: number;
   /** Most tokens of a prompt and its continuation. */

@@ -8,10 +8,11 @@ import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { needsOwn } from '../metrics.js';
-import { type Control, controls, type Experiment, type Side } from '../patchscope.js';
+import { type Control, controls, type Experiment, type FileMapping, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
+import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
   type Pair,
@@ -39,6 +40,8 @@ export interface Plan {
   /** What is scored behind each target, where it is given. */
   readonly continuation?: readonly ResolvedToken[];
   readonly cacheLayout: CacheLayout;
+  /** Of the variants that have one other than the identity, by name. */
+  readonly mappings: ReadonlyMap<string, FileMapping>;
   /** Where the model's own next token is read from, if a metric compares with it: the last block's output. */
   readonly ownPlace?: Place;
   /** Of all that is above. */
@@ -87,6 +90,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
     ...(continuation && { continuation }),
+    mappings: mappingsOf(variants, grids, places.all, shape),
     ...(own && { ownPlace: { site: 'resid_out' as const, layer: shape.layerCount - 1 } }),
     cacheLayout: layoutOf(pairs, arranged, steps, shape),
   };
@@ -221,7 +225,7 @@ function hashOf(plan: Omit<Plan, 'sha256'>): string {
   const hash = createHash('sha256');
   const add = (value: unknown) => hash.update(JSON.stringify(value)).update('\n');
   const { samples, ...settings } = plan.experiment;
-  add(settings);
+  add(keptSettings(settings));
   for (const sample of samples) add(sample);
   for (const pair of plan.pairs) add(pair);
   add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout, plan.ownPlace]);

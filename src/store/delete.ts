@@ -48,12 +48,8 @@ function removeRows(database: Database, path: string, runId: number): Record<str
         )
         .get(runId);
       if (run === undefined) throw new PatchscopeError('bad_input', `There is no run ${runId} in ${path}`);
-      const mappings = database
-        .prepare<[number], number>('SELECT DISTINCT mapping_id FROM observation WHERE run_id = ?')
-        .pluck()
-        .all(runId);
       database.prepare('DELETE FROM run WHERE id = ?').run(runId);
-      for (const mapping of mappings) removeMapping(database, mapping);
+      removeMappings(database);
       for (const model of new Set([run.source, run.target])) removeTokens(database, model);
       const after = countRows(database);
       return Object.fromEntries(
@@ -65,13 +61,14 @@ function removeRows(database: Database, path: string, runId: number): Record<str
     .immediate();
 }
 
-/** The identity belongs to the schema. */
-function removeMapping(database: Database, id: number): void {
-  database
-    .prepare(
-      'DELETE FROM mapping WHERE id = :id AND id <> 1 AND NOT EXISTS (SELECT 1 FROM observation WHERE mapping_id = :id)',
-    )
-    .run({ id });
+/** Those of no run; one that has no cells yet names them in its experiment. The identity belongs to the schema. */
+function removeMappings(database: Database): void {
+  database.exec(
+    `DELETE FROM mapping
+    WHERE id <> 1
+      AND NOT EXISTS (SELECT 1 FROM observation WHERE mapping_id = mapping.id)
+      AND NOT EXISTS (SELECT 1 FROM run WHERE instr(experiment, mapping.sha256))`,
+  );
 }
 
 /** Those of a model that no run names any more. A model without runs has gone, and its tokens with it. */

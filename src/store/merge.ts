@@ -141,7 +141,7 @@ function checkContents(database: Database, { path, run }: Shard): void {
 function copyMappings(database: Database, { run }: Shard): void {
   database
     .prepare(
-      `INSERT INTO mapping (name, kind) SELECT name, kind FROM shard.mapping
+      `INSERT INTO mapping (name, kind, sha256, record) SELECT name, kind, sha256, record FROM shard.mapping
       WHERE id IN (SELECT mapping_id FROM shard.observation WHERE run_id = ?) AND name NOT IN (SELECT name FROM main.mapping)
       ORDER BY id`,
     )

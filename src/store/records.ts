@@ -1,5 +1,5 @@
 import type { EngineRecord } from '../engine.js';
-import type { EditOp, Side } from '../patchscope.js';
+import type { EditOp, FileMapping, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
 export type ModelRecord = Pick<
@@ -71,7 +71,12 @@ export interface RunContents {
   readonly prompts: readonly PromptRecord[];
   readonly samples: readonly SampleRecord[];
   readonly variants: readonly VariantRecord[];
+  /** Those that cells name beside the identity. */
+  readonly mappings: readonly MappingRow[];
 }
+
+/** What is kept of a mapping's file. */
+export type MappingRow = Pick<FileMapping, 'name' | 'sha256' | 'record'>;
 
 export interface PromptRecord {
   /** Null where the prompt was given as token ids. */

@@ -3,6 +3,7 @@ import type { Database, Statement } from 'better-sqlite3';
 export interface Statements {
   readonly addModel: Statement;
   readonly modelId: Statement<[sha256: string], number>;
+  readonly addMapping: Statement;
   readonly mappingId: Statement<[name: string], number>;
   readonly addRun: Statement;
   readonly addPrompt: Statement;
@@ -32,6 +33,9 @@ export function prepareStatements(database: Database): Statements {
       ON CONFLICT (sha256) DO NOTHING`,
     ),
     modelId: database.prepare<[sha256: string], number>('SELECT id FROM model WHERE sha256 = ?').pluck(),
+    addMapping: database.prepare(
+      'INSERT INTO mapping (name, kind, sha256, record) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING',
+    ),
     mappingId: database.prepare<[name: string], number>('SELECT id FROM mapping WHERE name = ?').pluck(),
     addRun: database.prepare(
       `INSERT INTO run

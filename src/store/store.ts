@@ -99,11 +99,11 @@ class SqliteStore implements Store {
     this.#chunks = new ChunkWriter(this.#statements);
   }
 
-  beginRun(run: RunRecord, { prompts, samples, variants }: RunContents): number {
+  beginRun(run: RunRecord, { prompts, samples, variants, mappings }: RunContents): number {
     // another process may have deleted the model and its tokens since
     this.#chunks.forgetTokens();
     return this.#write(() => {
-      const { addRun, addPrompt, addSample } = this.#statements;
+      const { addRun, addPrompt, addSample, addMapping } = this.#statements;
       const models = {
         sourceModelId: this.#addModel(run.sourceModel),
         targetModelId: this.#addModel(run.targetModel),
@@ -124,6 +124,9 @@ class SqliteStore implements Store {
         addSample.run(runId, index, name, group || null, jsonOrNull(answer));
       }
       for (const variant of variants) this.#addVariant(runId, variant, models);
+      for (const { name, sha256, record } of mappings) {
+        addMapping.run(name, record.kind, sha256, JSON.stringify(record));
+      }
       return runId;
     });
   }

@@ -1,0 +1,107 @@
+import type { Argv } from 'yargs';
+import { engineArguments, SEPARATOR } from '../cli/arguments.js';
+import { EXIT, interruptSignal, note, print, withEngine } from '../cli/session.js';
+import { oneModel, realNumber, wholeNumber } from '../cli/values.js';
+import {
+  defaultModel,
+  fitMapping,
+  formatTable,
+  type MapRecord,
+  mappingKinds,
+  readExperiment,
+  sites,
+} from '../index.js';
+
+const own = (yargs: Argv) =>
+  yargs
+    .positional('experiment', {
+      type: 'string',
+      demandOption: true,
+      describe:
+        'experiment file, or the name of one that comes with the package: its source prompts are fitted to',
+    })
+    .option('output', { type: 'string', demandOption: true, describe: '-o: safetensors file to write' })
+    .option('kind', {
+      choices: mappingKinds,
+      default: 'affine' as const,
+      describe: 'affine W h + b, linear W h, scale a h, identity h (to see how far that goes)',
+    })
+    .option('variant', { type: 'string', describe: 'variant whose layers are mapped to each other' })
+    .option('target-site', {
+      choices: sites.filter((site) => site !== 'embed'),
+      describe: "site to map to, where it is not the one that is patched: final_norm, as in the paper's code",
+    })
+    .option('all-positions', {
+      type: 'boolean',
+      default: false,
+      describe: "all tokens of the source prompts but BOS, not the samples' positions alone",
+    })
+    .option('ridge', {
+      type: 'string',
+      default: '0',
+      describe: 'keeps weights small: a part of the median sum of squares of a float of the source states',
+    })
+    .option('held-out', {
+      type: 'string',
+      default: '0.1',
+      describe: 'share of the prompts to judge the maps by',
+    })
+    .option('set', { type: 'string', describe: 'key=value: changes the file, as with run' })
+    .option('limit', { type: 'string', describe: 'so many samples, from the first on' })
+    .option('json', { type: 'boolean', default: false, describe: 'one JSON object for each map' })
+    .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors');
+
+const build = (yargs: Argv) =>
+  engineArguments(own(yargs)).default('model', undefined, `the file's, or ${defaultModel}`);
+
+export const addFit = (yargs: Argv) =>
+  yargs.command(
+    'fit <experiment>',
+    'Fit a mapping of the source states of an experiment to states of its target layers',
+    build,
+    async (args) => {
+      const limit = wholeNumber(args.limit, '--limit', 1);
+      const { experiment, models } = readExperiment(args.experiment, {
+        set: args.set?.split(SEPARATOR) ?? [],
+        withoutMappings: true,
+        ...(limit !== undefined && { limit }),
+      });
+      const options = {
+        kind: args.kind,
+        ridge: realNumber(args.ridge, '--ridge'),
+        heldOut: realNumber(args.heldOut, '--held-out'),
+        positions: args.allPositions ? ('all' as const) : ('sample' as const),
+        ...(args.variant !== undefined && { variant: args.variant }),
+        ...(args.targetSite !== undefined && { targetSite: args.targetSite }),
+      };
+      const model = args.model ?? oneModel(models) ?? defaultModel;
+      const signal = interruptSignal();
+      const { maps, data } = await withEngine({ ...args, model }, signal, (engine) =>
+        fitMapping(experiment, engine, args.output, { ...options, onNote: note, signal }),
+      );
+      note(
+        `pairs   ${data.pairs.train} to fit to, ${data.pairs.heldOut} held out (${data.prompts.train} and ${data.prompts.heldOut} prompts)`,
+      );
+      print(args.json ? maps.map((map) => JSON.stringify(map)).join('\n') : tableOf(maps));
+      process.exitCode = EXIT.ok;
+    },
+  );
+
+function tableOf(maps: readonly MapRecord[]): string {
+  const rounded = (value: number | null) => (value === null ? null : Number(value.toFixed(4)));
+  const place = ({ site, layer }: MapRecord['source']) => (layer === 'embed' ? 'embed' : `${site} ${layer}`);
+  return formatTable({
+    truncated: false,
+    columns: ['source', 'target', 'r2', 'r2 held out', 'cosine', 'cosine held out', 'ridge', 'condition'],
+    rows: maps.map(({ source, target, r2, cosine, ridge, condition }) => [
+      place(source),
+      place(target),
+      rounded(r2.train),
+      rounded(r2.heldOut),
+      rounded(cosine.train),
+      rounded(cosine.heldOut),
+      ridge,
+      condition === null ? null : condition.toExponential(1),
+    ]),
+  });
+}

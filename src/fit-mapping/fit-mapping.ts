@@ -1,0 +1,266 @@
+/** Fits a mapping to the states that a model has at two places of the same prompts. */
+import type { Engine } from '../engine.js';
+import { PatchscopeError } from '../errors.js';
+import { type Fit, fitBytes, leastPairs, makeFitter } from '../mapping/fit.js';
+import { MappingWriter } from '../mapping/mapping-file.js';
+import { applyMap } from '../mapping/maps.js';
+import { Quality } from '../mapping/quality.js';
+import { writeWhole } from '../output-file.js';
+import type { Experiment, MappingKind, MappingRecord, MapRecord, Site } from '../patchscope.js';
+import type { Place } from '../places.js';
+import { DEFAULT_VARIANT } from '../plan/pairs.js';
+import { makePlan } from '../plan/plan.js';
+import {
+  type PlacesOfSource,
+  type Positions,
+  pairCount,
+  placesOf,
+  promptsOf,
+  type Split,
+  splitPrompts,
+} from './pairs.js';
+import { statesOf } from './state-stream.js';
+
+export interface FitOptions {
+  readonly kind: MappingKind;
+  /** As in `MapRecord`; default: 0. */
+  readonly ridge?: number;
+  /** Share of the prompts that the fit is judged by and not made of; default: 0.1. */
+  readonly heldOut?: number;
+  /** Default: `sample`. */
+  readonly positions?: Positions;
+  /** The variant whose cells the maps are for. Default: the only one. */
+  readonly variant?: string;
+  /** Of the states that are mapped to, where it is not the site that the variant patches. */
+  readonly targetSite?: Site;
+  /** One line for a person. */
+  readonly onNote?: (line: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Of sums and maps in memory at once; a single source place may need more. */
+const GROUP_BYTES = 640 * 2 ** 20;
+/** Longer than any number that takes its place. */
+const LONG_NUMBER = -1.2345678901234567e-200;
+
+/**
+ * Fits a map for each pair of places that the cells of an experiment have, from source states to the states that
+ * the same prompts have where the cells patch, and writes them to a file.
+ *
+ * @throws PatchscopeError `bad_input` where the experiment does not fit the model, or has too few prompts.
+ */
+export async function fitMapping(
+  experiment: Experiment,
+  engine: Engine,
+  output: string,
+  options: FitOptions,
+): Promise<MappingRecord> {
+  const task = new FitTask(experiment, engine, options);
+  return writeWhole(output, (part) => task.run(part));
+}
+
+class FitTask {
+  readonly #engine: Engine;
+  readonly #options: FitOptions;
+  readonly #places: readonly PlacesOfSource[];
+  readonly #split: Split;
+  readonly #record: Omit<MappingRecord, 'maps'>;
+
+  constructor(experiment: Experiment, engine: Engine, options: FitOptions) {
+    const { kind, ridge = 0, heldOut = 0.1, positions = 'sample', targetSite } = options;
+    const { record, tokenizer } = engine;
+    const plan = makePlan(experiment, tokenizer, record);
+    const variant = variantOf(experiment, options.variant);
+    const settings = { ...experiment, ...variant };
+    const { sourceSide: side, targetSide } = settings;
+    if ((side ?? 'decoder') !== (targetSide ?? 'decoder')) {
+      throw new PatchscopeError(
+        'bad_input',
+        'A mapping is fitted to pairs of states of the same token, and encoder and decoder read different ones: take one side.',
+      );
+    }
+    const layerCount = side === 'encoder' ? record.encoderLayerCount : record.layerCount;
+    this.#engine = engine;
+    this.#options = options;
+    this.#places = placesOf(plan, variant.name, layerCount, targetSite);
+    const prompts = promptsOf(plan, variant.name, positions, tokenizer.bosToken);
+    this.#split = splitPrompts(prompts, heldOut, experiment.seed);
+    const pairs = { train: pairCount(this.#split.train), heldOut: pairCount(this.#split.heldOut) };
+    checkPairs(kind, record.embeddingSize, pairs.train, ridge);
+    const model = { sha256: record.sha256, width: record.embeddingSize, ...(side && { side }) };
+    this.#record = {
+      kind,
+      source: model,
+      target: model,
+      data: {
+        experiment: experiment.name,
+        positions,
+        prompts: { train: this.#split.train.length, heldOut: this.#split.heldOut.length },
+        pairs,
+        seed: experiment.seed,
+      },
+    };
+  }
+
+  async run(file: string): Promise<MappingRecord> {
+    const unknown = { train: LONG_NUMBER, heldOut: LONG_NUMBER };
+    const draft = this.#places.flatMap(({ source, targets }) =>
+      targets.map(
+        (target): MapRecord => ({
+          ...{ source, target, ridge: LONG_NUMBER, condition: LONG_NUMBER },
+          ...{ r2: unknown, cosine: unknown },
+        }),
+      ),
+    );
+    const writer = new MappingWriter(file, { ...this.#record, maps: draft });
+    try {
+      const maps: MapRecord[] = [];
+      for (const group of this.#groups()) {
+        for (const fitted of await this.#fitGroup(group)) {
+          const { map, ...record } = fitted;
+          writer.write(record, map);
+          maps.push(record);
+          this.#noteDoubts(record);
+        }
+        this.#options.onNote?.(`fitted ${maps.length} of ${draft.length} maps`);
+      }
+      const record = { ...this.#record, maps };
+      writer.finish(record);
+      return record;
+    } finally {
+      writer.close();
+    }
+  }
+
+  /** Source places whose sums are in memory together. */
+  #groups(): PlacesOfSource[][] {
+    const { kind, source, target } = this.#record;
+    const groups: PlacesOfSource[][] = [];
+    let bytes = Number.POSITIVE_INFINITY;
+    for (const places of this.#places) {
+      const own = fitBytes({ kind, source, target, targets: places.targets.length });
+      if (bytes + own > GROUP_BYTES) {
+        groups.push([]);
+        bytes = 0;
+      }
+      groups.at(-1)!.push(places);
+      bytes += own;
+    }
+    return groups;
+  }
+
+  async #fitGroup(group: readonly PlacesOfSource[]): Promise<(Fit & MapRecord)[]> {
+    const { kind, source, target } = this.#record;
+    const { ridge = 0 } = this.#options;
+    const { threads } = this.#engine.record;
+    const fitters = group.map(({ targets }) =>
+      makeFitter({ kind, ridge, source, target, targets: targets.length, threads }),
+    );
+    for await (const rows of this.#rowsOf(this.#split.train, group)) {
+      for (const [i, places] of group.entries())
+        await fitters[i]!.add(rows.of(places.source), rows.ofAll(places.targets));
+    }
+    const fits: (Fit & MapPlacesOf)[] = [];
+    for (const [i, { source, targets }] of group.entries()) {
+      const solved = await fitters[i]!.solve();
+      fitters[i] = undefined!; // its sums make room
+      fits.push(...solved.map((fit, k) => ({ ...fit, source, target: targets[k]! })));
+    }
+    return this.#judge(fits, group);
+  }
+
+  /** With how good each is, on the prompts held out and on as many others. */
+  async #judge(
+    fits: readonly (Fit & MapPlacesOf)[],
+    group: readonly PlacesOfSource[],
+  ): Promise<(Fit & MapRecord)[]> {
+    const { train, heldOut } = this.#split;
+    const judged = { train: train.slice(0, heldOut.length), heldOut };
+    const { width } = this.#record.source;
+    const measured = { train: [] as Quality[], heldOut: [] as Quality[] };
+    for (const split of ['train', 'heldOut'] as const) {
+      measured[split] = fits.map(() => new Quality(width));
+      for await (const rows of this.#rowsOf(judged[split], group)) {
+        for (const [i, { map, source, target }] of fits.entries()) {
+          const mapped = await applyMap(map, rows.of(source), width, this.#engine.record.threads);
+          measured[split][i]!.add(mapped, rows.of(target));
+        }
+      }
+    }
+    return fits.map((fit, i) => {
+      const [ofTrain, ofHeldOut] = [measured.train[i]!, measured.heldOut[i]!];
+      return {
+        ...fit,
+        r2: { train: ofTrain.r2, heldOut: ofHeldOut.r2 },
+        cosine: { train: ofTrain.cosine, heldOut: ofHeldOut.cosine },
+      };
+    });
+  }
+
+  /** States of all places of a group, some rows at a time. */
+  async *#rowsOf(prompts: Split['train'], group: readonly PlacesOfSource[]): AsyncGenerator<RowsByPlace> {
+    const all = group.flatMap(({ source, targets }) => [source, ...targets]);
+    const places = [...new Map(all.map((place) => [keyOf(place), place])).values()];
+    for await (const rows of statesOf(this.#engine, prompts, places, this.#options.signal)) {
+      const byPlace = new Map(places.map((place, i) => [keyOf(place), rows[i]!]));
+      const of = (place: Place) => byPlace.get(keyOf(place))!;
+      yield { of, ofAll: (places) => places.map(of) };
+    }
+  }
+
+  #noteDoubts({ source, target, ridge, condition }: MapRecord): void {
+    const { ridge: asked = 0, onNote } = this.#options;
+    if (ridge > asked) {
+      const pair = `${keyOf(source)} -> ${keyOf(target)}`;
+      onNote?.(
+        `Warning: ${pair}: the source states leave more than one map, so a ridge of ${ridge} was taken instead of ${asked}.`,
+      );
+    } else if (condition !== null && condition > DOUBTFUL_CONDITION) {
+      onNote?.(
+        `Warning: ${keyOf(source)} -> ${keyOf(target)}: the condition is ${condition.toExponential(0)}, so some weights follow from noise: a ridge (--ridge 1e-6) would bound them.`,
+      );
+    }
+  }
+}
+
+type MapPlacesOf = Pick<MapRecord, 'source' | 'target'>;
+
+interface RowsByPlace {
+  of(place: Place): Float32Array;
+  ofAll(places: readonly Place[]): Float32Array[];
+}
+
+/** Beyond it float32 states say less of a map's weakest direction than rounding does. */
+const DOUBTFUL_CONDITION = 1e10;
+
+function keyOf({ site, layer }: Place): string {
+  return layer === 'embed' ? site : `${site}.${layer}`;
+}
+
+function checkPairs(kind: MappingKind, width: number, pairs: number, ridge: number): void {
+  const least = leastPairs(kind, width);
+  if (pairs >= least || ridge > 0) return;
+  throw new PatchscopeError(
+    'bad_input',
+    `There are ${pairs} pairs of states to fit to where a map of kind ${kind} from states of ${width} floats needs at least ${least}: give more prompts, take all positions (--all-positions), or a ridge (--ridge 0.01).`,
+  );
+}
+
+function variantOf({ variants }: Experiment, name: string | undefined) {
+  if (variants === undefined) {
+    if (name === undefined || name === DEFAULT_VARIANT) return { name: DEFAULT_VARIANT };
+    throw new PatchscopeError('bad_input', `There is no variant '${name}': the experiment has none.`);
+  }
+  const names = variants.map((variant) => variant.name).join(', ');
+  if (name === undefined && variants.length > 1) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The experiment has several variants: say for which one the mapping is, with --variant and one of ${names}.`,
+    );
+  }
+  const found = variants.find((variant) => name === undefined || variant.name === name);
+  if (found === undefined) {
+    throw new PatchscopeError('bad_input', `There is no variant '${name}': the experiment has ${names}.`);
+  }
+  return found;
+}
