@@ -34,7 +34,7 @@ const plan = makePlan(
     seed: 0,
   },
   letters,
-  { layerCount: 30, embeddingSize: 576, promptTokens: 8192, batchRows: 128, noStreams: null },
+  { sha256: '', layerCount: 30, embeddingSize: 576, promptTokens: 8192, batchRows: 128, noStreams: null },
 );
 process.stdout.write(
   JSON.stringify({
