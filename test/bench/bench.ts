@@ -153,7 +153,7 @@ await memoryOfGrid();
 
 console.log(comparison.table());
 console.log(
-  `\nSmolLM2-135M-Instruct Q4_1, ${threads} threads, ${os.cpus()[0]!.model.trim()}, llama.cpp ${engine.record.llamaCpp}, ${new Date().toISOString().slice(0, 10)}; speed as a share of the other's (median of ${ROUNDS} rounds in turn least and most)`,
+  `\nSmolLM2-135M-Instruct Q4_1, ${threads} threads, ${os.cpus()[0]!.model.trim()}, llama.cpp ${engine.record.llamaCpp}, ${new Date().toISOString().slice(0, 10)}; speed as a share of the other's (median of ${ROUNDS} rounds in turn, of W3 3, of the child process 11; least and most)`,
 );
 
 async function labelling(kind: ModelKind): Promise<void> {
