@@ -18,7 +18,8 @@ export function askData(database: Database, sql: string): Data {
   return { sql, columns: statement.columns().map(({ name }) => name), rows: statement.all() };
 }
 
-/** A text as it stands in SQL. */
+/** A text as it stands in SQL, where a zero byte would end the statement. */
 export function sqlText(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
+  const parts = text.split('\u0000').map((part) => `'${part.replaceAll("'", "''")}'`);
+  return parts.length === 1 ? parts[0]! : `(${parts.join(' || char(0) || ')})`;
 }

@@ -36,7 +36,7 @@ export function heatMaps(database: Database, subject: Subject, metric: string): 
 function isMap(points: readonly HeatPoint[]): boolean {
   return (
     points.some(({ source_layer, target_layer }) => source_layer !== target_layer) &&
-    points.some(({ value, cells, failed }) => value !== null || failed === cells)
+    points.some(({ value }) => value !== null)
   );
 }
 
