@@ -127,7 +127,6 @@ export function lensRunHeader(plan: LensPlan, { command }: RunOrigin): RunHeader
         }),
       ),
       prompts: prompts.all,
-      mappings: [],
     },
     shard: null,
     cellsPlanned: cellCount,

@@ -137,7 +137,7 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT m.nmae FROM mapping AS m'),
     failure(
       'bad_input',
-      /^SQLite refuses the query: no such column: m\.nmae; there are: mapping \(id, name, kind\)\.$/,
+      /^SQLite refuses the query: no such column: m\.nmae; there are: mapping \(id, name, kind, sha256, record\)\.$/,
     ),
   );
   assert.throws(

@@ -164,7 +164,7 @@ class FitTask {
     for (const [i, { source, targets }] of group.entries()) {
       const solved = await fitters[i]!.solve();
       fitters[i] = undefined!; // its sums make room
-      fits.push(...solved.map((fit, k) => ({ ...fit, source, target: targets[k]! })));
+      fits.push(...solved.map((fit, k) => ({ source, target: targets[k]!, ...fit })));
     }
     return this.#judge(fits, group);
   }

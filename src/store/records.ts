@@ -71,8 +71,8 @@ export interface RunContents {
   readonly prompts: readonly PromptRecord[];
   readonly samples: readonly SampleRecord[];
   readonly variants: readonly VariantRecord[];
-  /** Those that cells name beside the identity. */
-  readonly mappings: readonly MappingRow[];
+  /** Those that cells name beside the identity; default: none. */
+  readonly mappings?: readonly MappingRow[];
 }
 
 /** What is kept of a mapping's file. */

@@ -99,7 +99,7 @@ class SqliteStore implements Store {
     this.#chunks = new ChunkWriter(this.#statements);
   }
 
-  beginRun(run: RunRecord, { prompts, samples, variants, mappings }: RunContents): number {
+  beginRun(run: RunRecord, { prompts, samples, variants, mappings = [] }: RunContents): number {
     // another process may have deleted the model and its tokens since
     this.#chunks.forgetTokens();
     return this.#write(() => {
