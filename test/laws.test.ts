@@ -428,9 +428,7 @@ async function checkSlots(engine: Engine, model: TestModel, count: number): Prom
 law(
   '256 rows go through one batch, each with its own state',
   (engine, model) => checkSlots(engine, model, 256),
-  {
-    batchRows: 256,
-  },
+  { batchRows: 256, realStreams: true },
 );
 
 law(
@@ -441,21 +439,25 @@ law(
   },
 );
 
-law('rows of many prompts, positions and layers come back in the order given', async (engine, model) => {
-  const prompts = [SOURCE, TARGET, 'of the men'].map((text) => tokens(engine, text));
-  const middle = Math.floor(engine.record.layerCount / 2);
-  const state = await captured(engine, prompts[0]!, [middle]);
-  const states = mixedStates(24, state(middle, 1), state(middle, 5));
-  const rows = states.map((vector, i): PatchRow => {
-    const tokenIds = prompts[i % 3]!;
-    const layer = someLayers(engine)[(i * 5) % 4]!;
-    return { tokenIds, edits: i % 8 === 7 ? [] : [edit(layer, (i * 7) % tokenIds.length, vector)] };
-  });
-  const together = await nextLogits(engine, rows);
-  for (const [i, alone] of (await oneByOne(engine, rows)).entries()) {
-    assertClose(together[i]!, alone, tolerance(model), `row ${i}`);
-  }
-});
+law(
+  'rows of many prompts, positions and layers come back in the order given',
+  async (engine, model) => {
+    const prompts = [SOURCE, TARGET, 'of the men'].map((text) => tokens(engine, text));
+    const middle = Math.floor(engine.record.layerCount / 2);
+    const state = await captured(engine, prompts[0]!, [middle]);
+    const states = mixedStates(24, state(middle, 1), state(middle, 5));
+    const rows = states.map((vector, i): PatchRow => {
+      const tokenIds = prompts[i % 3]!;
+      const layer = someLayers(engine)[(i * 5) % 4]!;
+      return { tokenIds, edits: i % 8 === 7 ? [] : [edit(layer, (i * 7) % tokenIds.length, vector)] };
+    });
+    const together = await nextLogits(engine, rows);
+    for (const [i, alone] of (await oneByOne(engine, rows)).entries()) {
+      assertClose(together[i]!, alone, tolerance(model), `row ${i}`);
+    }
+  },
+  { realStreams: true },
+);
 
 law('a prefix that is shared and one that is not give the same distribution', async (engine, model) => {
   const target = tokens(engine, TARGET);
@@ -470,21 +472,25 @@ law('a prefix that is shared and one that is not give the same distribution', as
   }
 });
 
-law('a patched continuation is the one that the same patch gives token by token', async (engine, model) => {
-  const target = tokens(engine, TARGET);
-  const rows = await differentRows(engine, 4, target.length - 2);
-  const generated = await patched(engine, rows, { maxTokens: 5 });
-  for (const [i, { tokenIds, steps }] of generated.entries()) {
-    assert.equal(tokenIds.length, steps.length);
-    for (const [k, step] of steps.entries()) {
-      assert.equal(tokenIds[k], argmax(step.logits!), 'the most probable token is taken');
-      assert.equal(tokenIds[k], step.top[0]!.tokenId);
-      const longer = { tokenIds: [...target, ...tokenIds.slice(0, k)], edits: rows[i]!.edits };
-      const [again] = await nextLogits(engine, [longer]);
-      assertClose(step.logits!, again!, tolerance(model), `row ${i}, token ${k}`);
+law(
+  'a patched continuation is the one that the same patch gives token by token',
+  async (engine, model) => {
+    const target = tokens(engine, TARGET);
+    const rows = await differentRows(engine, 4, target.length - 2);
+    const generated = await patched(engine, rows, { maxTokens: 5 });
+    for (const [i, { tokenIds, steps }] of generated.entries()) {
+      assert.equal(tokenIds.length, steps.length);
+      for (const [k, step] of steps.entries()) {
+        assert.equal(tokenIds[k], argmax(step.logits!), 'the most probable token is taken');
+        assert.equal(tokenIds[k], step.top[0]!.tokenId);
+        const longer = { tokenIds: [...target, ...tokenIds.slice(0, k)], edits: rows[i]!.edits };
+        const [again] = await nextLogits(engine, [longer]);
+        assertClose(step.logits!, again!, tolerance(model), `row ${i}, token ${k}`);
+      }
     }
-  }
-});
+  },
+  { realStreams: true },
+);
 
 law('a continuation is cut at the first stop string, which ends it', async (engine) => {
   const [row] = await differentRows(engine, 1, 3);

@@ -105,18 +105,20 @@ export function withLayout(engine: Engine, cacheLayout: CacheLayout): Engine {
 }
 
 /**
- * One test for each model and layout of its cache. Exact mode holds on the CPU, with unified cells; elsewhere it
+ * One test for each model and layout of its cache; on the real model, which takes its time, in the second layout
+ * only where that is asked for. Exact mode holds on the CPU, with unified cells; elsewhere it
  * may be refused, with the reason.
  */
 export function law(
   sentence: string,
   check: (engine: Engine, model: TestModel, layout: CacheLayout) => Promise<void>,
-  options: EngineOptions & { readonly models?: readonly TestModel[] } = {},
+  options: EngineOptions & { readonly models?: readonly TestModel[]; readonly realStreams?: boolean } = {},
 ): void {
-  const { models = allModels, ...engineOptions } = options;
-  const layouts = engineOptions.exact ? cacheLayouts.slice(0, 1) : cacheLayouts;
+  const { models = allModels, realStreams = false, ...engineOptions } = options;
+  const layoutsOf = ({ isTiny }: TestModel) =>
+    engineOptions.exact || !(isTiny || realStreams) ? cacheLayouts.slice(0, 1) : cacheLayouts;
   for (const [model, layout] of models.flatMap((model) =>
-    layouts.map((layout) => [model, layout] as const),
+    layoutsOf(model).map((layout) => [model, layout] as const),
   )) {
     const name = layout === 'unified' ? model.name : `${model.name}, streams`;
     test(`${name}: ${sentence}`, { skip: model.skip }, async (t) => {
