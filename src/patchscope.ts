@@ -162,7 +162,15 @@ export interface Controls {
 }
 
 /** A number that says how good the reading of one cell is. */
-export const metricNames = ['answer-found', 'answer-rank', 'answer-logprob'] as const;
+export const metricNames = [
+  'answer-found',
+  'answer-word',
+  'answer-first-token',
+  'answer-rank',
+  'answer-logprob',
+  'rouge-1',
+  'rouge-l',
+] as const;
 export type MetricName = (typeof metricNames)[number];
 
 /** Frozen data: which states go where and what is read. */

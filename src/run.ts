@@ -195,13 +195,13 @@ export class ChunkRunner implements Runner {
     const { sample, trackedTokens } = cellAt(this.#plan, index).pair;
     const read = {
       text: result.text,
+      tokenIds: result.tokenIds,
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
     };
     const answers = { answer: experiment.samples[sample]!.answer ?? [], tokenIds: trackedTokens };
     return {
       status: 'ok',
       error: null,
-      tokenIds: result.tokenIds,
       ...read,
       scores: measure(experiment.metrics ?? [], read, answers),
     };

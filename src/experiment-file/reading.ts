@@ -8,8 +8,8 @@ import type { ExperimentFile } from './schema.js';
 /** What is wrong with the part at a path. */
 export type Bad = (path: Path, what: string) => PatchscopeError;
 
-/** Metrics of a token's score, which must be there. */
-const ofTrackedTokens: readonly MetricName[] = ['answer-rank', 'answer-logprob'];
+/** Metrics of the answers' first tokens, which must be scored. */
+const ofTrackedTokens: readonly MetricName[] = ['answer-first-token', 'answer-rank', 'answer-logprob'];
 
 export function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile, bad: Bad): Reading {
   const stops = reading.stop === undefined ? [] : [reading.stop].flat();
