@@ -2,6 +2,9 @@
 import type { Outcome } from './observation.js';
 import type { OwnReading } from './own-readings.js';
 import type { MetricName } from './patchscope.js';
+import { rouge1, rougeL } from './statistics/rouge.js';
+
+type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps'>;
 
 /** What a reading may be compared with. */
 export interface Truth {
@@ -13,14 +16,19 @@ export interface Truth {
   readonly own: OwnReading | undefined;
 }
 
-type Metric = (outcome: Pick<Outcome, 'text' | 'steps'>, truth: Truth) => number | undefined;
+type Metric = (outcome: Read, truth: Truth) => number | undefined;
 
 /** Undefined where there is nothing to measure. */
 const metrics: Readonly<Record<MetricName, Metric>> = {
   // paper, section 4.2: the generated text contains the object, blanks aside
   'answer-found': ({ text }, { answer }) => Number(answer.some((one) => contains(text ?? '', one))),
+  'answer-word': ({ text }, { answer }) => Number(answer.some((one) => containsWord(text ?? '', one))),
+  'answer-first-token': ({ tokenIds: [first] }, { tokenIds }) => Number(tokenIds.includes(first ?? -1)),
   'answer-rank': (outcome, answers) => best(outcome, answers)?.rank,
   'answer-logprob': (outcome, answers) => best(outcome, answers)?.logprob,
+  // the first answer is the reference
+  'rouge-1': ({ text }, { answer: [reference] }) => against(reference, text, rouge1),
+  'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
   // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says
   'precision-at-1': ({ steps }, { own }) => own && Number(steps[0]?.[0]?.tokenId === own.tokenId),
   surprisal: ({ steps }, { own }) => {
@@ -33,11 +41,12 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   },
 };
 
+const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
 const ofOwn: ReadonlySet<MetricName> = new Set(['precision-at-1', 'surprisal', 'surprisal-of-own']);
 
 /** Whether a metric needs the first tokens of the answers to be scored. */
 export function needsTracking(metric: MetricName): boolean {
-  return metric === 'answer-rank' || metric === 'answer-logprob';
+  return ofTracked.has(metric);
 }
 
 /** Whether a metric needs what the model itself says next. */
@@ -45,11 +54,7 @@ export function needsOwn(metric: MetricName): boolean {
   return ofOwn.has(metric);
 }
 
-export function measure(
-  names: readonly MetricName[],
-  outcome: Pick<Outcome, 'text' | 'steps'>,
-  truth: Truth,
-): Record<string, number> {
+export function measure(names: readonly MetricName[], outcome: Read, truth: Truth): Record<string, number> {
   const scores: Record<string, number> = {};
   for (const name of names) {
     const value = metrics[name](outcome, truth);
@@ -60,6 +65,26 @@ export function measure(
 
 function contains(text: string, answer: string): boolean {
   return text.replaceAll(' ', '').includes(answer.replaceAll(' ', ''));
+}
+
+const WORD_PART = '[\\p{L}\\p{M}\\p{N}]';
+
+/** As it is written, and no part of a longer word: no letter, mark or number goes on where the answer ends in one. */
+function containsWord(text: string, answer: string): boolean {
+  const word = answer.trim();
+  const escaped = word.replace(/[^\p{L}\p{N}]/gu, (sign) => `\\u{${sign.codePointAt(0)!.toString(16)}}`);
+  const isPart = (place: string) => new RegExp(place, 'u').test(word);
+  const before = isPart(`^${WORD_PART}`) ? `(?<!${WORD_PART})` : '';
+  const after = isPart(`${WORD_PART}$`) ? `(?!${WORD_PART})` : '';
+  return new RegExp(before + escaped + after, 'u').test(text);
+}
+
+function against(
+  reference: string | undefined,
+  text: string | null,
+  score: (a: string, b: string) => number,
+) {
+  return reference === undefined ? undefined : score(reference, text ?? '');
 }
 
 /** Of the first token read the most probable one that begins an answer. */

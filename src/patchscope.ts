@@ -233,8 +233,12 @@ export interface Controls {
 /** A number that says how good the reading of one cell is. */
 export const metricNames = [
   'answer-found',
+  'answer-word',
+  'answer-first-token',
   'answer-rank',
   'answer-logprob',
+  'rouge-1',
+  'rouge-l',
   'precision-at-1',
   'surprisal',
   'surprisal-of-own',

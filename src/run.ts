@@ -247,6 +247,7 @@ export class ChunkRunner implements Runner {
     const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
     const read = {
       text: result.text,
+      tokenIds: result.tokenIds,
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
     };
     const truth = {
@@ -257,7 +258,6 @@ export class ChunkRunner implements Runner {
     return {
       status: 'ok',
       error: null,
-      tokenIds: result.tokenIds,
       ...read,
       scores: measure(experiment.metrics ?? [], read, truth),
     };

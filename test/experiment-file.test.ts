@@ -147,8 +147,10 @@ test('every key says what it says, in YAML and in JSON', () => {
 });
 
 test('a metric of the answer’s token has that token scored', () => {
-  const { reading } = experimentOf(`${small}answer: x\nmetrics: [answer-rank]\n`);
-  assert.equal(reading.trackAnswer, true);
+  for (const metric of ['answer-rank', 'answer-logprob', 'answer-first-token']) {
+    const { reading } = experimentOf(`${small}answer: x\nmetrics: [${metric}]\n`);
+    assert.equal(reading.trackAnswer, true);
+  }
   assert.equal(experimentOf(`${small}answer: x\nmetrics: [answer-found]\n`).reading.trackAnswer, undefined);
 });
 

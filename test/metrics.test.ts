@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Observation } from '../src/observation.js';
-import { Bootstrap, binomialInterval } from '../src/store/bootstrap.js';
+import { Bootstrap, binomialInterval } from '../src/statistics/bootstrap.js';
 import { query, type SqlValue } from '../src/store/query.js';
 import { openStore } from '../src/store/store.js';
 import { cell, contents, failedCell, folder, runOf } from './store-records.js';

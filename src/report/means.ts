@@ -1,7 +1,7 @@
 /** Sums of single samples -> means with intervals over samples, as `metric` has them. */
 
 import { grouped } from '../group.js';
-import { Bootstrap } from '../store/bootstrap.js';
+import { Bootstrap } from '../statistics/bootstrap.js';
 import type { Data } from './data.js';
 
 /** A row of a statement: the sum of `value` over some cells of one sample. */

@@ -1,6 +1,6 @@
 /** Scores of single cells -> means over cells, with confidence intervals over samples. */
 import type { Database } from 'better-sqlite3';
-import { Bootstrap } from './bootstrap.js';
+import { Bootstrap } from '../statistics/bootstrap.js';
 
 /** What the cells of a mean share: columns of `metric`. */
 type Shared = readonly [

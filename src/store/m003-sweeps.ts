@@ -173,7 +173,7 @@ CREATE TABLE chunk (
 CREATE TABLE score (
   -- Values of metrics for single cells.
   observation_id INTEGER NOT NULL REFERENCES observation (id) ON DELETE CASCADE,
-  name TEXT NOT NULL, -- answer-found: 1 where the text holds an answer, else 0; answer-rank, answer-logprob: of the best answer's first token at step 0; precision-at-1: 1 where the most probable token is the model's own next one at the source; surprisal: of that token to the model itself, in nats; surprisal-of-own: of the model's own next token to the patched one
+  name TEXT NOT NULL, -- answer-found: 1 where the text holds an answer, blanks aside, else 0; answer-word: the same, as a word of its own; answer-first-token: 1 where the first token begins an answer; answer-rank, answer-logprob: of the best answer's first token at step 0; rouge-1, rouge-l: F1 of the text against the first answer, unstemmed; precision-at-1: 1 where the most probable token is the model's own next one at the source; surprisal: of that token to the model itself, in nats; surprisal-of-own: of the model's own next token to the patched one
   value REAL NOT NULL,
   PRIMARY KEY (observation_id, name)
 ) STRICT, WITHOUT ROWID;

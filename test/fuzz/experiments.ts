@@ -52,7 +52,7 @@ const whole = {
     'top-k': 40,
     'top-p': 0.9,
   },
-  metrics: ['answer-found', 'answer-rank', 'answer-logprob'],
+  metrics: ['answer-found', 'answer-word', 'answer-first-token', 'answer-rank', 'answer-logprob', 'rouge-l'],
   controls: { random: 2, shuffled: 1, unpatched: true },
   seed: 7,
 };

@@ -1,4 +1,6 @@
-/** How sure a mean over samples is: the percentile bootstrap (Efron, 1979), 95 %. */
+/** How sure a mean over samples is, and a difference of two. */
+import { bad, checkNumbers } from './checks.js';
+import { draw, type Interval, percentiles, RESAMPLES, TAIL } from './resampling.js';
 
 /** Sum and number of the cells of each sample. */
 export interface SampleSums {
@@ -6,13 +8,6 @@ export interface SampleSums {
   readonly counts: readonly number[];
 }
 
-export interface Interval {
-  readonly low: number;
-  readonly high: number;
-}
-
-const RESAMPLES = 1000;
-const TAIL = 0.025;
 /** Draws that are kept at once, for means over equally many samples, of which there are many. */
 const KEPT_DRAWS = 2 ** 23;
 
@@ -40,14 +35,37 @@ export class Bootstrap {
   }
 
   /** Means of samples drawn with replacement, again and again: between which two most of them lie. */
-  resampled({ sums, counts }: SampleSums): Interval {
+  resampled(values: SampleSums): Interval {
+    return percentiles(this.#means(values));
+  }
+
+  /**
+   * Of the first mean minus the second, over the same samples in the same order, which are drawn together.
+   *
+   * @throws PatchscopeError `bad_input` where the samples are not the same number, there are none or one has no cell.
+   */
+  difference(first: SampleSums, second: SampleSums): Interval {
+    const [n, other] = [first.counts.length, second.counts.length];
+    if (n !== other) throw bad(`A difference over ${n} samples and ${other} is none: they must be the same.`);
+    for (const { sums, counts } of [first, second]) {
+      checkNumbers(sums, 'samples');
+      const empty = counts.indexOf(0);
+      if (empty >= 0) throw bad(`Sample ${empty + 1} has no cell: leave it out of both means.`);
+    }
+    const differences = this.#means(first);
+    const subtracted = this.#means(second);
+    for (let k = 0; k < RESAMPLES; k++) differences[k]! -= subtracted[k]!;
+    return percentiles(differences);
+  }
+
+  /** The mean over the cells of each resample. */
+  #means({ sums, counts }: SampleSums): Float64Array {
     const [first] = counts;
     const equal = counts.every((count) => count === first);
     const means = this.#totals(sums);
     const cells = equal ? new Float64Array(RESAMPLES).fill(first! * counts.length) : this.#totals(counts);
     for (let k = 0; k < RESAMPLES; k++) means[k]! /= cells[k]!;
-    means.sort();
-    return { low: means[rankOf(TAIL)]!, high: means[rankOf(1 - TAIL)]! };
+    return means;
   }
 
   /** The sum of each resample. */
@@ -83,24 +101,6 @@ export class Bootstrap {
     }
     return draws;
   }
-}
-
-/** Fills with indices of n samples: those from place `begin` in the order of draws. */
-function draw(indices: Uint32Array, begin: number, n: number, seed: number): void {
-  for (let i = 0; i < indices.length; i++) indices[i] = numberAt(begin + i, seed) * (n / 2 ** 32);
-}
-
-/** Of the smallest mean that at least this part of all means does not exceed. */
-function rankOf(part: number): number {
-  return Math.ceil(part * RESAMPLES) - 1;
-}
-
-/** From 0 to below 2^32, unlike those of neighbouring places and seeds (murmur3's finalizer). */
-function numberAt(i: number, seed: number): number {
-  let hash = Math.imul(i + 1, 0x9e3779b9) ^ Math.imul(seed | 0, 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
 }
 
 /**
