@@ -38,7 +38,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   'experiment-file': [...shared, 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
   'record-run': [...shared, 'lens', 'plan', 'prompts', 'run', 'store'],
-  store: [...shared, 'folders', 'nearest', 'output-file', 'random', 'statistics'],
+  store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],
   folders: [],
   floats: [],
   group: [],
