@@ -78,7 +78,9 @@ test('mappings that files number in other ways are still told apart', async (t) 
     const database = openSqlite(file);
     const mappings = i === 0 ? ['first', 'second'] : ['second', 'first'];
     for (const name of mappings)
-      database.prepare('INSERT INTO mapping (name, kind) VALUES (?, ?)').run(name, 'affine');
+      database
+        .prepare('INSERT INTO mapping (name, kind, sha256) VALUES (?, ?, ?)')
+        .run(name, 'affine', `sha of ${name}`);
     database.close();
     addRun(file, odd, i < 2 ? { shard: { index: i + 1, count: 2 } } : {});
   }
@@ -89,6 +91,15 @@ test('mappings that files number in other ways are still told apart', async (t) 
   const merged = ofRun(dump(output));
   assert.ok(merged.length > 0 && merged.every(({ mapping_id }) => mapping_id === 'second'));
   assert.deepEqual(merged, ofRun(dump(files[2]!)));
+  assert.deepEqual(
+    dump(output)
+      .mapping!.map(({ name, sha256 }) => [name, sha256])
+      .sort(),
+    [
+      ['identity', null],
+      ['second', 'sha of second'],
+    ],
+  );
 });
 
 test('other machines and libraries are warned of, and kept in the record', async (t) => {

@@ -364,10 +364,10 @@ function fileOf(t: TestContext, which: readonly Sweep[], mapping?: string): stri
   for (const run of which) {
     if (run.mapping !== undefined) {
       addRun(path, { ...sweep, name: 'only to make the file' });
+      deleteRun(path, 1);
       const database = openSqlite(path);
       database.prepare('INSERT INTO mapping (name, kind) VALUES (?, ?)').run(mapping, 'affine');
       database.close();
-      deleteRun(path, 1);
     }
     addRun(path, run);
   }

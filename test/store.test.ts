@@ -226,7 +226,9 @@ test('what was added comes back', (t) => {
     { token_id: 13, text: '"\n' },
     { token_id: 300, text: ' princess' },
   ]);
-  assert.deepEqual(all(path, 'SELECT * FROM mapping'), [{ id: 1, name: 'identity', kind: 'identity' }]);
+  assert.deepEqual(all(path, 'SELECT * FROM mapping'), [
+    { id: 1, name: 'identity', kind: 'identity', sha256: null, record: null },
+  ]);
 });
 
 test('the views read as sentences', (t) => {

@@ -1,0 +1,562 @@
+/** Laws of fitted mappings: what a fit finds, what its file says, and what a patch through it does. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Engine, PatchRow } from '../src/engine.js';
+import { readExperiment } from '../src/experiment-file/read-experiment.js';
+import { type FitOptions, fitMapping } from '../src/fit-mapping/fit-mapping.js';
+import { makeFitter } from '../src/mapping/fit.js';
+import { MappingFile, MappingWriter, readMapping } from '../src/mapping/mapping-file.js';
+import type { FittedMap } from '../src/mapping/maps.js';
+import type {
+  Experiment,
+  FileMapping,
+  Mapping,
+  MappingKind,
+  MappingRecord,
+  MapRecord,
+} from '../src/patchscope.js';
+import type { Place } from '../src/places.js';
+import { cellAt, makePlan } from '../src/plan/plan.js';
+import { parsePosition } from '../src/positions.js';
+import { gaussians } from '../src/random.js';
+import { recordRun, runHeader } from '../src/record-run.js';
+import { ChunkRunner, run } from '../src/run.js';
+import { deleteRun } from '../src/store/delete.js';
+import { query } from '../src/store/query.js';
+import { openStore } from '../src/store/store.js';
+import {
+  assertRefused,
+  assertSameBits,
+  folder,
+  SOURCE,
+  sharedEngine,
+  TARGET,
+  tinyModels,
+  writeFile,
+} from './support.js';
+
+const llama = tinyModels.find(({ name }) => name === 'llama')!;
+const engineOf = () => sharedEngine(llama);
+const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
+
+const words = `${SOURCE} ${TARGET}`.split(' ');
+/** Prompts of which no two are the same. */
+const prompts = Array.from({ length: 40 }, (_, i) =>
+  Array.from({ length: 6 }, (_, k) => words[(i * 7 + k * (1 + (i % 5)) + ((i * k) % 3)) % words.length]).join(
+    ' ',
+  ),
+);
+
+const experiment = (more: Partial<Experiment> = {}): Experiment => ({
+  name: 'mapped',
+  samples: prompts.map((prompt, i) => ({
+    name: `${i}`,
+    source: { prompt: { kind: 'text', text: prompt }, position: parsePosition('-1') },
+    target: { prompt: { kind: 'text', text: TARGET }, position: parsePosition('-1') },
+  })),
+  sourceLayers: 'all',
+  targetLayers: 'same',
+  mapping: { kind: 'identity' },
+  reading: { topK: 3, maxTokens: 1, stop: [] },
+  seed: 0,
+  ...more,
+});
+
+let files = 0;
+const newFile = () => join(folder(), `mapping-${files++}.safetensors`);
+
+async function fitted(
+  options: Partial<FitOptions> = {},
+  more: Partial<Experiment> = {},
+): Promise<FileMapping & { readonly notes: readonly string[] }> {
+  const notes: string[] = [];
+  const file = newFile();
+  const record = await fitMapping(experiment(more), await engineOf(), file, {
+    ...{ kind: 'affine', positions: 'all', onNote: (line) => notes.push(line) },
+    ...options,
+  });
+  const mapping = readMapping(file);
+  assert.deepEqual(mapping.record, record, 'what is read is what was written');
+  return { ...mapping, notes };
+}
+
+/** A file of maps made by hand. */
+async function written(
+  kind: MappingKind,
+  maps: readonly (readonly [source: Place, target: Place, map: FittedMap])[],
+  changes: Partial<MappingRecord> = {},
+): Promise<FileMapping> {
+  const { sha256, embeddingSize: width } = (await engineOf()).record;
+  const none = { train: null, heldOut: null };
+  const record: MappingRecord = {
+    kind,
+    source: { sha256, width },
+    target: { sha256, width },
+    data: {
+      experiment: 'by hand',
+      positions: 'sample',
+      prompts: { train: 0, heldOut: 0 },
+      pairs: { train: 0, heldOut: 0 },
+      seed: 0,
+    },
+    maps: maps.map(
+      ([source, target]): MapRecord => ({
+        source,
+        target,
+        ridge: 0,
+        condition: null,
+        r2: none,
+        cosine: none,
+      }),
+    ),
+    ...changes,
+  };
+  const file = newFile();
+  fs.writeFileSync(file, '');
+  const writer = new MappingWriter(file, record);
+  for (const [source, target, map] of maps) writer.write({ source, target }, map);
+  writer.finish(record);
+  writer.close();
+  return readMapping(file);
+}
+
+const at = (layer: number): Place => ({ site: 'resid_out', layer });
+
+function unit(width: number, factor = 1): Float32Array {
+  const matrix = new Float32Array(width * width);
+  for (let i = 0; i < width; i++) matrix[i * width + i] = factor;
+  return matrix;
+}
+
+/** The rows that an engine is given to patch. */
+async function patchedRows(more: Partial<Experiment>): Promise<PatchRow[]> {
+  const engine = await engineOf();
+  const rows: PatchRow[] = [];
+  const listening: Engine = {
+    ...{ record: engine.record, tokenizer: engine.tokenizer },
+    capture: (...args) => engine.capture(...args),
+    lens: (...args) => engine.lens(...args),
+    tolerance: (...args) => engine.tolerance(...args),
+    close: () => engine.close(),
+    patch: (given, ...args) => {
+      rows.push(...given);
+      return engine.patch(given, ...args);
+    },
+  };
+  const plan = makePlan(experiment(more), engine.tokenizer, engine.record);
+  await new ChunkRunner(plan, listening).run(0);
+  return rows;
+}
+
+const vectorsOf = (rows: readonly PatchRow[]) => rows.map(({ edits }) => edits[0]!.vector!);
+const few = { samples: experiment().samples.slice(0, 4) };
+
+test('an affine map of a model to itself at the same layer is the identity', async () => {
+  const { path, record } = await fitted();
+  const file = new MappingFile(path);
+  for (const places of record.maps) {
+    const { weight, bias } = file.map(places);
+    const width = record.source.width;
+    const worst = weight!.reduce(
+      (most, value, k) => Math.max(most, Math.abs(value - (k % (width + 1) === 0 ? 1 : 0))),
+      0,
+    );
+    assert.ok(worst < 1e-4, `${places.source.layer}: ${worst}`);
+    assert.ok(bias!.every((value) => Math.abs(value) < 1e-4));
+    assert.ok(places.r2.heldOut! > 0.9999 && places.cosine.heldOut! > 0.9999);
+    assert.ok(places.r2.train! > 0.9999 && places.cosine.train! > 0.9999);
+  }
+  file.close();
+});
+
+test('states in rotated axes are turned back', async () => {
+  const engine = await engineOf();
+  const width = engine.record.embeddingSize;
+  const requests = prompts.map((text) => {
+    const tokenIds = engine.tokenizer.tokenize(text, { bos: true, special: false });
+    return { tokenIds, points: tokenIds.slice(1).map((_, i) => ({ ...at(1), tokenIndex: i + 1 })) };
+  });
+  const states = (await engine.capture(requests)).flatMap((result) => {
+    assert.ok(result.status === 'ok');
+    return result.states.map((state) => [...state]);
+  });
+  const rotation = orthonormal(width);
+  const rotate = (state: readonly number[]) => rotation.map((axis) => dot(axis, state));
+  const fitter = makeFitter({
+    ...{ kind: 'linear', ridge: 0, targets: 1, threads: 1 },
+    ...{ source: { width }, target: { width } },
+  });
+  await fitter.add(Float32Array.from(states.flatMap(rotate)), [Float32Array.from(states.flat())]);
+  const map = (await fitter.solve())[0]!.map;
+  // the inverse of a rotation is its transpose
+  const worst = map.weight!.reduce(
+    (most, value, k) => Math.max(most, Math.abs(value - rotation[k % width]![Math.floor(k / width)]!)),
+    0,
+  );
+  assert.ok(worst < 1e-3, `${worst}`);
+});
+
+test('a patch through the identity is the plain patch, bit for bit, as a kind and as a matrix', async () => {
+  const width = (await engineOf()).record.embeddingSize;
+  const layers = { sourceLayers: '0,1', targetLayers: 'same', ...few };
+  const plain = vectorsOf(await patchedRows(layers));
+  const places = [0, 1].map((layer) => [at(layer), at(layer)] as const);
+  const mappings = [
+    await written(
+      'identity',
+      places.map(([source, target]) => [source, target, {}]),
+    ),
+    await written(
+      'linear',
+      places.map(([source, target]) => [source, target, { weight: unit(width) }]),
+    ),
+    await written(
+      'affine',
+      places.map(([source, target]) => [
+        source,
+        target,
+        { weight: unit(width), bias: new Float32Array(width) },
+      ]),
+    ),
+  ];
+  for (const mapping of mappings) {
+    const mapped = vectorsOf(await patchedRows({ ...layers, mapping }));
+    assert.equal(mapped.length, 8);
+    mapped.forEach((vector, i) => {
+      assertSameBits(vector, plain[i]!, `${mapping.record.kind} ${i}`);
+    });
+  }
+});
+
+test('each cell is patched with what its own map makes of its own state, controls too', async () => {
+  const factors = [
+    [0, 1, 2],
+    [0, 2, 3],
+    [1, 1, -5],
+    [1, 2, 7],
+  ] as const;
+  const mapping = await written(
+    'scale',
+    factors.map(([source, target, factor]) => [at(source), at(target), { factor: Float32Array.of(factor) }]),
+  );
+  const cells: Partial<Experiment> = {
+    ...few,
+    sourceLayers: '0,1',
+    targetLayers: '1,2',
+    controls: { random: 1, shuffled: 1 },
+    variants: [{ name: 'plain' }, { name: 'mapped', mapping }],
+  };
+  const engine = await engineOf();
+  const plan = makePlan(experiment(cells), engine.tokenizer, engine.record);
+  const rows = vectorsOf(await patchedRows(cells));
+  const found = new Map<string, Float32Array>();
+  for (let i = 0; i < plan.cellCount; i++) {
+    const { pair, source, target, control, draw } = cellAt(plan, i);
+    found.set([pair.sample, pair.variant, source.layer, target.layer, control, draw].join(), rows[i]!);
+  }
+  let compared = 0;
+  for (const [key, vector] of found) {
+    const [sample, variant, source, target, control, draw] = key.split(',');
+    if (variant !== 'mapped') continue;
+    const plain = found.get([sample, 'plain', source, target, control, draw].join())!;
+    const factor = factors.find(([from, to]) => `${from}` === source && `${to}` === target)![2];
+    if (control === 'random') {
+      const [is, was] = [norm(vector), norm(plain)];
+      assert.ok(Math.abs(is / was - Math.abs(factor)) < 1e-4, key);
+    } else {
+      assertSameBits(
+        vector,
+        plain.map((value) => value * factor),
+        key,
+      );
+    }
+    compared++;
+  }
+  assert.equal(compared, 4 * 4 * 3);
+});
+
+test('a map to final_norm serves the last layer, where the norm follows', async () => {
+  const { layerCount } = (await engineOf()).record;
+  const last = layerCount - 1;
+  const mapping = await fitted({ targetSite: 'final_norm' }, { sourceLayers: '0,1', targetLayers: '-1' });
+  assert.deepEqual(
+    mapping.record.maps.map(({ target }) => target),
+    [0, 1].map(() => ({ site: 'final_norm', layer: last })),
+  );
+  const rows = await patchedRows({ ...few, mapping, sourceLayers: '0,1', targetLayers: '-1' });
+  assert.equal(rows.length, 8);
+  assert.ok(rows.every(({ edits }) => edits[0]!.site === 'resid_out' && edits[0]!.layer === last));
+});
+
+test('what a mapping is not made for is refused in the plan', async () => {
+  const engine = await engineOf();
+  const width = engine.record.embeddingSize;
+  const mapping = await written('scale', [[at(0), at(1), { factor: Float32Array.of(1) }]]);
+  const one = { ...few, sourceLayers: '0', targetLayers: '1' };
+  const plan = (more: Partial<Experiment>, sha256 = engine.record.sha256) =>
+    makePlan(experiment({ ...one, mapping, ...more }), engine.tokenizer, { ...engine.record, sha256 });
+  plan({});
+  await refused(
+    () => plan({ targetLayers: '2' }),
+    /has no map from resid_out of layer 0 to resid_out of layer 2/,
+  );
+  await refused(() => plan({ sourceLayers: '0,1' }), /has no map from resid_out of layer 1/);
+  await refused(() => plan({ targetSite: 'mlp_out' }), /to mlp_out of layer 1/);
+  await refused(
+    () => plan({}, 'another'),
+    /was fitted to another source model \(sha256 test, this one is another\): fit one to it with patchscopes fit/,
+  );
+  const wide = await written(
+    'affine',
+    [[at(0), at(1), { weight: new Float32Array(4), bias: new Float32Array(2) }]],
+    {
+      source: { sha256: engine.record.sha256, width: 2 },
+      target: { sha256: engine.record.sha256, width: 2 },
+    },
+  );
+  await refused(
+    () => plan({ mapping: wide }),
+    new RegExp(
+      `was fitted to source states of 2 floats, and those of this model have ${width}: .*patchscopes fit`,
+    ),
+  );
+});
+
+test('a plan is the same wherever its mapping lies, and another with another mapping', async () => {
+  const engine = await engineOf();
+  const scale = (factor: number) => written('scale', [[at(0), at(0), { factor: Float32Array.of(factor) }]]);
+  const [one, two] = [await scale(1), await scale(2)];
+  const moved = { ...one, path: '/elsewhere' };
+  const plan = (mapping: Mapping) =>
+    makePlan(experiment({ ...few, sourceLayers: '0', mapping }), engine.tokenizer, engine.record);
+  assert.equal(plan(moved).sha256, plan(one).sha256);
+  assert.deepEqual(runHeader(plan(moved), { command: '' }), {
+    ...runHeader(plan(one), { command: '' }),
+    contents: { ...runHeader(plan(one), { command: '' }).contents, mappings: [moved] },
+  });
+  assert.notEqual(plan(two).sha256, plan(one).sha256);
+});
+
+test('a file that was exchanged after the plan was made is not used', async () => {
+  const engine = await engineOf();
+  const mapping = await written('scale', [[at(0), at(0), { factor: Float32Array.of(1) }]]);
+  const plan = makePlan(experiment({ ...few, sourceLayers: '0', mapping }), engine.tokenizer, engine.record);
+  const runner = new ChunkRunner(plan, engine);
+  await runner.run(0);
+  const another = await written('scale', [[at(0), at(0), { factor: Float32Array.of(3) }]]);
+  fs.renameSync(another.path, mapping.path);
+  await assertRefused(() => runner.run(0), 'bad_input', /is not the file that the plan was made with/);
+  fs.rmSync(mapping.path);
+  await assertRefused(() => runner.run(0), 'bad_input', /which does not exist/);
+});
+
+test('a mapped state that is no number fails its cell alone', async () => {
+  const engine = await engineOf();
+  const mapping = await written('scale', [
+    [at(0), at(0), { factor: Float32Array.of(Number.POSITIVE_INFINITY) }],
+    [at(1), at(1), { factor: Float32Array.of(1) }],
+  ]);
+  const plan = makePlan(
+    experiment({ ...few, sourceLayers: '0,1', mapping }),
+    engine.tokenizer,
+    engine.record,
+  );
+  const outcomes = await new ChunkRunner(plan, engine).run(0);
+  const failed = outcomes.filter(({ status }) => status === 'failed');
+  assert.equal(failed.length, 4);
+  assert.ok(failed.every(({ error }) => error === 'not_finite: The mapped state holds NaN or infinity.'));
+});
+
+test('a fit says what it was made of, whole prompts being held out', async () => {
+  const { record } = await fitted(
+    { kind: 'scale', heldOut: 0.25, positions: 'sample' },
+    { sourceLayers: '1' },
+  );
+  assert.deepEqual(record.data, {
+    experiment: 'mapped',
+    positions: 'sample',
+    prompts: { train: 30, heldOut: 10 },
+    pairs: { train: 30, heldOut: 10 },
+    seed: 0,
+  });
+  const all = await fitted({ kind: 'identity', heldOut: 0 }, { sourceLayers: '1' });
+  assert.deepEqual(all.record.data.prompts, { train: 40, heldOut: 0 });
+  const engine = await engineOf();
+  const tokens = prompts.reduce(
+    (sum, text) => sum + engine.tokenizer.tokenize(text, { bos: false, special: false }).length,
+    0,
+  );
+  assert.deepEqual(all.record.data.pairs, { train: tokens, heldOut: 0 }, 'BOS is left out');
+  assert.deepEqual(all.record.maps[0]!.r2, { train: null, heldOut: null });
+});
+
+test('the identity, a number, a matrix: each kind fits at least as well as the one before', async () => {
+  const layers = { sourceLayers: '0', targetLayers: '2' };
+  const r2: number[] = [];
+  for (const kind of ['identity', 'scale', 'linear', 'affine'] as const) {
+    const { record } = await fitted({ kind, heldOut: 0.5 }, layers);
+    r2.push(record.maps[0]!.r2.train!);
+  }
+  assert.deepEqual(
+    r2,
+    [...r2].sort((a, b) => a - b),
+  );
+  assert.ok(r2[3]! > r2[0]! + 0.01, `${r2}`);
+});
+
+test('too few pairs are refused with the number that is needed, and a ridge makes them enough', async () => {
+  const width = (await engineOf()).record.embeddingSize;
+  const options = { positions: 'sample' as const, heldOut: 0 };
+  const layers = { ...few, sourceLayers: '1' };
+  await refused(
+    () => fitted(options, layers),
+    new RegExp(`There are 4 pairs .* of ${width} floats needs at least ${width + 1}: .*--ridge 0.01`),
+  );
+  await refused(() => fitted({ ...options, kind: 'linear' }, layers), new RegExp(`at least ${width}:`));
+  const { record, notes } = await fitted({ ...options, ridge: 0.1 }, layers);
+  assert.equal(record.maps[0]!.ridge, 0.1);
+  assert.ok(!notes.some((note) => note.startsWith('Warning')));
+});
+
+test('states that leave several maps raise the ridge, with a warning', async () => {
+  // the input of block 0 is the token's alone: there are fewer of them than floats
+  const { record, notes } = await fitted({}, { sourceLayers: 'embed', targetLayers: '0' });
+  assert.ok(record.maps[0]!.ridge > 0);
+  assert.ok(
+    notes.some((note) => /^Warning: embed -> resid_out.0: .* a ridge of .* instead of 0\.$/.test(note)),
+  );
+});
+
+test('what can not be fitted is refused in one sentence, and leaves no file', async () => {
+  const before = fs.readdirSync(folder()).length;
+  const layers = { sourceLayers: '1' };
+  await refused(() => fitted({ ridge: -1 }, layers), /ridge is -1 where/);
+  await refused(() => fitted({ ridge: Number.NaN }, layers), /ridge is NaN where/);
+  await refused(() => fitted({ kind: 'scale', ridge: 1 }, layers), /kind scale has no ridge/);
+  await refused(() => fitted({ heldOut: 1 }, layers), /held out is 1 where a number from 0 to below 1/);
+  await refused(
+    () => fitted({}, { ...layers, samples: experiment().samples.slice(0, 1) }),
+    /There is one prompt, and holding out 1 leaves none/,
+  );
+  await refused(() => fitted({ variant: 'x' }, layers), /no variant 'x': the experiment has none/);
+  const variants = [{ name: 'a' }, { name: 'b' }];
+  await refused(() => fitted({}, { ...layers, variants }), /--variant and one of a, b/);
+  await refused(() => fitted({ variant: 'x' }, { ...layers, variants }), /the experiment has a, b/);
+  await refused(() => fitted({ targetSite: 'final_norm' }, layers), /final_norm comes after the last layer/);
+  assert.equal(fs.readdirSync(folder()).length, before);
+});
+
+test('the cells of one variant say which layers are mapped', async () => {
+  const { record } = await fitted(
+    { kind: 'scale', variant: 'b' },
+    { variants: [{ name: 'a' }, { name: 'b', sourceLayers: '0,1', targetLayers: '1,2' }] },
+  );
+  const pairs = record.maps.map(({ source, target }) => `${source.layer}>${target.layer}`).sort();
+  assert.deepEqual(pairs, ['0>1', '0>2', '1>1', '1>2']);
+});
+
+test('files that are no mappings, or not whole ones, are refused', async () => {
+  const mapping = await written('scale', [[at(0), at(0), { factor: Float32Array.of(2) }]]);
+  const bytes = fs.readFileSync(mapping.path);
+  const other = Buffer.from(
+    bytes.toString('latin1').replace('patchscopes-mapping', 'patchscopes-statess'),
+    'latin1',
+  );
+  const renamed = Buffer.from(bytes.toString('latin1').replace('.factor', '.factos'), 'latin1');
+  const cases: Readonly<Record<string, Uint8Array>> = {
+    empty: Buffer.alloc(0),
+    short: bytes.subarray(0, 30),
+    'cut off': bytes.subarray(0, bytes.length - 1),
+    'no JSON': Buffer.concat([bytes.subarray(0, 8), Buffer.from('{'), bytes.subarray(9).fill(0x20)]),
+    'another format': other,
+    'a tensor missing': renamed,
+    text: Buffer.from('a text that is long enough for a header'),
+  };
+  fs.writeFileSync(mapping.path, bytes);
+  for (const [name, content] of Object.entries(cases)) {
+    const file = writeFile(`bad ${name}.safetensors`, content);
+    await refused(
+      () => readMapping(file),
+      /which is no mapping of patchscopes fit: patchscopes fit makes one/,
+    );
+  }
+  await refused(() => readMapping(join(folder(), 'none.safetensors')), /which does not exist/);
+  await refused(() => readMapping(folder()), /which can't be read \(EISDIR\)/);
+});
+
+test('a results file says which file a mapping was, and forgets it with its last run', async () => {
+  const engine = await engineOf();
+  const mapping = await written('scale', [[at(0), at(0), { factor: Float32Array.of(2) }]]);
+  const plan = makePlan(experiment({ ...few, sourceLayers: '0', mapping }), engine.tokenizer, engine.record);
+  const db = join(folder(), 'mapped.db');
+  for (const command of ['one', 'two']) {
+    const header = runHeader(plan, { command });
+    const stored = recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () => openStore(db));
+    for await (const _ of stored);
+  }
+  const rows = () => query(db, 'SELECT name, kind, sha256, record FROM mapping WHERE id > 1').rows;
+  const [[name, kind, sha256, record]] = rows() as [string[]];
+  assert.deepEqual([name, kind, sha256], [mapping.name, 'scale', mapping.sha256]);
+  assert.deepEqual(JSON.parse(record!), mapping.record);
+  assert.deepEqual(query(db, 'SELECT DISTINCT mapping FROM reading').rows, [[mapping.name]]);
+  const [[settings]] = query(db, 'SELECT experiment FROM run WHERE id = 1').rows as [[string]];
+  const kept = { kind: 'file', name: mapping.name, sha256: mapping.sha256 };
+  assert.deepEqual(JSON.parse(settings).mapping, kept);
+  deleteRun(db, 1);
+  assert.equal(rows().length, 1);
+  deleteRun(db, 2);
+  assert.equal(rows().length, 0);
+});
+
+test('an experiment file names its mappings by paths relative to itself', async () => {
+  const mapping = await written('scale', [[at(0), at(0), { factor: Float32Array.of(2) }]]);
+  fs.mkdirSync(join(folder(), 'maps'), { recursive: true });
+  fs.copyFileSync(mapping.path, join(folder(), 'maps', 'two.safetensors'));
+  const file = writeFile(
+    'mapped.yaml',
+    `name: m
+samples: [{ prompt: a }]
+source: { prompt: "{prompt}" }
+target: { prompt: "{prompt}" }
+mapping: maps/two.safetensors
+variants:
+  - name: mapped
+  - { name: plain, mapping: identity }
+`,
+  );
+  const { experiment: read } = readExperiment(file);
+  const whole = { ...readMapping(join(folder(), 'maps', 'two.safetensors')) };
+  assert.deepEqual(read.mapping, whole);
+  assert.equal(whole.name, `two@${mapping.sha256.slice(0, 12)}`);
+  assert.deepEqual(read.variants, [{ name: 'mapped' }, { name: 'plain', mapping: { kind: 'identity' } }]);
+  fs.rmSync(join(folder(), 'maps', 'two.safetensors'));
+  await refused(() => readExperiment(file), /two.safetensors', which does not exist/);
+  assert.deepEqual(readExperiment(file, { withoutMappings: true }).experiment.mapping, { kind: 'identity' });
+});
+
+/** Rows of unit length at right angles to each other (Gram and Schmidt). */
+function orthonormal(width: number): number[][] {
+  const rows: number[][] = [];
+  for (let i = 0; i < width; i++) {
+    let row = [...gaussians(width, i + 1)];
+    for (const before of [...rows, ...rows]) {
+      const share = dot(before, row);
+      row = row.map((value, k) => value - share * before[k]!);
+    }
+    const length = Math.sqrt(dot(row, row));
+    rows.push(row.map((value) => value / length));
+  }
+  return rows;
+}
+
+function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+}
+
+function norm(vector: Float32Array): number {
+  return Math.sqrt(dot(vector, vector));
+}
