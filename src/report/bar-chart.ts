@@ -38,11 +38,11 @@ export function barChart(
       ruleX([0]),
       text(data, {
         ...{ y: 'label', fy: 'group', text: 'label', frameAnchor: 'right', textAnchor: 'start', dx: 8 },
-        fontSize: 11,
+        ...{ fontSize: 11, lineWidth: 19, textOverflow: 'ellipsis-middle' },
       }),
       text(groups, {
         ...{ fy: (group) => group, text: (group) => group, frameAnchor: 'left', textAnchor: 'end', dx: -10 },
-        ...{ fontSize: 12, fontWeight: 'bold' },
+        ...{ fontSize: 12, fontWeight: 'bold', lineWidth: 18, textOverflow: 'ellipsis-end' },
       }),
     ],
   }).svg;

@@ -41,21 +41,24 @@ function isMap(points: readonly HeatPoint[]): boolean {
 }
 
 function gridSql({ run_id, variant, mapping, source_site, site }: Place, metric: string): string {
-  return `SELECT observation.source_layer, observation.target_layer, avg(score.value) AS value,
-  count(*) AS cells, sum(observation.status = 'failed') AS failed, max(metric.ci_low) AS ci_low, max(metric.ci_high) AS ci_high
-FROM observation
-JOIN mapping ON mapping.id = observation.mapping_id
-LEFT JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
-LEFT JOIN metric ON metric.run_id = observation.run_id AND metric.name = score.name AND metric."group" = ''
-  AND metric.control = 'none' AND metric.variant = observation.variant AND metric.mapping_id = observation.mapping_id
-  AND metric.source_site = observation.source_site AND metric.site = observation.site
-  AND coalesce(metric.source_layer, -2) = observation.source_layer
-  AND coalesce(metric.target_layer, -2) = observation.target_layer
-WHERE observation.run_id = ${run_id} AND observation.control = 'none' AND observation.variant = ${sqlText(variant)}
-  AND mapping.name = ${sqlText(mapping)}
-  AND observation.source_site IN ('embed', ${sqlText(source_site)}) AND observation.site IN ('embed', ${sqlText(site)})
-GROUP BY observation.source_layer, observation.target_layer
-ORDER BY observation.source_layer, observation.target_layer`;
+  const sites = `source_site IN ('embed', ${sqlText(source_site)}) AND site IN ('embed', ${sqlText(site)})`;
+  return `WITH grid AS (
+  SELECT source_layer, target_layer, avg(score.value) AS value, count(*) AS cells, sum(status = 'failed') AS failed
+  FROM observation
+  JOIN mapping ON mapping.id = observation.mapping_id AND mapping.name = ${sqlText(mapping)}
+  LEFT JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
+  WHERE run_id = ${run_id} AND control = 'none' AND variant = ${sqlText(variant)} AND ${sites}
+  GROUP BY source_layer, target_layer
+), stored AS MATERIALIZED (
+  SELECT source_layer, target_layer, ci_low, ci_high
+  FROM layer_grid
+  WHERE run_id = ${run_id} AND control = 'none' AND variant = ${sqlText(variant)} AND ${sites}
+    AND mapping = ${sqlText(mapping)} AND name = ${sqlText(metric)}
+)
+SELECT grid.*, stored.ci_low, stored.ci_high
+FROM grid
+LEFT JOIN stored ON stored.source_layer = grid.source_layer AND stored.target_layer = grid.target_layer
+ORDER BY grid.source_layer, grid.target_layer`;
 }
 
 function spoken(points: readonly HeatPoint[]): string {

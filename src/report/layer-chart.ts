@@ -75,7 +75,10 @@ function legend(lines: readonly ChartLine[]) {
           { x: 'x', y: 'y', strokeWidth: 1.8, ...style },
         ),
       ),
-      text(lines, { x: 98, y: (_, i) => i, text: 'label', textAnchor: 'start', fontSize: 12 }),
+      text(lines, {
+        ...{ x: 98, y: (_, i) => i, text: 'label', textAnchor: 'start', fontSize: 12 },
+        ...{ lineWidth: 46, textOverflow: 'ellipsis-middle' },
+      }),
     ],
   });
 }

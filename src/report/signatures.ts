@@ -27,15 +27,19 @@ export function textSignatures(database: Database, { runIds }: Subject): Part {
       'Cells that did not fail. Empty: nothing but blanks. Unprintable: control characters, or bytes that are no text. Repetitive: of at least four tokens at most half are different ones. Same as unpatched: what the target prompt says anyway comes back, and the reading does not depend on the patched state; blank where that control was not run.',
     data: askData(
       database,
-      `SELECT cell.run_id, cell.variant, cell.control, count(*) AS cells,
+      `WITH unpatched AS MATERIALIZED (
+  SELECT run_id, sample_idx, variant, text FROM observation
+  WHERE run_id IN (${runIds}) AND control = 'unpatched' AND draw = 0
+)
+SELECT cell.run_id, cell.variant, cell.control, count(*) AS cells,
   sum(trim(cell.text, char(9, 10, 13, 32)) = '') AS empty,
   sum(cell.text GLOB '*[' || char(1) || '-' || char(8) || char(14) || '-' || char(31) || char(127) || char(65533) || ']*') AS unprintable,
   sum(json_array_length(cell.token_ids) >= 4
     AND 2 * (SELECT count(DISTINCT value) FROM json_each(cell.token_ids)) <= json_array_length(cell.token_ids)) AS repetitive,
   CASE WHEN cell.control <> 'unpatched' THEN sum(cell.text = unpatched.text) END AS same_as_unpatched
 FROM observation AS cell
-LEFT JOIN observation AS unpatched ON unpatched.run_id = cell.run_id AND unpatched.sample_idx = cell.sample_idx
-  AND unpatched.variant = cell.variant AND unpatched.control = 'unpatched' AND unpatched.draw = 0
+LEFT JOIN unpatched ON unpatched.run_id = cell.run_id AND unpatched.sample_idx = cell.sample_idx
+  AND unpatched.variant = cell.variant
 WHERE cell.run_id IN (${runIds}) AND cell.status = 'ok'
 GROUP BY cell.run_id, cell.variant, cell.control
 ORDER BY cell.run_id, cell.variant, cell.control`,
