@@ -162,6 +162,23 @@ test('numbers go into texts as they are written, and double braces are braces', 
   );
 });
 
+test('a position may be drawn, and a target may be the source itself', () => {
+  const { samples } = experimentOf(`name: own
+samples: [{ who: paul }]
+source: { prompt: "i saw {who}", position: { random: true } }
+target: { prompt: { same: source } }
+`);
+  assert.deepEqual(samples[0]!.source, { prompt: text('i saw paul'), position: { kind: 'random' } });
+  assert.deepEqual(samples[0]!.target, at({ kind: 'source' }));
+  assertBadInput(
+    () =>
+      experimentOf(
+        'name: own\nsamples: [{ a: b }]\nsource: { prompt: { same: source } }\ntarget: { prompt: x }\n',
+      ),
+    /source.prompt has same: source, which is for a target/,
+  );
+});
+
 test('a position filled from a field is read as one that is typed', () => {
   const { samples } = experimentOf(`${small}  position: "{year}"\n`.replace('1.50', 'y#2'));
   assert.deepEqual(
@@ -305,7 +322,10 @@ test('each mistake is one sentence that says where it stands and what would be r
     [samples('{ fil: a.csv }'), /:2:12: there is no key 'fil' in samples, perhaps file was meant/],
     [target('layers: all'), /:7:3: target.prompt is missing: it must be a text, or/],
     [target('prompt: ""'), /:7:11: target.prompt is '' where a text that is not empty is needed/],
-    [target('prompt: 12'), /:7:11: target.prompt is 12 where a text, or a set of keys with text or tokens/],
+    [
+      target('prompt: 12'),
+      /:7:11: target.prompt is 12 where a text, or a set of keys with text, tokens or same/,
+    ],
     [target('prompt: { chat: true }'), /:7:11: target.prompt has neither text nor tokens/],
     [target('prompt: { text: a, tokens: [1] }'), /:7:11: target.prompt has both text and tokens/],
     [target('prompt: { tokens: [1], bos: no }'), /:7:31: target.prompt.bos is 'no' where true or false/],
@@ -338,7 +358,10 @@ test('each mistake is one sentence that says where it stands and what would be r
     [`${small}  layers: [same]`, /:8:12: target.layers\[0\] is 'same' where a layer \(/],
     [`${small}  layers: []`, /:8:11: target.layers is an empty list where/],
     [small.replace('}" }', '}", layers: same }'), /source.layers is 'same' where a layer, a range/],
-    [`${small}  position: 1.5`, /:8:13: target.position is 1.5 where a whole number or a text of the prompt/],
+    [
+      `${small}  position: 1.5`,
+      /:8:13: target.position is 1.5 where a whole number, a text of the prompt, or \{ random: true \}/,
+    ],
     [`${small}  site: mlp`, /:8:9: target.site is 'mlp' where one of embed, resid_mid/],
     [`${small}edit: { op: mul }`, /:8:13: edit.op is 'mul' where one of replace, add/],
     [`${small}edit: { alpha: .inf }`, /:8:16: edit.alpha is .inf where a number is needed/],

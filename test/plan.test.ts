@@ -245,6 +245,27 @@ test('variants change settings, and their own prompts where a sample has some', 
   );
 });
 
+test('a drawn position is any token but BOS, the same for all variants of a sample; a target may end there', () => {
+  const drawn = { prompt: text('a b c'), position: { kind: 'random' } } as const;
+  const samples = Array.from({ length: 200 }, (_, i) => ({
+    name: String(i),
+    source: drawn,
+    target: { ...at('a b a'), prompt: { kind: 'source' } as const },
+  }));
+  const made = plan({ samples, variants: [{ name: 'one' }, { name: 'two' }] });
+  const seen = new Set<number>();
+  for (const { sample, source, target } of made.pairs) {
+    assert.equal(source, made.pairs[2 * sample]!.source);
+    assert.deepEqual(target.tokenIds, source.tokenIds.slice(0, source.tokenIndex + 1));
+    assert.equal(target.tokenIndex, source.tokenIndex);
+    seen.add(source.tokenIndex);
+  }
+  assert.deepEqual([...seen].sort(), [1, 2, 3, 4, 5]);
+  const indexes = (seed: number) => plan({ samples, seed }).pairs.map(({ source }) => source.tokenIndex);
+  assert.deepEqual(indexes(0), indexes(0));
+  assert.notDeepEqual(indexes(0), indexes(1));
+});
+
 test('tracked texts mean their first token, answers theirs with a blank or without', () => {
   const samples = [{ ...experiment().samples[0]!, answer: ['b c'] }];
   const made = plan({
