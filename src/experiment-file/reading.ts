@@ -10,6 +10,8 @@ export type Bad = (path: Path, what: string) => PatchscopeError;
 
 /** Metrics of a token's score, which must be there. */
 const ofTrackedTokens: readonly MetricName[] = ['answer-rank', 'answer-logprob'];
+/** Metrics that compare with an answer; the others compare with what the model says by itself. */
+const ofAnswers: readonly MetricName[] = ['answer-found', ...ofTrackedTokens];
 
 export function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile, bad: Bad): Reading {
   const stops = reading.stop === undefined ? [] : [reading.stop].flat();
@@ -18,7 +20,7 @@ export function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile
   const needAnswers: readonly [boolean, Path][] = [
     [reading['track-answer'] === true, ['reading', 'track-answer']],
     [stops.includes('answer'), ['reading', 'stop']],
-    [metrics.length > 0, ['metrics']],
+    [metrics.some((metric) => ofAnswers.includes(metric)), ['metrics']],
   ];
   for (const [asked, path] of needAnswers) {
     if (asked && answer === undefined) throw bad(path, 'can only be had with answers: give the key answer');
