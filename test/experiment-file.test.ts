@@ -152,6 +152,11 @@ test('a metric of the answer’s token has that token scored', () => {
     assert.equal(reading.trackAnswer, true);
   }
   assert.equal(experimentOf(`${small}answer: x\nmetrics: [answer-found]\n`).reading.trackAnswer, undefined);
+  // these compare with what the model says by itself
+  assert.deepEqual(experimentOf(`${small}metrics: [precision-at-1, surprisal]\n`).metrics, [
+    'precision-at-1',
+    'surprisal',
+  ]);
 });
 
 test('numbers go into texts as they are written, and double braces are braces', () => {

@@ -32,11 +32,11 @@ const lens = (samples: readonly object[], more: object = {}) => ({
   ...more,
 });
 const write = (name: string, content: object) => writeFileSync(join(place, name), JSON.stringify(content));
-write('train.json', lens(prompts.filter((_, i) => i % 4 !== 0)));
+write('train.json', lens(prompts.filter((_, i) => i % 5 !== 0)));
 write(
   'lens.json',
   lens(
-    prompts.filter((_, i) => i % 4 === 0),
+    prompts.filter((_, i) => i % 5 === 0),
     {
       variants: [
         { name: 'plain' },
@@ -87,7 +87,7 @@ test('fit prints how good each map is, on prompts it was not made of', () => {
     [0, 1, 2].map((layer) => [layer, 5]),
   );
   assert.ok(maps[2].r2.heldOut > maps[0].r2.heldOut && maps[2].r2.heldOut > 0.5);
-  assert.match(stderr, /^pairs {3}324 to fit to, 36 held out \(324 and 36 prompts\)$/m);
+  assert.match(stderr, /^pairs {3}346 to fit to, 38 held out \(346 and 38 prompts\)$/m);
   assert.deepEqual(
     readFileSync(join(place, 'again.safetensors')),
     readFileSync(join(place, 'affine.safetensors')),
@@ -119,8 +119,8 @@ test('a lens through an affine map sees the next token sooner than the plain one
     [...new Set(rows.map(([variant, kind]) => `${variant} ${kind}`))],
     ['affine affine', 'plain identity', 'released affine'],
   );
-  // measured: plain 0.63 and 0.98 at layers 1 and 2, affine 0.97 and 1, as released 0.85 and 1
-  assert.ok(of('affine')[1]! > of('plain')[1]! + 0.15, `${of('affine')} ${of('plain')}`);
+  // measured at layers 1 and 2: plain 0.68 and 0.97, affine 0.93 and 1, as released 0.91 and 1
+  assert.ok(of('affine')[1]! > of('plain')[1]! + 0.1, `${of('affine')} ${of('plain')}`);
   assert.ok(of('affine')[2]! > 0.95 && of('released')[2]! > 0.95, `${of('affine')} ${of('released')}`);
 });
 

@@ -4,7 +4,9 @@
 #include "decoder.h"
 #include "error.h"
 #include "gguf_check.h"
+#include "least_squares.h"
 #include "log.h"
+#include "matrix.h"
 #include "model_handle.h"
 
 #include "ggml-backend.h"
@@ -215,6 +217,27 @@ void use(const std::string & path) {
     refused("a step after the end", [](Step &) {});
 }
 
+// At widths that do not fill the tiles of a product, nor the blocks of a factor.
+void use_matrices() {
+    for (const size_t inputs : {1, 7, 130}) {
+        const size_t outputs = inputs + 3, rows = 2 * inputs + 5;
+        std::vector<float> x(rows * inputs), weights(outputs * inputs), bias(outputs, 1.0f);
+        for (size_t i = 0; i < x.size(); ++i) {
+            x[i] = (float)std::sin((double)(i * i + 1));
+        }
+        for (size_t i = 0; i < weights.size(); ++i) {
+            weights[i] = (float)std::cos((double)i);
+        }
+        const std::vector<float> y = apply_affine(weights, bias, x, inputs, outputs, 2);
+        LeastSquares sums(inputs, outputs, true);
+        sums.add(x, y, 2);
+        const AffineMap map = sums.solve(0.0, 2);
+        for (size_t i = 0; i < weights.size(); ++i) {
+            expect(std::fabs(map.weights[i] - weights[i]) < 1e-3f, "least squares find the map");
+        }
+    }
+}
+
 } // namespace
 
 int main(int argc, char ** argv) {
@@ -222,6 +245,7 @@ int main(int argc, char ** argv) {
     assertions_install();
     ggml_backend_load_all_from_path(argv[1]);
     llama_backend_init();
+    use_matrices();
     int good = 0, accepted = 0, refused = 0;
     int i = 2;
     for (; i < argc && std::strcmp(argv[i], "--") != 0; ++i, ++good) {

@@ -68,6 +68,7 @@ function compile(headers: string, librariesFolder: string): string {
     'context.cpp',
     'device_list.cpp',
     'gguf_header.cpp',
+    'least_squares_object.cpp',
     'model.cpp',
     'rpc.cpp',
   ]);
