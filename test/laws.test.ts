@@ -428,7 +428,7 @@ async function checkSlots(engine: Engine, model: TestModel, count: number): Prom
 law(
   '256 rows go through one batch, each with its own state',
   (engine, model) => checkSlots(engine, model, 256),
-  { batchRows: 256, realStreams: true },
+  { batchRows: 256, tellingStreams: true },
 );
 
 law(
@@ -456,7 +456,7 @@ law(
       assertClose(together[i]!, alone, tolerance(model), `row ${i}`);
     }
   },
-  { realStreams: true },
+  { tellingStreams: true },
 );
 
 law('a prefix that is shared and one that is not give the same distribution', async (engine, model) => {
@@ -489,7 +489,7 @@ law(
       }
     }
   },
-  { realStreams: true },
+  { tellingStreams: true },
 );
 
 law('a continuation is cut at the first stop string, which ends it', async (engine) => {

@@ -105,18 +105,20 @@ export function withLayout(engine: Engine, cacheLayout: CacheLayout): Engine {
 }
 
 /**
- * One test for each model and layout of its cache; on the real model, which takes its time, in the second layout
- * only where that is asked for. Exact mode holds on the CPU, with unified cells; elsewhere it
+ * One test for each model and layout of its cache; on the real model and on devices beside the CPU, which take
+ * their time, in the second layout only where that is asked for. Exact mode holds on the CPU, with unified cells; elsewhere it
  * may be refused, with the reason.
  */
 export function law(
   sentence: string,
   check: (engine: Engine, model: TestModel, layout: CacheLayout) => Promise<void>,
-  options: EngineOptions & { readonly models?: readonly TestModel[]; readonly realStreams?: boolean } = {},
+  options: EngineOptions & { readonly models?: readonly TestModel[]; readonly tellingStreams?: boolean } = {},
 ): void {
-  const { models = allModels, realStreams = false, ...engineOptions } = options;
+  const { models = allModels, tellingStreams = false, ...engineOptions } = options;
   const layoutsOf = ({ isTiny }: TestModel) =>
-    engineOptions.exact || !(isTiny || realStreams) ? cacheLayouts.slice(0, 1) : cacheLayouts;
+    engineOptions.exact || !((isTiny && device.isCpu) || tellingStreams)
+      ? cacheLayouts.slice(0, 1)
+      : cacheLayouts;
   for (const [model, layout] of models.flatMap((model) =>
     layoutsOf(model).map((layout) => [model, layout] as const),
   )) {
