@@ -26,10 +26,19 @@ const experiment = path.join(folder, 'sweep.json');
 fs.writeFileSync(experiment, JSON.stringify(sweep(90)));
 
 function start(db: string): ChildProcess {
-  const resume = fs.existsSync(db) && query(db, 'SELECT 1 FROM run').rows.length > 0 ? ['--resume'] : [];
+  const resume = hasRun(db, 'true') ? ['--resume'] : [];
   const model = ['-m', tinyPath('llama'), '-t', '1'];
   const args = [cli, 'run', experiment, '--db', db, '--quiet', ...model, ...resume];
   return spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
+/** A file may have been left before its tables were made. */
+function hasRun(db: string, condition: string): boolean {
+  return (
+    fs.existsSync(db) &&
+    query(db, "SELECT 1 FROM sqlite_schema WHERE name = 'chunk'").rows.length > 0 &&
+    query(db, `SELECT 1 FROM run WHERE ${condition}`).rows.length > 0
+  );
 }
 
 function childrenOf(pid: number): number[] {
@@ -88,7 +97,8 @@ while (kills < wanted) {
       if (what !== 'command') engines.forEach(kill);
       kills++;
     }
-    done = (await end) === 0;
+    // one that is killed once all is stored has nothing left to resume
+    done = (await end) === 0 || hasRun(db, "status = 'done'");
   }
   assert.deepEqual(dumpResults(db), expected, `sweep ${sweeps}`);
   assert.deepEqual(query(db, 'PRAGMA integrity_check').rows, [['ok']]);
