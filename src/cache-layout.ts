@@ -23,6 +23,8 @@ const STREAM_CELLS = 256;
 /** What one token takes for a cell of its own stream, and the copy of a cell, counted in unified cells. */
 const OWN_COST = 7;
 const COPY_COST = 2;
+/** Streams take many times the memory: below this gain, a few hundredths of the time, they are not worth it. */
+const LEAST_GAIN = 4;
 
 /** Cells of the K/V cache for so many rows beside each other. */
 export function cacheCells(
@@ -42,6 +44,7 @@ export function chooseCacheLayout(shape: WorkShape): CacheLayout {
   const unifiedCells = prefixTokens + together * meanTokens;
   const ownCells = prefixTokens + meanTokens;
   const copiedCells = together * Math.ceil((prefixTokens + tokens) / STREAM_CELLS) * STREAM_CELLS;
+  if (unifiedCells < LEAST_GAIN * OWN_COST * ownCells) return 'unified';
   const spared = (unifiedCells - OWN_COST * ownCells) * tokens * rows;
   return spared > COPY_COST * copiedCells ? 'streams' : 'unified';
 }
