@@ -7,13 +7,11 @@ export interface OwnReading {
   logprob(tokenId: number): number;
 }
 
-/** @param logits of the whole vocabulary. */
-export function ownReading(logits: Float32Array): OwnReading {
-  let tokenId = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[tokenId]!) tokenId = i;
-  const largest = logits[tokenId]!;
-  let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - largest);
-  const total = largest + Math.log(sum);
-  return { tokenId, logprob: (token) => logits[token]! - total };
+/** @param logits of the whole vocabulary; `top` is the most probable token under them. */
+export function ownReading(
+  logits: Float32Array,
+  top: { readonly tokenId: number; readonly logprob: number },
+): OwnReading {
+  const logTotal = logits[top.tokenId]! - top.logprob;
+  return { tokenId: top.tokenId, logprob: (tokenId) => logits[tokenId]! - logTotal };
 }

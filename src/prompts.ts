@@ -87,7 +87,7 @@ export function sourceAsTarget(
   { reading: _, decoderTokenIds, ...source }: ResolvedPrompt,
   position: Position,
   tokenizer: Tokenizer,
-  draw: number,
+  draw?: number,
 ): ResolvedPrompt {
   if (source.side === 'encoder') {
     throw new PatchscopeError(

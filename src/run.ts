@@ -158,7 +158,7 @@ export class ChunkRunner implements Runner {
     );
     return new Map(
       results.flatMap((result, i) =>
-        result.status === 'ok' ? [[own[i]!.source, ownReading(result.logits!)] as const] : [],
+        result.status === 'ok' ? [[own[i]!.source, ownReading(result.logits!, result.top[0]!)] as const] : [],
       ),
     );
   }

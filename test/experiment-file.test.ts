@@ -4,14 +4,13 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { test } from 'node:test';
 import { parse, stringify } from 'yaml';
-import { PatchscopeError } from '../src/errors.js';
 import { builtInNames, type ReadOptions, readExperiment } from '../src/experiment-file/read-experiment.js';
 import { jsonSchema } from '../src/experiment-file/schema.js';
 import type { Prompt } from '../src/patchscope.js';
 import { folder } from './fixtures/disk.js';
 import { experimentFiles } from './fuzz/experiments.js';
 import { Random } from './fuzz/random.js';
-import { assertSentence } from './support.js';
+import { assertBadInput } from './support.js';
 
 const home = mkdtempSync(join(folder(), 'experiments-'));
 
@@ -26,16 +25,6 @@ const experimentOf = (content: string, options?: ReadOptions) => read(content, o
 
 const text = (of: string, more = {}): Prompt => ({ kind: 'text', text: of, ...more });
 const at = (prompt: Prompt, index = -1) => ({ prompt, position: { kind: 'index' as const, index } });
-
-function assertBadInput(work: () => unknown, says: RegExp): void {
-  assert.throws(work, (error: unknown) => {
-    assert.ok(error instanceof PatchscopeError, String((error as Error).stack));
-    assert.equal(error.code, 'bad_input');
-    assert.match(error.message, says);
-    assertSentence(error.message);
-    return true;
-  });
-}
 
 const small = `name: small
 samples:

@@ -5,11 +5,10 @@ import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'csv-parse/sync';
 import { parse as parseYaml } from 'yaml';
-import { PatchscopeError } from '../src/errors.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { parsePosition } from '../src/positions.js';
 import { folder } from './fixtures/disk.js';
-import { assertSentence } from './support.js';
+import { assertBadInput } from './support.js';
 
 const home = mkdtempSync(join(folder(), 'samples-'));
 const data = new URL('../src/data/', import.meta.url);
@@ -37,16 +36,6 @@ function samplesOf(samples: string, { source, answer = 'none', group = 'none' }:
 function write(name: string, text: string | Uint8Array): string {
   writeFileSync(join(home, name), text);
   return name;
-}
-
-function assertBadInput(work: () => unknown, says: RegExp): void {
-  assert.throws(work, (error: unknown) => {
-    assert.ok(error instanceof PatchscopeError, String((error as Error).stack));
-    assert.equal(error.code, 'bad_input');
-    assert.match(error.message, says);
-    assertSentence(error.message);
-    return true;
-  });
 }
 
 interface Relations {

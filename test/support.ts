@@ -280,6 +280,17 @@ export function mixedStates(count: number, state: Float32Array, other: Float32Ar
   );
 }
 
+/** At once, without a promise. */
+export function assertBadInput(work: () => unknown, says: RegExp): void {
+  assert.throws(work, (error: unknown) => {
+    assert.ok(error instanceof PatchscopeError, String((error as Error).stack));
+    assert.equal(error.code, 'bad_input');
+    assert.match(error.message, says);
+    assertSentence(error.message);
+    return true;
+  });
+}
+
 /** Asserts one sentence that begins with a capital and ends with a period, of a coded error. */
 export async function assertRefused(work: () => unknown, code: string | RegExp, says: RegExp): Promise<void> {
   const error = await Promise.resolve()

@@ -220,6 +220,17 @@ export function samplingArguments<T>(yargs: Argv<T>) {
     });
 }
 
+/** The experiment of a command, and what changes it. */
+export function experimentArguments<T>(yargs: Argv<T>, what: string) {
+  return yargs
+    .positional('experiment', { type: 'string', demandOption: true, describe: what })
+    .option('set', {
+      type: 'string',
+      describe: 'key=value, as often as needed: changes the file, as --set reading.tokens=5',
+    })
+    .option('limit', { type: 'string', describe: 'so many samples, from the first on' });
+}
+
 export function resumeArgument<T>(yargs: Argv<T>) {
   return yargs.option('resume', {
     type: 'string',

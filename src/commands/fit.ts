@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { engineArguments, SEPARATOR } from '../cli/arguments.js';
+import { engineArguments, experimentArguments, SEPARATOR } from '../cli/arguments.js';
 import { EXIT, interruptSignal, note, print, withEngine } from '../cli/session.js';
 import { oneModel, realNumber, wholeNumber } from '../cli/values.js';
 import {
@@ -13,13 +13,10 @@ import {
 } from '../index.js';
 
 const own = (yargs: Argv) =>
-  yargs
-    .positional('experiment', {
-      type: 'string',
-      demandOption: true,
-      describe:
-        'experiment file, or the name of one that comes with the package: its source prompts are fitted to',
-    })
+  experimentArguments(
+    yargs,
+    'experiment file, or the name of one that comes with the package: its source prompts are fitted to',
+  )
     .option('output', { type: 'string', demandOption: true, describe: '-o: safetensors file to write' })
     .option('kind', {
       choices: mappingKinds,
@@ -46,8 +43,6 @@ const own = (yargs: Argv) =>
       default: '0.1',
       describe: 'share of the prompts to judge the maps by',
     })
-    .option('set', { type: 'string', describe: 'key=value: changes the file, as with run' })
-    .option('limit', { type: 'string', describe: 'so many samples, from the first on' })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object for each map' })
     .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors');
 

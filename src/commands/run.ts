@@ -1,6 +1,12 @@
 import fs from 'node:fs';
 import type { Argv } from 'yargs';
-import { engineArguments, outputArguments, resumeArgument, SEPARATOR } from '../cli/arguments.js';
+import {
+  engineArguments,
+  experimentArguments,
+  outputArguments,
+  resumeArgument,
+  SEPARATOR,
+} from '../cli/arguments.js';
 import { echoPlan } from '../cli/cells.js';
 import { dryRun } from '../cli/dry-run.js';
 import {
@@ -34,17 +40,7 @@ import {
 } from '../index.js';
 
 const own = (yargs: Argv) =>
-  yargs
-    .positional('experiment', {
-      type: 'string',
-      demandOption: true,
-      describe: 'experiment file (YAML or JSON), or the name of one that comes with the package',
-    })
-    .option('set', {
-      type: 'string',
-      describe: 'key=value, as often as needed: changes the file, as --set reading.tokens=5',
-    })
-    .option('limit', { type: 'string', describe: 'so many samples, from the first on' })
+  experimentArguments(yargs, 'experiment file (YAML or JSON), or the name of one that comes with the package')
     .option('dry-run', {
       type: 'boolean',
       default: false,

@@ -82,17 +82,17 @@ export function resolvePairs(
   const resolver = new Resolver(tokenizer, shape);
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
-    const draw = uniforms(experiment.seed + index)();
+    const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
-      const source = resolver.source(own.source ?? sample.source, sourceSide, draw);
+      const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
       return {
         sample: index,
         variant: name,
         source,
-        target: resolver.target(own.target ?? sample.target, source, targetSide, draw, following),
+        target: resolver.target(own.target ?? sample.target, source, targetSide, seed, following),
         patch: { op, alpha, atGenerated },
         trackedTokens,
       };
@@ -112,9 +112,9 @@ class Resolver {
     this.#shape = shape;
   }
 
-  /** @param draw of the interval [0, 1), for a random position. */
-  source(at: PromptAt, side: Side | undefined, draw: number): ResolvedPrompt {
-    return this.#resolve(at, 'source', side, draw, 0);
+  /** @param seed of a random position. */
+  source(at: PromptAt, side: Side | undefined, seed: number): ResolvedPrompt {
+    return this.#resolve(at, 'source', side, seed, 0);
   }
 
   /** @param following tokens that are decoded after it, at most. */
@@ -122,13 +122,14 @@ class Resolver {
     at: PromptAt,
     source: ResolvedPrompt,
     side: Side | undefined,
-    draw: number,
+    seed: number,
     following: number,
   ): ResolvedPrompt {
-    if (at.prompt.kind !== 'source') return this.#resolve(at, 'target', side, draw, following);
+    if (at.prompt.kind !== 'source') return this.#resolve(at, 'target', side, seed, following);
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
     this.#ofSources.set(source, known);
-    return this.#once(known, JSON.stringify([at.position, drawOf(at, draw)]), () => {
+    const draw = drawOf(at, seed);
+    return this.#once(known, JSON.stringify([at.position, draw]), () => {
       const resolved = sourceAsTarget(source, at.position, this.#tokenizer, draw);
       checkLength(resolved, following, 'target', this.#shape);
       return resolved;
@@ -139,10 +140,11 @@ class Resolver {
     at: PromptAt,
     which: 'source' | 'target',
     side: Side | undefined,
-    draw: number,
+    seed: number,
     following: number,
   ): ResolvedPrompt {
-    const key = JSON.stringify([which, side, at.prompt, at.position, drawOf(at, draw)]);
+    const draw = drawOf(at, seed);
+    const key = JSON.stringify([which, side, at.prompt, at.position, draw]);
     return this.#once(this.#known, key, () => {
       const resolved = resolvePrompt(at.prompt, at.position, this.#tokenizer, which, side, draw);
       checkLength(resolved, following, which, this.#shape);
@@ -157,8 +159,9 @@ class Resolver {
   }
 }
 
-function drawOf({ position }: PromptAt, draw: number): number | null {
-  return position.kind === 'random' ? draw : null;
+/** Of the interval [0, 1), where the position is drawn. */
+function drawOf({ position }: PromptAt, seed: number): number | undefined {
+  return position.kind === 'random' ? uniforms(seed)() : undefined;
 }
 
 /** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
