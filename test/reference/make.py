@@ -278,24 +278,33 @@ def dump(header, lists):
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-@torch.inference_mode()
-def make(name, folder):
+def load_checked(name, folder):
     path = folder / f"{name}.gguf"
     with path.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == MODELS[name], f"{path} is another file"
-    model, tokenizer = load(path)
+    return load(path)
+
+
+@torch.inference_mode()
+def make(name, folder):
+    model, tokenizer = load_checked(name, folder)
     text = dump(header(model, name), cases(model, tokenizer))
     (HERE / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def model_folder(description):
+    """Of the command line, with PyTorch made ready."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     default = Path.home() / ".cache" / "patchscopes" / "models"
     parser.add_argument("--models", type=Path, default=default, help="folder of the GGUF files")
-    arguments = parser.parse_args()
     torch.set_num_threads(1)  # the order of summation, hence the last decimals, must not vary
+    return parser.parse_args().models
+
+
+def main():
+    folder = model_folder(__doc__)
     for name in MODELS:
-        make(name, arguments.models)
+        make(name, folder)
 
 
 if __name__ == "__main__":
