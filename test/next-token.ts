@@ -2,7 +2,9 @@
 import { resolveModel } from '../src/index.js';
 import { curvesOf, models, observe, referenceOf, worstDifferences } from './next-token-curves.js';
 
-console.log('| | layer | token identity | logit lens | worst precision@1 | surprisal | surprisal of own |');
+console.log(
+  '| | in layers | precision@1 of token identity, PyTorch / file | of the logit lens | worst of all layers | surprisal | surprisal of own |',
+);
 console.log('|---|---|---|---|---|---|---|');
 for (const { name, middle, late } of models) {
   const reference = referenceOf(name);
