@@ -95,8 +95,8 @@ export {
   type Plan,
   pairOf,
 } from './plan/plan.js';
-export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { type ProbeUnit, probeUnits } from './plan/probe-units.js';
+export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { GroupProber, type Prober } from './probing/group-prober.js';
 export { positionTokens } from './prompts.js';

@@ -58,5 +58,5 @@ function nameOf({ variant, group }: Pick<ProbeUnit, 'variant' | 'group'>): strin
 
 function noteOf(probe: Probe): string {
   const what = `${nameOf(probe)}${probe.known ? ', known facts alone' : ''}`;
-  return `Warning: the probe of ${what} is not whole: ${probe.note}`;
+  return `Warning: ${probe.predictions.length === 0 ? 'no' : 'not the whole'} probe of ${what}: ${probe.note}`;
 }

@@ -23,7 +23,17 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   continuation: [...shared],
   plan: [
     ...shared,
-    ...['cache-layout', 'continuation', 'group', 'mapping', 'metrics', 'places', 'prompts', 'random', 'statistics'],
+    ...[
+      'cache-layout',
+      'continuation',
+      'group',
+      'mapping',
+      'metrics',
+      'places',
+      'prompts',
+      'random',
+      'statistics',
+    ],
   ],
   probing: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'statistics'],
   random: [],

@@ -160,7 +160,8 @@ export async function* stored(
 ): AsyncGenerator<ChunkResult & { readonly runId?: number }> {
   if (db !== false) checkStore(db);
   const progress = cellProgress(quiet ? 0 : header.cellsPlanned, resumed?.cells ?? 0);
-  const kept = db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed, probing);
+  const kept =
+    db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed, probing);
   let done = 0;
   try {
     for await (const chunk of kept) {

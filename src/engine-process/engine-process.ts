@@ -124,11 +124,7 @@ class ReopenedEngine implements EngineProcess {
   }
 
   /** Where the process dies it is tried once more, since the cause may have come from outside. */
-  probe(
-    unit: number,
-    known: readonly number[] | null,
-    { signal }: WorkOptions = {},
-  ): Promise<Probe[]> {
+  probe(unit: number, known: readonly number[] | null, { signal }: WorkOptions = {}): Promise<Probe[]> {
     return this.#alone(async () => {
       const attempt = () =>
         this.#attempt(this.#known(), (link) => link.ask('probe', { unit, known }, signal), signal);

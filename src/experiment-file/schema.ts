@@ -254,7 +254,9 @@ export const experimentSchema = section({
       'A variant that patches nothing (edit: { op: scale }): where its text holds an answer, the model knows the fact.',
   }),
   probe: section({
-    class: text.meta({ description: 'What is to be found in a state, such as {object}; of a list its first.' }),
+    class: text.meta({
+      description: 'What is to be found in a state, such as {object}; of a list its first.',
+    }),
     subject: text.meta({ description: 'Samples of one subject are held out together.' }),
     folds: whole(2).optional().meta({ description: 'Parts of which each is held out once.', default: 3 }),
   })

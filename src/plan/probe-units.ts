@@ -107,7 +107,9 @@ function checkKnown(experiment: Experiment, known: string): void {
   }
   if (variants.length === 1) throw bad('beside which a variant is needed whose facts it tells');
   if (!patchesNothing(variant)) {
-    throw bad('a variant that patches something, where its text tells what the model says by itself: give it edit: { op: scale }');
+    throw bad(
+      'a variant that patches something, where its text tells what the model says by itself: give it edit: { op: scale }',
+    );
   }
   if (!experiment.metrics?.includes('answer-found')) {
     throw bad('which tells by the metric answer-found: add it to the metrics');

@@ -34,11 +34,7 @@ export class GroupProber implements Prober {
     this.#units = probeUnits(plan);
   }
 
-  async probe(
-    unit: number,
-    known: readonly number[] | null,
-    { signal }: WorkOptions = {},
-  ): Promise<Probe[]> {
+  async probe(unit: number, known: readonly number[] | null, { signal }: WorkOptions = {}): Promise<Probe[]> {
     const { variant, group, samples, places } = this.#units[unit]!;
     const learners = [new Learner(this.#plan, samples, false)];
     if (known !== null) {
@@ -60,8 +56,7 @@ export class GroupProber implements Prober {
       for (let begin = 0; begin < places.length; begin += perPart) {
         const part = places.slice(begin, begin + perPart);
         const states = await this.#capture(variant, samples, part, signal);
-        for (const learner of able)
-          await learner.learn(part, states, this.#engine.record.threads, signal);
+        for (const learner of able) await learner.learn(part, states, this.#engine.record.threads, signal);
       }
     }
     return learners.map((learner) => ({ variant, group, ...learner.result }));

@@ -12,7 +12,13 @@ export interface Migration {
 }
 
 /** Only ever appended to: files with any prefix of this list exist. */
-export const migrations: readonly Migration[] = [m001Initial, m002Sites, m003Sweeps, m004Mappings, m005Probes];
+export const migrations: readonly Migration[] = [
+  m001Initial,
+  m002Sites,
+  m003Sweeps,
+  m004Mappings,
+  m005Probes,
+];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */
 const applicationId = 0x50534350;
