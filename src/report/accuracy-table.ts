@@ -81,7 +81,7 @@ function tableHtml(title: string, some: readonly GroupAccuracy[]): string {
       ...(test === undefined
         ? ['', '', note === null ? '' : 'no probe']
         : [
-            `${numberText(test.t)} (${test.df})`,
+            `${numberText(test.t)}\u00a0(${test.df})`,
             pText(test.p),
             isSignificant(test) ? (test.t > 0 ? 'yes, Patchscope' : 'yes, probe') : 'no',
           ]),
@@ -99,7 +99,7 @@ function percents(one: GroupAccuracy, name: string): string {
   const found = momentsOf(one, name);
   if (found === undefined) return '';
   const [mean, sd] = [found.mean, found.sd].map((value) => (100 * value).toFixed(1));
-  return one.lines.get(name)!.length < 2 ? mean! : `${mean} ± ${sd}`;
+  return one.lines.get(name)!.length < 2 ? mean! : `${mean}\u00a0±\u00a0${sd}`;
 }
 
 function pText(p: number): string {

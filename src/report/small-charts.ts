@@ -33,8 +33,8 @@ export function smallCharts(label: string, axis: string, lines: readonly SmallLi
       .map((point) => ({ ...point, ...place.get(group)! }));
   const columns = Math.min(COLUMNS, groups.length);
   const chart = draw(label, {
-    height: 40 + HEIGHT * Math.ceil(groups.length / COLUMNS),
-    ...{ marginLeft: 44, marginTop: 6, marginBottom: 34, marginRight: 8 },
+    height: 58 + HEIGHT * Math.ceil(groups.length / COLUMNS),
+    ...{ marginLeft: 44, marginTop: 24, marginBottom: 34, marginRight: 8 },
     x: { domain: ends, label: axis },
     y: { domain: [0, 1], label: null },
     fx: { domain: Array.from({ length: columns }, (_, i) => i), axis: null, padding: 0.08 },
