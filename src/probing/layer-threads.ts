@@ -2,6 +2,9 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
+/** Compiled, from src too: what reads TypeScript in tests does not reach into threads. */
+const program = new URL('../../dist/probing/layer-thread.js', import.meta.url);
+
 /** The states of some samples at one layer. */
 export interface LayerTask {
   /** (samples, width) row-major. They move to the thread. */
@@ -24,7 +27,7 @@ export async function probeLayers(
   const found = new Array<readonly string[]>(tasks.length);
   const open = tasks.entries();
   const work = async () => {
-    const worker = new Worker(new URL('./layer-thread.js', import.meta.url));
+    const worker = new Worker(program);
     try {
       for (const [i, task] of open) {
         const answered = once(worker, 'message', { signal });
