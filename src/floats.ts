@@ -1,5 +1,5 @@
 /** Rows of one width -> (rows, width) row-major. */
-export function concatenate(rows: readonly Float32Array[]): Float32Array {
+export function concatenate(rows: readonly Float32Array[]): Float32Array<ArrayBuffer> {
   const width = rows[0]?.length ?? 0;
   const all = new Float32Array(rows.length * width);
   rows.forEach((row, i) => {

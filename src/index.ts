@@ -55,7 +55,7 @@ export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
 export { nearest } from './nearest.js';
-export type { Observation, Outcome, TokenScore } from './observation.js';
+export type { Observation, Outcome, Probe, ProbePrediction, TokenScore } from './observation.js';
 export { packageVersion } from './package-version.js';
 export type {
   Control,
@@ -71,6 +71,7 @@ export type {
   MetricName,
   Patch,
   Position,
+  ProbeSettings,
   Prompt,
   PromptAt,
   Reading,
@@ -94,9 +95,12 @@ export {
   type Plan,
   pairOf,
 } from './plan/plan.js';
+export { type ProbeUnit, probeUnits } from './plan/probe-units.js';
 export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
+export { GroupProber, type Prober } from './probing/group-prober.js';
 export { positionTokens } from './prompts.js';
+export { Probing, type ProbingOptions } from './record-probes.js';
 export {
   findUnfinishedRun,
   lensRunHeader,
@@ -114,6 +118,12 @@ export type { PageCell, PageTable } from './report/readings-table.js';
 export { type Report, type ReportOptions, writeReport } from './report/write-report.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
+export { Bootstrap, type SampleSums } from './statistics/bootstrap.js';
+export { groupedFolds } from './statistics/folds.js';
+export { type Moments, moments } from './statistics/moments.js';
+export { type ProbeData, type ProbeResult, probe } from './statistics/probe.js';
+export { rouge1, rougeL } from './statistics/rouge.js';
+export { bonferroni, pairedTTest, type TTest } from './statistics/t-test.js';
 export { type Deletion, deleteRun } from './store/delete.js';
 export {
   type Export,

@@ -39,3 +39,29 @@ export interface TokenScore {
   readonly logprob: number;
   readonly rank: number;
 }
+
+/** What a linear probe found in the states of one group of samples, in one variant. */
+export interface Probe {
+  readonly variant: string;
+  /** Empty: samples without one. */
+  readonly group: string;
+  /** It saw no other samples than those whose fact the model knows. */
+  readonly known: boolean;
+  readonly samples: number;
+  readonly subjects: number;
+  readonly classes: number;
+  /** Why there are no predictions, or not at all layers; null where all are there. */
+  readonly note: string | null;
+  readonly predictions: readonly ProbePrediction[];
+}
+
+/** Of one sample at one source layer, by a probe that it was held out from. */
+export interface ProbePrediction {
+  readonly sample: number;
+  readonly sourceSite: Site;
+  readonly sourceLayer: Layer;
+  readonly fold: number;
+  /** The class. */
+  readonly predicted: string;
+  readonly correct: boolean;
+}

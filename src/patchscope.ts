@@ -155,6 +155,9 @@ export interface Sample {
   readonly group?: string;
   /** Texts of which any is right. */
   readonly answer?: readonly string[];
+  /** What the sample is about, and what of it a probe is to find; both where the experiment has a probe. */
+  readonly subject?: string;
+  readonly class?: string;
   readonly source: PromptAt;
   readonly target: PromptAt;
   /** What is another prompt in a variant, by the variant's name. */
@@ -254,5 +257,14 @@ export interface Experiment extends Settings {
   readonly reading: Reading;
   readonly metrics?: readonly MetricName[];
   readonly controls?: Controls;
+  /** The variant that patches nothing, and whose text holds an answer where the model knows the sample's fact. */
+  readonly known?: string;
+  readonly probe?: ProbeSettings;
   readonly seed: number;
+}
+
+/** Whether a linear probe finds the samples' classes in their source states, group by group and layer by layer. */
+export interface ProbeSettings {
+  /** Each of which is held out once, with all samples of its subjects. */
+  readonly folds: number;
 }

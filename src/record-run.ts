@@ -6,6 +6,7 @@ import { type LensPlan, lensPosition } from './lens.js';
 import { keptSettings } from './plan/mappings.js';
 import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
+import type { Probing } from './record-probes.js';
 import { allChunks, type ChunkResult } from './run.js';
 import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
@@ -84,10 +85,12 @@ export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
 function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
   const prompts = new PromptList();
   return {
-    samples: experiment.samples.map(({ name, group, answer }) => ({
+    samples: experiment.samples.map(({ name, group, answer, subject, class: kind }) => ({
       name,
       ...(group !== undefined && { group }),
       ...(answer !== undefined && { answer }),
+      ...(subject !== undefined && { subject }),
+      ...(kind !== undefined && { class: kind }),
     })),
     variants: pairs.map(({ sample, variant, source, target, patch }) => ({
       sample,
@@ -168,9 +171,10 @@ export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
 /**
  * Passes chunks on after each of them is stored. The store is opened and the run begun with the first chunk,
  * so that a run that can't begin leaves nothing behind; the store is closed at the end. Where it ends before
- * all planned chunks, it is marked `interrupted`; where it throws, `failed`.
+ * all planned chunks and probes, it is marked `interrupted`; where it throws, `failed`.
  *
  * @param resumed a run that these chunks go on with.
+ * @param probing what the plan of a probe needs; a shard has none, since the others know other facts.
  */
 export async function* recordRun(
   chunks: AsyncIterable<ChunkResult>,
@@ -178,6 +182,7 @@ export async function* recordRun(
   engine: RecordedEngine,
   openResults: () => Store,
   resumed?: UnfinishedRun,
+  probing?: Probing,
 ): AsyncGenerator<StoredChunk> {
   const startedAt = new Date();
   let store: Store | undefined;
@@ -190,6 +195,9 @@ export async function* recordRun(
     store.resumeRun(runId);
   }
   let thrown = false;
+  const isWhole = () =>
+    stored === header.chunksPlanned &&
+    (header.shard !== null || !('probe' in header.experiment) || probing?.isDone === true);
   try {
     for await (const result of chunks) {
       if (store === undefined || runId === undefined) {
@@ -202,6 +210,7 @@ export async function* recordRun(
       yield { ...result, runId };
     }
     if (store !== undefined && runId !== undefined && stored === header.chunksPlanned && !header.shard) {
+      await probing?.record(store, runId);
       store.aggregate(runId);
     }
   } catch (error) {
@@ -209,7 +218,7 @@ export async function* recordRun(
     throw error;
   } finally {
     if (store !== undefined && runId !== undefined) {
-      store.finishRun(runId, thrown ? 'failed' : stored < header.chunksPlanned ? 'interrupted' : 'done');
+      store.finishRun(runId, thrown ? 'failed' : isWhole() ? 'done' : 'interrupted');
     }
     store?.close();
   }

@@ -279,7 +279,7 @@ function range(begin: number, end: number): number[] {
   return Array.from({ length: end - begin }, (_, i) => begin + i);
 }
 
-function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
+export function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
   return { ...(side && { side }), ...place, tokenIndex };
 }
 

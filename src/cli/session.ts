@@ -16,6 +16,7 @@ import {
   openStore,
   PatchscopeError,
   type Plan,
+  type Probing,
   type RecordedEngine,
   type RunHeader,
   recordRun,
@@ -155,10 +156,12 @@ export async function* stored(
   engine: RecordedEngine,
   db: string | false,
   resumed?: ResumedRun,
+  probing?: Probing,
 ): AsyncGenerator<ChunkResult & { readonly runId?: number }> {
   if (db !== false) checkStore(db);
   const progress = cellProgress(quiet ? 0 : header.cellsPlanned, resumed?.cells ?? 0);
-  const kept = db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed);
+  const kept =
+    db === false ? chunks : recordRun(chunks, header, engine, () => openStore(db), resumed, probing);
   let done = 0;
   try {
     for await (const chunk of kept) {

@@ -31,6 +31,7 @@ import {
   openStore,
   PatchscopeError,
   type Plan,
+  Probing,
   query,
   type RunHeader,
   readExperiment,
@@ -93,9 +94,13 @@ export const addRun = (yargs: Argv) =>
         if (resumed === undefined) offerResume(header, engine, plan, db);
         const left = chunks.filter((chunk) => !resumed?.doneChunks.includes(chunk));
         const results = run(plan, engine, { signal, chunks: left });
-        const done = await tally(stored(results, header, engine, db, resumed), resumed);
+        const probing =
+          experiment.probe && shard === undefined && db !== false
+            ? new Probing(plan, engine, { signal, onNote: note })
+            : undefined;
+        const done = await tally(stored(results, header, engine, db, resumed, probing), resumed);
         report(done, header, db, args.json);
-        if (done.cells < header.cellsPlanned) {
+        if (done.cells < header.cellsPlanned || probing?.isDone === false) {
           if (done.runId !== undefined) note(`To go on: the same command with --resume ${done.runId}`);
           return EXIT.interrupted;
         }

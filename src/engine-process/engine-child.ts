@@ -1,6 +1,7 @@
 /** The process that an engine lives in; see engine-process.ts. */
 import type { Engine } from '../engine.js';
 import { makePlan, type Plan } from '../plan/plan.js';
+import { GroupProber } from '../probing/group-prober.js';
 import { ChunkRunner } from '../run.js';
 import { StateFile } from '../state-file.js';
 import { asFailure, type FromChild, type TaskName, type Tasks, type ToChild } from './messages.js';
@@ -16,6 +17,7 @@ process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 
 let engine: Engine | undefined;
 let runner: ChunkRunner | undefined;
+let prober: GroupProber | undefined;
 /** File that captured states are kept in. */
 let states: string | undefined;
 const underWay = new Map<number, AbortController>();
@@ -39,10 +41,12 @@ const work: Work = {
   },
   run: (chunk, signal) => runner!.run(chunk, { signal }),
   runCells: (cells, signal) => runner!.runCells(cells, { signal }),
+  probe: ({ unit, known }, signal) => prober!.probe(unit, known, { signal }),
   tolerance: ({ rows, cacheLayout }) => engine!.tolerance(rows, cacheLayout),
 };
 
 function use(plan: Plan): void {
+  prober = new GroupProber(plan, engine!);
   if (states === undefined) {
     runner = new ChunkRunner(plan, engine!);
     return;

@@ -6,9 +6,10 @@ import { isDeepStrictEqual } from 'node:util';
 import type { CacheLayout, EngineRecord, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { checkResolved } from '../models/resolve.js';
-import type { Outcome } from '../observation.js';
+import type { Outcome, Probe } from '../observation.js';
 import type { Experiment } from '../patchscope.js';
 import { chunkRange, type Plan } from '../plan/plan.js';
+import type { Prober } from '../probing/group-prober.js';
 import { failedOutcome, type Runner } from '../run.js';
 import { ChildDeath, type ChildLink } from './child-link.js';
 import { type Attempt, Culprits } from './culprits.js';
@@ -20,7 +21,7 @@ export interface EngineProcessOptions extends OpenInput {
   readonly onNote?: (line: string) => void;
 }
 
-export interface EngineProcess extends Runner {
+export interface EngineProcess extends Runner, Prober {
   readonly record: EngineRecord;
   /** Of the process that does the work at the moment, if there is one. */
   readonly pid: number | undefined;
@@ -122,6 +123,18 @@ class ReopenedEngine implements EngineProcess {
     );
   }
 
+  /** Where the process dies it is tried once more, since the cause may have come from outside. */
+  probe(unit: number, known: readonly number[] | null, { signal }: WorkOptions = {}): Promise<Probe[]> {
+    return this.#alone(async () => {
+      const attempt = () =>
+        this.#attempt(this.#known(), (link) => link.ask('probe', { unit, known }, signal), signal);
+      const first = await attempt();
+      const result = 'died' in first ? await attempt() : first;
+      if ('died' in result) throw engineDied(result.died, 'captured the states of a probe');
+      return [...result.outcomes];
+    });
+  }
+
   tolerance(rows: number, cacheLayout: CacheLayout = 'unified'): Promise<number | null> {
     return this.#alone(() => this.#ask('measured its own tolerance', 'tolerance', { rows, cacheLayout }));
   }
@@ -146,11 +159,11 @@ class ReopenedEngine implements EngineProcess {
     return this.#culprits.goAround(cells, (part) => this.#attempt(plan, (link) => work(link, part), signal));
   }
 
-  async #attempt(
+  async #attempt<T>(
     plan: Plan,
-    work: (link: ChildLink) => Promise<Outcome[]>,
+    work: (link: ChildLink) => Promise<T[]>,
     signal?: AbortSignal,
-  ): Promise<Attempt<Outcome>> {
+  ): Promise<Attempt<T>> {
     signal?.throwIfAborted();
     const link = await this.#alive();
     try {

@@ -3,7 +3,7 @@ import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
-import type { Outcome } from '../observation.js';
+import type { Outcome, Probe } from '../observation.js';
 import type { Experiment } from '../patchscope.js';
 import type { Plan } from '../plan/plan.js';
 
@@ -26,6 +26,11 @@ export interface Tasks {
   readonly run: { readonly input: number; readonly answer: Outcome[] };
   /** Some cells of one chunk. */
   readonly runCells: { readonly input: readonly number[]; readonly answer: Outcome[] };
+  /** As `Prober` takes them. */
+  readonly probe: {
+    readonly input: { readonly unit: number; readonly known: readonly number[] | null };
+    readonly answer: Probe[];
+  };
   readonly tolerance: {
     readonly input: { readonly rows: number; readonly cacheLayout: CacheLayout };
     readonly answer: number | null;

@@ -18,7 +18,7 @@ export function toExperiment(
 ): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   const variants = file.variants?.map((_, index) => variantOf(file, index, root, open, bad));
-  const { name, seed = 0, metrics, controls } = file;
+  const { name, seed = 0, metrics, controls, known, probe } = file;
   return {
     name,
     samples: samplesOf(file, root, rows),
@@ -31,6 +31,8 @@ export function toExperiment(
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
+      known,
+      probe: probe && { folds: probe.folds ?? 3 },
     }),
     reading: readingOf(file, bad),
     seed,
@@ -48,6 +50,9 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
     : file.answer === undefined
       ? undefined
       : [text(['answer'], file.answer)];
+  const [subject, kind] = (['subject', 'class'] as const).map(
+    (key) => file.probe && text(['probe', key], file.probe[key]),
+  );
   const variants = variantPrompts(file, root);
   return rows.map((row, i): Sample => {
     const own = { source: source(row), target: target(row) };
@@ -57,6 +62,8 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
       ...given({
         group: group?.fill(row),
         answer: answers && [...new Set(answers.flatMap((answer) => answer.fillList(row)))],
+        subject: subject?.fill(row),
+        class: kind?.fillList(row)[0],
       }),
       ...own,
       ...(variants.length > 0 && {

@@ -249,6 +249,22 @@ export const experimentSchema = section({
   })
     .optional()
     .meta({ description: 'What is run beside it, to compare with.' }),
+  known: text.optional().meta({
+    description:
+      'A variant that patches nothing (edit: { op: scale }): where its text holds an answer, the model knows the fact.',
+  }),
+  probe: section({
+    class: text.meta({
+      description: 'What is to be found in a state, such as {object}; of a list its first.',
+    }),
+    subject: text.meta({ description: 'Samples of one subject are held out together.' }),
+    folds: whole(2).optional().meta({ description: 'Parts of which each is held out once.', default: 3 }),
+  })
+    .optional()
+    .meta({
+      description:
+        'A linear probe (logistic regression) of the same source states, for each group and layer, to compare with.',
+    }),
   seed: whole(0).optional().meta({ description: 'What is drawn is drawn with it.', default: 0 }),
 });
 

@@ -21,6 +21,7 @@ import {
   type VariantSettings,
   variantsOf,
 } from './pairs.js';
+import { checkKnownAndProbe } from './probe-units.js';
 
 export interface Plan {
   readonly experiment: Experiment;
@@ -65,6 +66,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
   const continuation = resolveContinuation(experiment.reading, tokenizer);
   const steps = continuation?.length ?? experiment.reading.maxTokens;
   const pairs = resolvePairs(experiment, variants, tokenizer, shape, Math.max(0, steps - 1));
+  checkKnownAndProbe(experiment);
   const own = experiment.metrics?.some(needsOwn) ?? false;
   if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
     throw new PatchscopeError(

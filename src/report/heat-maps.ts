@@ -61,7 +61,7 @@ LEFT JOIN stored ON stored.source_layer = grid.source_layer AND stored.target_la
 ORDER BY grid.source_layer, grid.target_layer`;
 }
 
-function spoken(points: readonly HeatPoint[]): string {
+export function spoken(points: readonly HeatPoint[]): string {
   const seen = points.filter((point): point is HeatPoint & { value: number } => point.value !== null);
   if (seen.length === 0) return 'All cells failed';
   const least = seen.reduce((best, point) => (point.value < best.value ? point : best));

@@ -63,7 +63,7 @@ function onLayers(points: ChartLine['points'], layers: readonly number[]) {
 
 const nowhere = { mean: Number.NaN, low: Number.NaN, high: Number.NaN };
 
-function legend(lines: readonly ChartLine[]) {
+export function legend(lines: readonly Pick<ChartLine, 'label' | 'style'>[]) {
   return draw('legend', {
     ...{ width: WIDTH, height: 18 * lines.length + 4, margin: 0, marginTop: 2, axis: null },
     x: { domain: [0, WIDTH], range: [0, WIDTH] },

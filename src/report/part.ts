@@ -12,6 +12,8 @@ export interface Part {
   /** A picture as SVG, or a table as HTML; where it is left out, the data are shown as a table. */
   readonly svg?: string;
   readonly html?: string;
+  /** The picture is seen when asked for. */
+  readonly folded?: boolean;
   readonly data: Data;
 }
 
@@ -33,12 +35,12 @@ ${parts.map(renderPart).join('\n')}
 </section>`;
 }
 
-function renderPart({ name, title, caption, svg, html, data }: Part): string {
+function renderPart({ name, title, caption, svg, html, folded = false, data }: Part): string {
   const csv = `data:text/csv;charset=utf-8,${encodeURIComponent(csvOf(data))}`;
   const table = dataTable(data, `${title}: data`);
   const shown = svg ?? html;
   return `<figure id="${name}"><h3>${escapeHtml(title)}</h3>
-${shown ?? table}
+${folded ? `<details><summary>Picture: ${escapeHtml(title)}</summary>${shown}</details>` : (shown ?? table)}
 <figcaption>${escapeHtml(caption)}</figcaption>
 ${shown === undefined ? '' : `<details><summary>Data as a table: ${escapeHtml(title)}</summary>${table}</details>`}
 <details><summary>SQL: ${escapeHtml(title)}</summary><pre tabindex="0"><code>${escapeHtml(data.sql)}</code></pre></details>

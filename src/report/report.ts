@@ -3,6 +3,9 @@ import type { Database } from 'better-sqlite3';
 import { onOneLine } from '../store/format.js';
 import { withResults } from '../store/results.js';
 import { chosenRun, type RunSummary } from '../store/run-list.js';
+import { accuraciesOf } from './accuracy.js';
+import { accuracyBars, accuracyCurves, accuracyMaps } from './accuracy-pictures.js';
+import { accuracyTable } from './accuracy-table.js';
 import { bestCurves } from './best-curves.js';
 import { curves } from './curves.js';
 import { differences } from './differences.js';
@@ -56,6 +59,12 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       parts: metrics.length === 0 ? [] : [numbers(database, subject)],
     },
     {
+      ...{ name: 'accuracy', title: 'What is found of the facts' },
+      about:
+        'A sample counts at a source layer if some target layer succeeds with its state. Facts are known where the model itself, asked with nothing patched, says them; pictures show these alone where there are some.',
+      parts: accuracyParts(database, subject),
+    },
+    {
       ...{ name: 'curves', title: 'By layer' },
       about: `A line for each run and variant. ${hasControls ? 'Controls are lines of their own, dashed.' : 'These runs have no controls: how much of this the target prompt alone would do can not be told.'}`,
       parts: [...each(curves), ...(isGrid ? each(bestCurves) : [])],
@@ -87,6 +96,22 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     },
   ];
   return sections.filter(({ parts }) => parts.length > 0);
+}
+
+/** Maps are of the paper's own rule, where it was taken. */
+function accuracyParts(database: Database, subject: Subject): Part[] {
+  const accuracies = accuraciesOf(database, subject);
+  if (accuracies === undefined) return [];
+  const rules = [...new Set(accuracies.all.map(({ rule }) => rule))];
+  const [first] = rules.includes('answer-found') ? ['answer-found'] : rules;
+  return [
+    ...rules.flatMap((rule) => [
+      accuracyTable(accuracies, rule),
+      ...accuracyBars(accuracies, rule),
+      ...accuracyCurves(accuracies, rule),
+    ]),
+    ...(first === undefined ? [] : accuracyMaps(database, accuracies, first)),
+  ];
 }
 
 function pageOf(runs: readonly RunSummary[], sections: readonly Section[]): string {

@@ -14,7 +14,7 @@ export function groupedFolds(subjects: readonly string[], foldCount: number, see
   const names = [...new Set(subjects)];
   if (names.length < foldCount) {
     throw bad(
-      `There are ${names.length} subjects for ${foldCount} folds, each of which needs one: give more or ask for fewer folds.`,
+      `There ${names.length === 1 ? 'is 1 subject' : `are ${names.length} subjects`} for ${foldCount} folds, each of which needs one: give more or ask for fewer folds.`,
     );
   }
   const sizes = new Map<string, number>();

@@ -44,11 +44,6 @@ export function probe({ states, labels, folds, c = 1, maxIterations = 100 }: Pro
       const train = indices.filter((i) => folds[i] !== fold);
       const held = indices.filter((i) => folds[i] === fold);
       const names = [...new Set(train.map((i) => labels[i]!))].sort();
-      if (names.length < 2) {
-        throw bad(
-          `Without fold ${fold} there is no class but '${names[0]}' to learn from: a probe needs two or more.`,
-        );
-      }
       const all = coordinates(gram, train);
       const of = (wanted: readonly number[]) => selected(all, states.length, wanted);
       const classes = train.map((i) => names.indexOf(labels[i]!));
@@ -95,7 +90,20 @@ function checkProbe(states: ProbeData['states'], labels: readonly string[], fold
       throw bad(`State ${i + 1} has ${state.length} numbers where the first has ${width}.`);
     checkNumbers(state, `numbers of state ${i + 1}`);
   });
-  const classCount = new Set(labels).size;
-  if (classCount < 2) throw bad(`All states are of the class '${labels[0]}': a probe needs two or more.`);
+  checkClasses(labels, folds);
+}
+
+/** @throws PatchscopeError `bad_input` where there is no second class to learn, in some fold or at all. */
+export function checkClasses(labels: readonly string[], folds: readonly number[]): void {
+  if (new Set(labels).size < 2)
+    throw bad(`All states are of the class '${labels[0]}': a probe needs two or more.`);
   if (new Set(folds).size < 2) throw bad('All states are in one fold: a probe needs two or more.');
+  for (const fold of new Set(folds)) {
+    const names = new Set(labels.filter((_, i) => folds[i] !== fold));
+    if (names.size < 2) {
+      throw bad(
+        `Without fold ${fold} there is no class but '${[...names][0]}' to learn from: a probe needs two or more.`,
+      );
+    }
+  }
 }

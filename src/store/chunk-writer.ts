@@ -112,7 +112,7 @@ export class ChunkWriter {
 }
 
 /** The same in every column that holds a layer. */
-function layerNumber(layer: Layer | null): number | null {
+export function layerNumber(layer: Layer | null): number | null {
   return layer === 'embed' ? -1 : layer;
 }
 

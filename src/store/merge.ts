@@ -27,7 +27,13 @@ export async function mergeShards(
 ): Promise<RunSummary> {
   try {
     await writeWhole(output, async (part) => {
-      await copyShards(findShards(paths, onNote), part);
+      const shards = findShards(paths, onNote);
+      await copyShards(shards, part);
+      if (hasProbe(shards[0]!)) {
+        onNote?.(
+          'The run is not done: its probe learns from all samples, which no shard had. patchscopes run --resume goes on with it.',
+        );
+      }
       const store = openStore(part);
       try {
         store.aggregate(runId);
@@ -192,6 +198,10 @@ function copyTokens(database: Database, { run }: Shard): void {
   copy('target', 'SELECT target_token_id FROM main.variant UNION SELECT token_id FROM used_token');
 }
 
+function hasProbe({ run }: Shard): boolean {
+  return 'probe' in JSON.parse(`${run.experiment}`);
+}
+
 /** From the first shard's row to the row of all. */
 function completeRun(database: Database, shards: readonly Shard[]): void {
   const runs = shards.map(({ run }) => run);
@@ -202,9 +212,10 @@ function completeRun(database: Database, shards: readonly Shard[]): void {
   database
     .prepare(
       `UPDATE run SET shard_index = NULL, shard_count = NULL, started_at = :started, finished_at = :finished, host = :host,
-        tolerance = :tolerance, cells_planned = :cells, chunks_planned = :chunks, cells_failed = :failed`,
+        tolerance = :tolerance, cells_planned = :cells, chunks_planned = :chunks, cells_failed = :failed, status = :status`,
     )
     .run({
+      status: hasProbe(shards[0]!) ? 'interrupted' : 'done',
       started: texts('started_at')[0],
       finished: texts('finished_at').at(-1),
       host: [...new Set(texts('host'))].join(', '),

@@ -94,6 +94,9 @@ export interface SampleRecord {
   readonly group?: string;
   /** Any of them is right. */
   readonly answer?: readonly string[];
+  /** What it is about, and what of it a probe is to find. */
+  readonly subject?: string;
+  readonly class?: string;
 }
 
 /** Where the states of a sample come from and go to, and what becomes of the states they meet. */

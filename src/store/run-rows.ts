@@ -2,8 +2,11 @@ import type { Database } from 'better-sqlite3';
 import { narrow, type SqlValue } from './query.js';
 import { scoreNames } from './run-details.js';
 
-/** readings: a row each cell, with its metrics; scores: a row each token that was scored. */
-export const rowKinds = ['readings', 'scores'] as const;
+/**
+ * readings: a row each cell, with its metrics; scores: a row each token that was scored; predictions: a row each
+ * class that a probe found.
+ */
+export const rowKinds = ['readings', 'scores', 'predictions'] as const;
 
 export type RowKind = (typeof rowKinds)[number];
 
@@ -25,7 +28,7 @@ export function runRows(database: Database, runId: number, kind: RowKind): RunRo
     )
     .get(runId)!;
   const statement = database
-    .prepare<[object], SqlValue[]>(kind === 'readings' ? readings(scoreNames(database, runId)) : scores)
+    .prepare<[object], SqlValue[]>(sqlOf[kind](() => scoreNames(database, runId)))
     .raw(true)
     .safeIntegers(true);
   return {
@@ -37,6 +40,14 @@ export function runRows(database: Database, runId: number, kind: RowKind): RunRo
 // an index that finds the run would give its rows in another order, and sort them all before the first
 const ofRun = '+run_id = :runId AND observation_id BETWEEN :least AND :most';
 
+const sqlOf: Readonly<Record<RowKind, (scoreNames: () => readonly string[]) => string>> = {
+  readings: (names) => readings(names()),
+  scores: () => `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`,
+  // each statement takes the same values
+  predictions: () =>
+    `SELECT probe_reading.* FROM probe_reading WHERE run_id = :runId AND :least IS NOT NULL AND :most IS NOT NULL`,
+};
+
 function readings(metrics: readonly string[]): string {
   const values = metrics.map(
     (name) =>
@@ -44,8 +55,6 @@ function readings(metrics: readonly string[]): string {
   );
   return `SELECT ${['reading.*', ...values].join(', ')} FROM reading WHERE ${ofRun} ORDER BY observation_id`;
 }
-
-const scores = `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`;
 
 /** What is computed has no declared type: probabilities and values of metrics. */
 function typeOf(declared: string | null): RowColumn['type'] {

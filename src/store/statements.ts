@@ -19,8 +19,18 @@ export interface Statements {
   readonly countFailed: Statement;
   readonly resumeRun: Statement;
   readonly finishRun: Statement;
+  readonly knownSamples: Statement<[runId: number], number>;
+  readonly probedGroups: Statement<[runId: number], ProbedGroup>;
+  readonly addProbe: Statement;
+  readonly addPrediction: Statement;
   readonly addMetric: Statement;
   readonly deleteMetrics: Statement;
+}
+
+/** One that has its probes, in one variant. */
+export interface ProbedGroup {
+  readonly variant: string;
+  readonly group: string;
 }
 
 /** Every statement that writes results, prepared once per connection; values go by place, which is fastest. */
@@ -54,7 +64,7 @@ export function prepareStatements(database: Database): Statements {
       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addSample: database.prepare(
-      'INSERT INTO sample (run_id, idx, name, "group", answer) VALUES (?, ?, ?, ?, ?)',
+      'INSERT INTO sample (run_id, idx, name, "group", answer, subject, class) VALUES (?, ?, ?, ?, ?, ?, ?)',
     ),
     addVariant: database.prepare(
       `INSERT INTO variant
@@ -87,6 +97,23 @@ export function prepareStatements(database: Database): Statements {
     countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
     resumeRun: database.prepare("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
     finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),
+    knownSamples: database
+      .prepare<[runId: number], number>(
+        'SELECT sample_idx FROM known_sample WHERE run_id = ? ORDER BY sample_idx',
+      )
+      .pluck(),
+    probedGroups: database.prepare<[runId: number], ProbedGroup>(
+      'SELECT DISTINCT variant, "group" FROM probe WHERE run_id = ?',
+    ),
+    addProbe: database.prepare(
+      `INSERT INTO probe (run_id, variant, "group", known, samples, subjects, classes, note, finished_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    addPrediction: database.prepare(
+      `INSERT INTO probe_prediction
+        (run_id, variant, sample_idx, known, source_site, source_layer, fold, predicted, correct)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
     addMetric: database.prepare(
       `INSERT INTO metric
         (run_id, name, control, variant, mapping_id, source_site, site, source_layer, target_layer, "group",

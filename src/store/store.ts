@@ -7,15 +7,15 @@ import { resolve } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { PatchscopeError } from '../errors.js';
 import { probeFile } from '../folders.js';
-import type { Observation } from '../observation.js';
+import type { Observation, Probe } from '../observation.js';
 import { metricRows } from './aggregate.js';
-import { ChunkWriter } from './chunk-writer.js';
+import { ChunkWriter, layerNumber } from './chunk-writer.js';
 import { storeError } from './failure.js';
 import { findRun } from './find-run.js';
 import { openDatabase } from './open-database.js';
 import type { FinalStatus, ModelRecord, RunContents, RunRecord, VariantRecord } from './records.js';
 import { columnsOf } from './run-columns.js';
-import { prepareStatements, type Statements } from './statements.js';
+import { type ProbedGroup, prepareStatements, type Statements } from './statements.js';
 
 export interface Store {
   /** A run with status `running`, its models where they are new, and all that its cells name; gives the run's id. */
@@ -28,6 +28,12 @@ export interface Store {
   addChunk(runId: number, chunk: number, observations: readonly Observation[]): void;
   /** In ascending order. */
   doneChunks(runId: number): number[];
+  /** Indexes of the samples whose fact the model knows, by the cells that are there; in ascending order. */
+  knownSamples(runId: number): number[];
+  /** The probes of one group in one variant, or where this throws none. */
+  addProbes(runId: number, probes: readonly Probe[]): void;
+  /** Groups that have their probes, by variant. */
+  probedGroups(runId: number): ProbedGroup[];
   /**
    * The newest unfinished run of this name and shard that fits, or the one that is named.
    *
@@ -120,8 +126,10 @@ class SqliteStore implements Store {
           ...[bos, chat, special].map((flag) => (flag === null ? null : Number(flag))),
         );
       }
-      for (const [index, { name, group, answer }] of samples.entries()) {
-        addSample.run(runId, index, name, group || null, jsonOrNull(answer));
+      for (const [index, { name, group, answer, subject, class: kind }] of samples.entries()) {
+        addSample.run(
+          ...[runId, index, name, group || null, jsonOrNull(answer), subject ?? null, kind ?? null],
+        );
       }
       for (const variant of variants) this.#addVariant(runId, variant, models);
       for (const { name, sha256, record } of mappings) {
@@ -141,6 +149,30 @@ class SqliteStore implements Store {
 
   doneChunks(runId: number): number[] {
     return this.#read(() => this.#statements.doneChunks.all(runId));
+  }
+
+  knownSamples(runId: number): number[] {
+    return this.#read(() => this.#statements.knownSamples.all(runId));
+  }
+
+  addProbes(runId: number, probes: readonly Probe[]): void {
+    this.#write(() => {
+      const { addProbe, addPrediction } = this.#statements;
+      const now = new Date().toISOString();
+      for (const { variant, group, known, samples, subjects, classes, note, predictions } of probes) {
+        addProbe.run(runId, variant, group, Number(known), samples, subjects, classes, note, now);
+        for (const { sample, sourceSite, sourceLayer, fold, predicted, correct } of predictions) {
+          addPrediction.run(
+            ...[runId, variant, sample, Number(known), sourceSite, layerNumber(sourceLayer)],
+            ...[fold, predicted, Number(correct)],
+          );
+        }
+      }
+    });
+  }
+
+  probedGroups(runId: number): ProbedGroup[] {
+    return this.#read(() => this.#statements.probedGroups.all(runId));
   }
 
   findRun(run: RunRecord, which?: number): UnfinishedRun | undefined {

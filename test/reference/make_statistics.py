@@ -59,6 +59,27 @@ def tests(random):
     return cases
 
 
+def accuracies(random):
+    """Of several groups: how many of 20 samples two methods get right at each of 27 layers."""
+    cases = []
+    for right in [(0.6, 0.5), (0.3, 0.32), (0.8, 0.2)]:
+        counts = [random.binomial(20, share, size=27) for share in right]
+        first, second = [count / 20 for count in counts]
+        found = stats.ttest_rel(first, second)
+        cases.append(
+            {
+                "samples": 20,
+                "counts": [count.tolist() for count in counts],
+                "means": [float(first.mean()), float(second.mean())],
+                "sds": [float(first.std(ddof=1)), float(second.std(ddof=1))],
+                "t": float(found.statistic),
+                "df": int(found.df),
+                "p": float(found.pvalue),
+            }
+        )
+    return [{**case, "corrected": min(1.0, len(cases) * case["p"])} for case in cases]
+
+
 def areas(random):
     cases = []
     for n, m, decimals in [(1, 1, 2), (7, 4, 0), (40, 25, 1)]:
@@ -122,6 +143,7 @@ def main():
         "areas": areas(random),
         "regressions": regressions(random),
         "rouge": rouges(),
+        "accuracies": accuracies(random),
     }
     lines = []
     for key, value in parts.items():

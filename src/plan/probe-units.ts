@@ -1,0 +1,121 @@
+/** Which states a probe is to learn from, and whether it can. */
+import { PatchscopeError } from '../errors.js';
+import { grouped } from '../group.js';
+import { controls, type Experiment } from '../patchscope.js';
+import type { Place } from '../places.js';
+import { groupedFolds } from '../statistics/folds.js';
+import { checkClasses } from '../statistics/probe.js';
+import { type VariantSettings, variantsOf } from './pairs.js';
+import type { Plan } from './plan.js';
+
+/** The source states of one group of samples in one variant. */
+export interface ProbeUnit {
+  readonly variant: string;
+  /** Empty: samples without one. */
+  readonly group: string;
+  /** Indexes. */
+  readonly samples: readonly number[];
+  readonly places: readonly Place[];
+}
+
+/** Group by group; none where the experiment has no probe. */
+export function probeUnits(plan: Plan): ProbeUnit[] {
+  const { experiment } = plan;
+  if (experiment.probe === undefined) return [];
+  const variants = variantsOf(experiment).filter(({ name }) => name !== experiment.known);
+  const places = sourcePlaces(plan);
+  return groupsOf(experiment).flatMap(([group, samples]) =>
+    variants.map(({ name }) => ({ variant: name, group, samples, places: places.get(name)! })),
+  );
+}
+
+function groupsOf({ samples }: Experiment): [string, number[]][] {
+  return [...grouped([...samples.keys()], (sample) => samples[sample]!.group ?? '')];
+}
+
+/** By variant, of the cells that are patched with captured states. */
+function sourcePlaces({ pairs, cells, places }: Plan): Map<string, Place[]> {
+  const captured = controls.indexOf('none');
+  const found = new Map<string, Set<number>>();
+  for (let i = 0; i < cells.pair.length; i++) {
+    if (cells.control[i] !== captured) continue;
+    const { variant } = pairs[cells.pair[i]!]!;
+    const numbers = found.get(variant);
+    if (numbers === undefined) found.set(variant, new Set([cells.source[i]!]));
+    else numbers.add(cells.source[i]!);
+  }
+  return new Map(
+    [...found].map(([variant, numbers]) => [variant, places.filter((_, number) => numbers.has(number))]),
+  );
+}
+
+/**
+ * The fold of each of some samples.
+ *
+ * @throws PatchscopeError `bad_input` where a probe can't learn from them.
+ */
+export function foldsOf({ samples, probe, seed }: Experiment, some: readonly number[]): number[] {
+  const subjects = some.map((sample) => samples[sample]!.subject!);
+  const folds = groupedFolds(subjects, probe!.folds, seed);
+  checkClasses(
+    some.map((sample) => samples[sample]!.class!),
+    folds,
+  );
+  return folds;
+}
+
+/** @throws PatchscopeError `bad_input` where there is no variant that tells what is known, or no group to probe. */
+export function checkKnownAndProbe(experiment: Experiment): void {
+  if (experiment.known !== undefined) checkKnown(experiment, experiment.known);
+  if (experiment.probe === undefined) return;
+  const lacking = experiment.samples.find(
+    (sample) => sample.subject === undefined || sample.class === undefined,
+  );
+  if (lacking !== undefined) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The sample '${lacking.name}' has no subject or no class, which a probe needs: give both.`,
+    );
+  }
+  const reasons = groupsOf(experiment).map(([group, samples]) => [group, reasonAgainst(experiment, samples)]);
+  const [[group, reason]] = reasons as [[string, string | undefined]];
+  if (reasons.some(([, against]) => against === undefined)) return;
+  const where = reasons.length === 1 ? 'the samples' : `any of the ${reasons.length} groups`;
+  throw new PatchscopeError(
+    'bad_input',
+    `A probe can't learn from ${where}${reasons.length === 1 ? '' : ` (the first is '${group}')`}: ${reason![0]!.toLowerCase()}${reason!.slice(1).replace(/\.$/, '')}, or leave out probe.`,
+  );
+}
+
+/** Why a probe can't learn from some samples. */
+export function reasonAgainst(experiment: Experiment, samples: readonly number[]): string | undefined {
+  try {
+    foldsOf(experiment, samples);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof PatchscopeError)) throw error;
+    return error.message;
+  }
+}
+
+function checkKnown(experiment: Experiment, known: string): void {
+  const variants = variantsOf(experiment);
+  const bad = (what: string) => new PatchscopeError('bad_input', `known is '${known}', ${what}.`);
+  const variant = variants.find(({ name }) => name === known);
+  if (variant === undefined) {
+    throw bad(`which is no variant: there are ${variants.map(({ name }) => name).join(', ')}`);
+  }
+  if (variants.length === 1) throw bad('beside which a variant is needed whose facts it tells');
+  if (!patchesNothing(variant)) {
+    throw bad(
+      'a variant that patches something, where its text tells what the model says by itself: give it edit: { op: scale }',
+    );
+  }
+  if (!experiment.metrics?.includes('answer-found')) {
+    throw bad('which tells by the metric answer-found: add it to the metrics');
+  }
+}
+
+function patchesNothing({ patch }: VariantSettings): boolean {
+  return patch?.op === 'scale' && (patch.alpha ?? 1) === 1;
+}
