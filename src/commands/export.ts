@@ -18,7 +18,8 @@ export const addExport = (yargs: Argv) =>
         .option('what', {
           choices: rowKinds,
           default: 'readings' as const,
-          describe: 'readings: a row each cell; scores: a row each token that was scored',
+          describe:
+            'readings: a row each cell; scores: a row each token that was scored; signatures: signs of failure, a row each cell',
         })
         .option('db', { type: 'string', default: 'results/patchscopes.db', describe: 'results file' })
         .example(

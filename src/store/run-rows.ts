@@ -2,8 +2,8 @@ import type { Database } from 'better-sqlite3';
 import { narrow, type SqlValue } from './query.js';
 import { scoreNames } from './run-details.js';
 
-/** readings: a row each cell, with its metrics; scores: a row each token that was scored. */
-export const rowKinds = ['readings', 'scores'] as const;
+/** readings: a row each cell, with its metrics; scores: a row each token that was scored; signatures: a row each cell. */
+export const rowKinds = ['readings', 'scores', 'signatures'] as const;
 
 export type RowKind = (typeof rowKinds)[number];
 
@@ -25,7 +25,7 @@ export function runRows(database: Database, runId: number, kind: RowKind): RunRo
     )
     .get(runId)!;
   const statement = database
-    .prepare<[object], SqlValue[]>(kind === 'readings' ? readings(scoreNames(database, runId)) : scores)
+    .prepare<[object], SqlValue[]>(kind === 'readings' ? readings(scoreNames(database, runId)) : others[kind])
     .raw(true)
     .safeIntegers(true);
   return {
@@ -45,7 +45,10 @@ function readings(metrics: readonly string[]): string {
   return `SELECT ${['reading.*', ...values].join(', ')} FROM reading WHERE ${ofRun} ORDER BY observation_id`;
 }
 
-const scores = `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`;
+const others = {
+  scores: `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`,
+  signatures: `SELECT * FROM signature WHERE ${ofRun} ORDER BY observation_id`,
+};
 
 /** What is computed has no declared type: probabilities and values of metrics. */
 function typeOf(declared: string | null): RowColumn['type'] {
