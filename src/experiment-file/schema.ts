@@ -248,7 +248,7 @@ export const experimentSchema = section({
     unpatched: flag.optional().meta({ description: 'The target as it is.' }),
     repeat: whole(0, 1000).optional().meta({
       description:
-        'Chunks that are run again and compared to the bit: at most a tenth of all cells, or a batch each.',
+        'Chunks that are run again and compared to the bit; cut so that they are a tenth of all cells at most.',
     }),
   })
     .optional()

@@ -86,7 +86,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
       stateBytes: 4 * shape.embeddingSize,
       sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
     }),
-    { count: experiment.controls?.repeat ?? 0, seed: experiment.seed, batchRows: shape.batchRows },
+    { count: experiment.controls?.repeat ?? 0, seed: experiment.seed },
   );
   const plan = {
     experiment,

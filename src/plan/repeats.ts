@@ -2,14 +2,12 @@
 import { uniforms } from '../random.js';
 import type { Arrangement } from './arrange.js';
 
-/** The part of all cells that repeats may take, where that is more than a batch each. */
+/** The part of all cells that repeats may take together. */
 const MOST_PART = 0.1;
 
 export interface Repeats {
   readonly count: number;
   readonly seed: number;
-  /** Most rows in one batch: a chunk to repeat has as many cells, if there are that many. */
-  readonly batchRows: number;
 }
 
 export type CutArrangement = Arrangement & {
@@ -21,12 +19,12 @@ export type CutArrangement = Arrangement & {
  * Draws chunks to repeat. Batches are bound to chunks, so that a chunk is repeated whole; one that is more than its
  * share is cut in two, of which the first is repeated.
  */
-export function cutRepeats(arrangement: Arrangement, { count, seed, batchRows }: Repeats): CutArrangement {
+export function cutRepeats(arrangement: Arrangement, { count, seed }: Repeats): CutArrangement {
   const { chunkStarts, blockStarts } = arrangement;
   const chunks = chunkStarts.length - 1;
   const chosen = new Set(drawn(Math.min(count, chunks), chunks, seed));
   const total = chunkStarts[chunks]!;
-  const most = Math.max(batchRows, Math.floor((MOST_PART * total) / chosen.size));
+  const most = Math.max(1, Math.floor((MOST_PART * total) / chosen.size));
   const starts: number[] = [];
   const repeats: number[] = [];
   const places = [...chunkStarts].map((start, chunk) => {

@@ -119,6 +119,7 @@ const drawnSigns = [
 /** A curve for each sign that some cell has. */
 export function signatureCurves(database: Database, subject: Subject): Part[] {
   const axis = subject.isGrid ? 'target_layer' : subject.axis;
+  const layer = subject.isGrid ? 'target layer' : 'layer';
   return drawnSigns.flatMap(([sign, title, note]) => {
     const sql = `SELECT ${placeColumns},
   observation.control, observation.${axis} AS layer, observation.sample_idx,
@@ -135,7 +136,7 @@ ORDER BY observation.run_id, observation.variant, observation.control, layer, ob
     return curveParts(subject, lineMeans(subject, rows), {
       ...{ sql: `${sumsNote}\n${sql}`, zero: false, axis, value: sign.replace('_', ' ') },
       name: partName('sign', sign),
-      title: `${title}, by ${axis.replace('_', ' ')}`,
+      title: `${title}, by ${layer}`,
       caption: `Mean over samples and all layers of the other side; bands: 95 % intervals, percentile bootstrap over samples. ${note}`,
       labelOf: (place, control) => lineLabel(subject.nameOf(place), control),
     });
