@@ -145,6 +145,7 @@ export { mergeShards } from './store/merge.js';
 export { type QueryOptions, type QueryResult, query, type SqlValue } from './store/query.js';
 export { type QueryStreamOptions, queryStream } from './store/query-stream.js';
 export {
+  type Effect,
   type GridCell,
   type LayerMetric,
   type RunDetails,

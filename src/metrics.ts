@@ -2,6 +2,7 @@
 import type { Outcome } from './observation.js';
 import type { OwnReading } from './own-readings.js';
 import type { MetricName } from './patchscope.js';
+import { cropDescription } from './statistics/crop-description.js';
 import { rouge1, rougeL } from './statistics/rouge.js';
 
 type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps'>;
@@ -29,6 +30,8 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   // the first answer is the reference
   'rouge-1': ({ text }, { answer: [reference] }) => against(reference, text, rouge1),
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
+  'rouge-1-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rouge1),
+  'rouge-l-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rougeL),
   // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says
   'precision-at-1': ({ steps }, { own }) => own && Number(steps[0]?.[0]?.tokenId === own.tokenId),
   surprisal: ({ steps }, { own }) => {
@@ -85,6 +88,10 @@ function against(
   score: (a: string, b: string) => number,
 ) {
   return reference === undefined ? undefined : score(reference, text ?? '');
+}
+
+function cropped(text: string | null): string | null {
+  return text === null ? null : cropDescription(text);
 }
 
 /** Of the first token read the most probable one that begins an answer. */

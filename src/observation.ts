@@ -12,6 +12,11 @@ export interface Outcome {
   readonly steps: readonly (readonly TokenScore[])[];
   /** Metrics of this cell alone, by name. */
   readonly scores: Readonly<Record<string, number>>;
+  /**
+   * Norm of the vector that was patched, as captured, mapped or drawn and before op and alpha, in norms of the
+   * state that the target prompt itself has at that place and position. Left out where there is no such vector.
+   */
+  readonly normRatio?: number;
 }
 
 /** One cell (sample x variant x source layer x target layer x control) and what came out: the row of a results file. */
@@ -30,6 +35,8 @@ export interface Observation extends Outcome {
   readonly control: Control;
   /** Counts repetitions of a control. */
   readonly draw: number;
+  /** Whether another outcome came of it when its chunk was run again. Left out where it was run once. */
+  readonly differs?: boolean;
 }
 
 /** The log-probability is natural; rank 0 is the most probable token. */

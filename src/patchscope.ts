@@ -231,6 +231,8 @@ export interface Controls {
   readonly shuffled?: number;
   /** The target as it is: one cell for each sample and variant, without layers. */
   readonly unpatched?: boolean;
+  /** Chunks that are run twice, to see whether the same comes out; see `cutRepeats`. */
+  readonly repeat?: number;
 }
 
 /** A number that says how good the reading of one cell is. */
@@ -242,6 +244,8 @@ export const metricNames = [
   'answer-logprob',
   'rouge-1',
   'rouge-l',
+  'rouge-1-cropped',
+  'rouge-l-cropped',
   'precision-at-1',
   'surprisal',
   'surprisal-of-own',

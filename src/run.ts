@@ -1,4 +1,5 @@
 /** Plan x engine -> outcomes, chunk by chunk; a failed cell is an outcome, not an exception. */
+import { isDeepStrictEqual } from 'node:util';
 import type {
   CapturePoint,
   CaptureRequest,
@@ -36,7 +37,10 @@ export interface Runner {
   run(chunk: number, options?: WorkOptions): Promise<readonly Outcome[]>;
 }
 
-/** Yields what came of each chunk. Where the signal aborts, the chunk under way is given up. */
+/**
+ * Yields what came of each chunk; of those to repeat what came the first time, and whether the second time was the
+ * same. Where the signal aborts, the chunk under way is given up.
+ */
 export async function* run(
   plan: Plan,
   runner: Runner,
@@ -44,10 +48,19 @@ export async function* run(
 ): AsyncGenerator<ChunkResult> {
   for (const chunk of chunks) {
     if (signal?.aborted) return;
-    const outcomes = await runner.run(chunk, { signal }).catch(unlessAborted(signal));
-    if (outcomes === undefined) return;
+    const attempt = () => runner.run(chunk, { signal }).catch(unlessAborted(signal));
+    const outcomes = await attempt();
+    const isRepeated = plan.repeats.includes(chunk);
+    const again = isRepeated && outcomes !== undefined ? await attempt() : undefined;
+    if (outcomes === undefined || (isRepeated && again === undefined)) return;
     const [begin] = chunkRange(plan, chunk);
-    yield { chunk, observations: outcomes.map((outcome, i) => observe(plan, begin + i, outcome)) };
+    yield {
+      chunk,
+      observations: outcomes.map((outcome, i) => ({
+        ...observe(plan, begin + i, outcome),
+        ...(again && { differs: !isDeepStrictEqual(outcome, again[i]) }),
+      })),
+    };
   }
 }
 
@@ -81,14 +94,17 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
 
 export type KeepState = (source: ResolvedPrompt, place: Place, state: Float32Array) => void;
 
-/** Runs chunks of one plan on one engine. What comes of a chunk depends on the plan and the engine alone. */
+/**
+ * Runs chunks of one plan on one engine. What comes of a chunk depends on the plan and the engine alone. A chunk that is
+ * run again is run from the captures on.
+ */
 export class ChunkRunner implements Runner {
   readonly #plan: Plan;
   readonly #engine: Engine;
   readonly #keep: KeepState;
   readonly #mapper: Mapper;
-  /** Of one block, known by its first cell. */
-  #captured: { readonly block: number; readonly of: Captured } | undefined;
+  /** Of one block, known by its first cell, and the chunks that were run from it. */
+  #captured: { readonly block: number; readonly of: Captured; readonly chunks: Set<number> } | undefined;
 
   /** @param keep is given each state that is captured. */
   constructor(plan: Plan, engine: Engine, keep: KeepState = () => undefined) {
@@ -100,10 +116,12 @@ export class ChunkRunner implements Runner {
 
   async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
     const [block, blockEnd] = blockRange(this.#plan, chunk);
-    if (this.#captured?.block !== block) {
+    if (this.#captured?.block !== block || this.#captured.chunks.has(chunk)) {
       this.#captured = undefined; // makes room for the next ones
-      this.#captured = { block, of: await this.#capture(range(block, blockEnd), options) };
+      const of = await this.#capture(range(block, blockEnd), options);
+      this.#captured = { block, of, chunks: new Set() };
     }
+    this.#captured.chunks.add(chunk);
     return this.#patch(range(...chunkRange(this.#plan, chunk)), this.#captured.of, options);
   }
 
@@ -114,34 +132,37 @@ export class ChunkRunner implements Runner {
 
   async #capture(cells: readonly number[], options: WorkOptions): Promise<Captured> {
     const { ownPlace } = this.#plan;
-    const needed = new Map<ResolvedPrompt, Set<Place>>();
+    const needed = new Needed();
     for (const index of cells) {
       const { sourcePair, source, control } = cellAt(this.#plan, index);
-      if (control === 'unpatched') continue;
-      const places = needed.get(sourcePair.source);
-      if (places === undefined) needed.set(sourcePair.source, new Set([source]));
-      else places.add(source);
+      if (control !== 'unpatched') needed.add(sourcePair.source, source);
     }
-    const requests = [...needed];
-    if (ownPlace !== undefined) for (const [, places] of requests) places.add(ownPlace);
+    if (ownPlace !== undefined) for (const source of needed.places.keys()) needed.add(source, ownPlace);
+    const states = await this.#states(needed, options);
+    for (const [source, of] of states) {
+      for (const [place, state] of of) {
+        if (state instanceof Float32Array) this.#keep(source, place, state);
+      }
+    }
+    return { states, own: ownPlace ? await this.#readOwn(states, ownPlace, options) : new Map() };
+  }
+
+  async #states({ places }: Needed, options: WorkOptions): Promise<States> {
+    const requests = [...places].map(([prompt, of]) => ({ prompt, of: [...of] }));
     const captured = await captureLayers(
       this.#engine,
-      requests.map(([source, places]) => ({
-        ...inputOf(source),
-        points: [...places].map((place) => pointOf(source, place)),
+      requests.map(({ prompt, of }) => ({
+        ...inputOf(prompt),
+        points: of.map((place) => pointOf(prompt, place)),
       })),
       options,
     );
-    const states: States = new Map(
-      requests.map(([source, places], i) => {
-        const states = new Map([...places].map((place, k) => [place, captured[i]![k]!]));
-        for (const [place, state] of states) {
-          if (state instanceof Float32Array) this.#keep(source, place, state);
-        }
-        return [source, states];
-      }),
+    return new Map(
+      requests.map(({ prompt, of }, i) => [
+        prompt,
+        new Map(of.map((place, k) => [place, captured[i]![k]!] as const)),
+      ]),
     );
-    return { states, own: ownPlace ? await this.#readOwn(states, ownPlace, options) : new Map() };
   }
 
   /** What the model says next where its last block's output is its own. */
@@ -170,6 +191,7 @@ export class ChunkRunner implements Runner {
   ): Promise<Outcome[]> {
     const { experiment, trackedTokens, cacheLayout } = this.#plan;
     const vectors = await this.#map(cells, states);
+    const met = await this.#metStates(cells, options);
     const rows: PatchRow[] = [];
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
@@ -187,9 +209,31 @@ export class ChunkRunner implements Runner {
     const results = await this.#engine.patch(rows, reading, { ...options, cacheLayout });
     results.forEach((result, k) => {
       const place = rowPlaces[k]!;
-      outcomes[place] = this.#outcome(cells[place]!, result, own);
+      const { vector } = rows[k]!.edits[0]!;
+      const ratio = vector && this.#normRatio(cells[place]!, vector, met);
+      outcomes[place] = {
+        ...this.#outcome(cells[place]!, result, own),
+        ...(ratio !== undefined && { normRatio: ratio }),
+      };
     });
     return outcomes;
+  }
+
+  /** What the target prompts themselves have where they are patched. */
+  #metStates(cells: readonly number[], options: WorkOptions): Promise<States> {
+    const needed = new Needed();
+    for (const index of cells) {
+      const { pair, target, control } = cellAt(this.#plan, index);
+      if (control !== 'unpatched' && pair.patch.op !== 'scale') needed.add(pair.target, target);
+    }
+    return this.#states(needed, options);
+  }
+
+  #normRatio(index: number, vector: Float32Array, met: States): number | undefined {
+    const { pair, target } = cellAt(this.#plan, index);
+    const state = met.get(pair.target)!.get(target)!;
+    const ratio = state instanceof Float32Array ? norm(vector) / norm(state) : Number.NaN;
+    return Number.isFinite(ratio) ? ratio : undefined;
   }
 
   /** What each cell is patched with; undefined where nothing is patched. */
@@ -272,7 +316,18 @@ interface Captured {
 
 const notFinite = { code: 'not_finite', error: 'The mapped state holds NaN or infinity.' } as const;
 
-/** The state of each source at each place of the plan. */
+/** Which places of which prompts are to be captured. */
+class Needed {
+  readonly places = new Map<ResolvedPrompt, Set<Place>>();
+
+  add(prompt: ResolvedPrompt, place: Place): void {
+    const places = this.places.get(prompt);
+    if (places === undefined) this.places.set(prompt, new Set([place]));
+    else places.add(place);
+  }
+}
+
+/** The state of each prompt at each place that is needed. */
 type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array | Failure>>;
 
 function range(begin: number, end: number): number[] {

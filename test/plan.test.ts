@@ -305,6 +305,7 @@ test('a summary counts what an engine would do', () => {
   const bounds = { batchRows: 4, batchTokens: 12 };
   assert.deepEqual(summarize(made, bounds, 4), {
     cells: 12,
+    repeatedCells: 0,
     chunks: 1,
     sources: 2,
     targets: 1,

@@ -251,11 +251,22 @@ test('failure signatures are counted', (t) => {
   assert.deepEqual(partOf(parts, 'failed-cells').data.rows, [
     [1, 'default', 'shuffled', 'not_finite', 6, 0, 0, 'not_finite: a logit is NaN'],
   ]);
-  assert.deepEqual(partOf(parts, 'texts-without-meaning').data.rows, [
-    [1, 'default', 'none', 6, 2, 2, 0, 1],
-    [1, 'default', 'random', 12, 4, 4, 6, 2],
-    [1, 'default', 'unpatched', 6, 0, 0, 0, null],
+  const none = [null, null, null];
+  assert.deepEqual(partOf(parts, 'signs-of-failure').data.rows, [
+    [1, 'default', 'identity', 'none', 6, 0, 0, 2, 6, 2, 6, 0, 1, ...none],
+    [1, 'default', 'identity', 'random', 12, 0, 0, 4, 0, 4, 8, null, 2, ...none],
+    [1, 'default', 'identity', 'shuffled', 6, 6, 6, null, ...none, null, null, ...none],
+    [1, 'default', 'identity', 'unpatched', 6, 0, 0, 0, 0, 0, 0, null, null, ...none],
   ]);
+  const causes = objects(partOf(parts, 'causes').data);
+  assert.deepEqual(
+    causes.map(({ sign, cells }) => [sign, cells]),
+    [
+      ['all', 6],
+      ['meaningless', 6],
+      ['contaminated', 1],
+    ],
+  );
   const { document } = parseHTML(partOf(parts, 'texts-1').html!);
   assert.equal(document.querySelector('td.failed')!.textContent, 'failed: not_finite: a logit is NaN');
 });

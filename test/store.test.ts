@@ -197,6 +197,11 @@ test('what was added comes back', (t) => {
     error: null,
     text: ' queen of',
     token_ids: '[11,12]',
+    empty: 0,
+    repetitive: 0,
+    unprintable: 0,
+    norm_ratio: null,
+    differs: null,
   });
   assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
   assert.deepEqual(

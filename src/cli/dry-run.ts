@@ -22,6 +22,7 @@ export async function dryRun(plan: Plan, engine: EngineProcess, json: boolean): 
       ['samples', plan.experiment.samples.length],
       ['variants', plan.pairs.length / plan.experiment.samples.length],
       ['cells', summary.cells],
+      ['cells that are run twice', summary.repeatedCells],
       ['distinct sources', summary.sources],
       ['distinct targets', summary.targets],
       ['chunks', summary.chunks],

@@ -1,5 +1,6 @@
 /** Runs of a results file as text and as JSON. */
 import {
+  type Effect,
   formatTable,
   grouped,
   type LayerMetric,
@@ -49,7 +50,7 @@ function startedText({ startedAt }: RunSummary): string {
 }
 
 /** What a run was, a label and a fact a line. */
-export function factLines({ run, facts }: RunDetails): string {
+export function factLines({ run, facts, repeats }: RunDetails): string {
   const shard = run.shard === null ? '' : `, shard ${run.shard}`;
   const libraries = (JSON.parse(`${facts.devices}`) as { library: string }[]).map(({ library }) => library);
   const failed = run.cellsFailed > 0 ? `, ${run.cellsFailed} failed` : '';
@@ -58,6 +59,7 @@ export function factLines({ run, facts }: RunDetails): string {
     ['run', `${run.runId} ${run.name}${shard}, ${run.status}`],
     ['model', modelText(run)],
     ['cells', `${run.cellsStored} of ${run.cellsPlanned}${failed}`],
+    ...(repeats === null ? [] : [['repeated', repeatText(repeats)] as [string, string]]),
     ['started', `${startedText(run)}${run.seconds === null ? '' : `, ${run.seconds} s`}${host}`],
     ['engine', `llama.cpp ${facts.llama_cpp}, patchscopes ${facts.package}, ${libraries.join(' and ')}`],
     [
@@ -67,6 +69,31 @@ export function factLines({ run, facts }: RunDetails): string {
     ['command', `${facts.command}`],
   ];
   return rows.map(([label, fact]) => `${label.padEnd(10)}${onOneLine(fact)}`).join('\n');
+}
+
+export function repeatText({ cells, differing }: NonNullable<RunDetails['repeats']>): string {
+  const what = differing === 0 ? 'the same to the bit' : `${differing} came out otherwise`;
+  return `${cells} cells were run twice: ${what}`;
+}
+
+/** What the captured states add to the controls, a line each. */
+export function effectTable(effects: readonly Effect[]): string {
+  const several = (of: (effect: Effect) => string) => new Set(effects.map(of)).size > 1;
+  const told: [title: string, of: (effect: Effect) => string][] = [
+    ['variant', ({ variant }) => variant],
+    ['mapping', ({ mapping }) => mapping],
+    ['site', placesOf],
+  ];
+  const keys = told.filter(([, of]) => several(of));
+  return formatTable({
+    columns: ['metric', ...keys.map(([title]) => title), 'less control', 'difference', 'pairs of cells'],
+    rows: effects.map((effect) => [
+      ...[effect.name, ...keys.map(([, of]) => of(effect)), effect.control],
+      `${numberText(effect.value)} [${numberText(effect.ciLow)}, ${numberText(effect.ciHigh)}]`,
+      effect.n,
+    ]),
+    truncated: false,
+  });
 }
 
 /** A line each source layer, a column each metric: the mean over target layers, with its interval where there is one. */

@@ -19,7 +19,7 @@ export const addExport = (yargs: Argv) =>
           choices: rowKinds,
           default: 'readings' as const,
           describe:
-            'readings: a row each cell; scores: a row each token that was scored; predictions: a row each class that a probe found',
+            'readings: a row each cell; scores: a row each token that was scored; predictions: a row each class that a probe found; signatures: signs of failure, a row each cell',
         })
         .option('db', { type: 'string', default: 'results/patchscopes.db', describe: 'results file' })
         .example(

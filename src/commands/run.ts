@@ -9,6 +9,7 @@ import {
 } from '../cli/arguments.js';
 import { echoPlan } from '../cli/cells.js';
 import { dryRun } from '../cli/dry-run.js';
+import { effectTable, repeatText } from '../cli/run-facts.js';
 import {
   beQuiet,
   commandLine,
@@ -36,6 +37,7 @@ import {
   type RunHeader,
   readExperiment,
   run,
+  runDetails,
   runHeader,
   shardChunks,
 } from '../index.js';
@@ -144,15 +146,14 @@ function report({ runId, cells, failed }: Done, header: RunHeader, db: string | 
   if (db === false || runId === undefined) return;
   const metrics = query(
     db,
-    `SELECT name AS metric, source_layer, target_layer, round(value, 4) AS best, n,
+    `SELECT name AS metric, variant, source_layer, target_layer, round(value, 4) AS best, n,
         round(ci_low, 4) AS ci_low, round(ci_high, 4) AS ci_high
-      FROM (SELECT *, row_number() OVER (PARTITION BY name ORDER BY
-          CASE WHEN name GLOB '*-rank' OR name GLOB 'surprisal*' THEN value ELSE -value END,
-          source_layer, target_layer) AS place
-        FROM metric WHERE run_id = ${runId} AND control = 'none' AND "group" = '')
-      WHERE place = 1 ORDER BY name`,
+      FROM best_layers WHERE run_id = ${runId} AND control = 'none' ORDER BY name, variant, mapping`,
   );
   if (metrics.rows.length > 0) print(`\n${formatTable(metrics)}`);
+  const { effects, repeats } = runDetails(db, { run: `${runId}` });
+  if (effects.length > 0) print(`\n${effectTable(effects)}`);
+  if (repeats !== null) print(`\n${repeatText(repeats)}`);
   print(`\npatchscopes show ${runId}${db === DEFAULT_DB ? '' : ` --db ${db}`}`);
 }
 

@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { factLines, metricTable, runJson } from '../cli/run-facts.js';
+import { effectTable, factLines, metricTable, runJson } from '../cli/run-facts.js';
 import { runPicture } from '../cli/run-picture.js';
 import { EXIT, print } from '../cli/session.js';
 import { runDetails } from '../index.js';
@@ -34,6 +34,7 @@ export const addShow = (yargs: Argv) =>
         const parts = [
           factLines(details),
           ...(details.metrics.length > 0 ? [metricTable(details.metrics)] : []),
+          ...(details.effects.length > 0 ? [effectTable(details.effects)] : []),
           runPicture(details, canvas()),
         ];
         print(parts.join('\n\n'));

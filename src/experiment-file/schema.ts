@@ -246,6 +246,10 @@ export const experimentSchema = section({
     random: whole(0, 1000).optional().meta({ description: 'Draws of a random vector of the same norm.' }),
     shuffled: whole(0, 1000).optional().meta({ description: "Draws of another sample's state." }),
     unpatched: flag.optional().meta({ description: 'The target as it is.' }),
+    repeat: whole(0, 1000).optional().meta({
+      description:
+        'Chunks that are run again and compared to the bit; cut so that they are a tenth of all cells at most.',
+    }),
   })
     .optional()
     .meta({ description: 'What is run beside it, to compare with.' }),

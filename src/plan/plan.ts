@@ -22,6 +22,7 @@ import {
   variantsOf,
 } from './pairs.js';
 import { checkKnownAndProbe } from './probe-units.js';
+import { cutRepeats } from './repeats.js';
 
 export interface Plan {
   readonly experiment: Experiment;
@@ -36,6 +37,8 @@ export interface Plan {
   readonly chunkStarts: Uint32Array;
   /** Chunk with which each block begins, and the number of chunks at the end. The chunks of a block share their captured states. */
   readonly blockStarts: Uint32Array;
+  /** Chunks that are run twice. */
+  readonly repeats: readonly number[];
   /** Tokens that are scored for every cell. */
   readonly trackedTokens: readonly number[];
   /** What is scored behind each target, where it is given. */
@@ -76,14 +79,17 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
   }
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, shape, places)]));
-  const arranged = arrangeCells({
-    experiment,
-    steps,
-    pairs,
-    grids,
-    stateBytes: 4 * shape.embeddingSize,
-    sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
-  });
+  const arranged = cutRepeats(
+    arrangeCells({
+      experiment,
+      steps,
+      pairs,
+      grids,
+      stateBytes: 4 * shape.embeddingSize,
+      sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
+    }),
+    { count: experiment.controls?.repeat ?? 0, seed: experiment.seed },
+  );
   const plan = {
     experiment,
     pairs,
@@ -230,7 +236,7 @@ function hashOf(plan: Omit<Plan, 'sha256'>): string {
   add(keptSettings(settings));
   for (const sample of samples) add(sample);
   for (const pair of plan.pairs) add(pair);
-  add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout, plan.ownPlace]);
+  add([plan.places, plan.trackedTokens, plan.continuation, plan.cacheLayout, plan.ownPlace, plan.repeats]);
   for (const column of [...Object.values(plan.cells), plan.chunkStarts, plan.blockStarts]) {
     hash.update(new Uint8Array(column.buffer, column.byteOffset, column.byteLength));
   }

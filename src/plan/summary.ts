@@ -1,7 +1,7 @@
 /** How much work a plan is, before any of it is done. */
 import { cacheCells } from '../cache-layout.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
-import { cellAt, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
+import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 
 /** What bounds a batch, as an engine records it. */
 export interface BatchBounds {
@@ -11,6 +11,8 @@ export interface BatchBounds {
 
 export interface PlanSummary {
   readonly cells: number;
+  /** Of these, cells that are run again to be compared. */
+  readonly repeatedCells: number;
   readonly chunks: number;
   /** Distinct prompts and positions that states are captured from. */
   readonly sources: number;
@@ -44,19 +46,21 @@ export function summarize(
   const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
+    const times = plan.repeats.includes(chunk) ? 2 : 1;
     for (const { target, rows } of groupsOf(plan, chunk)) {
       const length = lengthOf(target);
       const prefix = prefixOf(target);
       const slots = Math.max(1, Math.min(rows, batchRows, Math.floor(batchTokens / (length - prefix))));
       const perRow = length - prefix + following;
-      batches += Math.ceil(rows / slots) * (1 + following);
-      targetTokens += prefix + rows * perRow;
+      batches += times * Math.ceil(rows / slots) * (1 + following);
+      targetTokens += times * (prefix + rows * perRow);
       const inCache = { prefixTokens: prefix, tokensOfRow: perRow, rows: slots };
       cacheTokens = Math.max(cacheTokens, cacheCells(plan.cacheLayout, inCache));
     }
   }
   return {
     cells: plan.cellCount,
+    repeatedCells: cellsIn(plan, plan.repeats),
     chunks: chunkCount(plan),
     sources: sources.size,
     targets: targets.size,

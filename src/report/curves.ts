@@ -9,9 +9,18 @@ import { type ChartLine, layerChart } from './layer-chart.js';
 import { type Mean, meanColumns, meansOf, meanValues, type SampleSum } from './means.js';
 import type { Part } from './part.js';
 import { partName } from './part.js';
-import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';
+import { type Place, placeColumns, placeJoins, type Subject } from './subject.js';
 
-export type CurveRow = Place & SampleSum & { readonly control: string; readonly layer: number | null };
+/** Where a point of a line lies. */
+export type LinePlace = Place & { readonly control: string; readonly layer: number | null };
+
+export type CurveRow = LinePlace & SampleSum;
+
+/** A point of a line. */
+export interface LineMean {
+  readonly first: LinePlace;
+  readonly mean: Mean;
+}
 
 export function curves(database: Database, subject: Subject, metric: string): Part[] {
   const { axis, runIds } = subject;
@@ -23,11 +32,11 @@ ${placeJoins}
 WHERE observation.run_id IN (${runIds})
 GROUP BY observation.run_id, observation.variant, observation.mapping_id, 5, 6, observation.control, layer, observation.sample_idx
 ORDER BY observation.run_id, observation.variant, observation.control, layer, observation.sample_idx`;
-  return curveParts(subject, ask<CurveRow>(database, sql), {
-    ...{ sql, zero: false, value: metric },
+  return curveParts(subject, lineMeans(subject, ask<CurveRow>(database, sql)), {
+    ...{ sql: `${sumsNote}\n${sql}`, zero: false, axis, value: metric },
     name: partName('curve', metric),
     title: `${metric} by layer`,
-    caption: `Mean over samples${subject.isGrid ? ` and ${subject.axis === 'source_layer' ? 'target' : 'source'} layers` : ''}; bands: 95 % intervals, percentile bootstrap over samples. ${isLowerBetter(metric) ? 'Smaller is better.' : 'Larger is better.'}`,
+    caption: `Mean over samples${subject.isGrid ? ` and ${subject.axis === 'source_layer' ? 'target' : 'source'} layers` : ''}; bands: 95 % intervals, percentile bootstrap over samples. ${subject.isSmallerBetter(metric) ? 'Smaller is better.' : 'Larger is better.'}`,
     labelOf: (place, control) => lineLabel(subject.nameOf(place), control),
   });
 }
@@ -39,16 +48,21 @@ export interface CurveText {
   readonly caption: string;
   readonly value: string;
   readonly zero: boolean;
+  readonly axis: Subject['axis'];
   readonly labelOf: (place: Place, control: string) => string;
 }
 
-/** A part for as many places as there are colours; none where there are no values. */
-export function curveParts(subject: Subject, rows: readonly CurveRow[], text: CurveText): Part[] {
-  const means = meansOf(
+/** Points from the sums of samples. */
+export function lineMeans(subject: Subject, rows: readonly CurveRow[]): LineMean[] {
+  return meansOf(
     rows,
     (row) => JSON.stringify([row.variant, row.mapping, row.source_site, row.site, row.control, row.layer]),
     subject.seeds,
   );
+}
+
+/** A part for as many places as there are colours; none where there are no values. */
+export function curveParts(subject: Subject, means: readonly LineMean[], text: CurveText): Part[] {
   const pictures = grouped(means, ({ first }) => Math.floor(subject.indexOf(first) / palette.length));
   return [...pictures].map(([picture, some]) => curvePart(subject, some, numbered(text, picture)));
 }
@@ -61,20 +75,20 @@ function numbered(text: CurveText, picture: number): CurveText {
 
 function curvePart(
   subject: Subject,
-  means: readonly { readonly first: CurveRow; readonly mean: Mean }[],
-  { sql, name, title, caption, value, zero, labelOf }: CurveText,
+  means: readonly LineMean[],
+  { sql, name, title, caption, value, zero, axis, labelOf }: CurveText,
 ): Part {
   const lines = linesOf(subject, means, labelOf);
   return {
     ...{ name, title, caption },
     svg: layerChart({
       label: `${title}. ${lines.map(spoken).join('. ')}`,
-      axis: subject.isGrid ? subject.axis.replace('_', ' ') : 'layer',
+      axis: subject.isGrid ? axis.replace('_', ' ') : 'layer',
       ...{ value, zero, lines },
     }),
     data: {
-      sql: `${sumsNote}\n${sql}`,
-      columns: [...lineColumns, subject.axis, ...meanColumns],
+      sql,
+      columns: [...lineColumns, axis, ...meanColumns],
       rows: means.map(({ first: row, mean }) => [
         ...[row.run_id, row.variant, row.mapping, row.source_site, row.site, row.control, row.layer],
         ...meanValues(mean),
@@ -89,11 +103,7 @@ export const sumsNote =
 export const lineColumns = ['run_id', 'variant', 'mapping', 'source_site', 'site', 'control'];
 
 /** Controls come last. */
-function linesOf(
-  subject: Subject,
-  means: readonly { readonly first: CurveRow; readonly mean: Mean }[],
-  labelOf: CurveText['labelOf'],
-): ChartLine[] {
+function linesOf(subject: Subject, means: readonly LineMean[], labelOf: CurveText['labelOf']): ChartLine[] {
   const lines = [...grouped(means, ({ first }) => labelOf(first, first.control))];
   const isSingle = isOnePlace(subject, means);
   const isControl = ([, [one]]: (typeof lines)[number]) => Number(one!.first.control !== 'none');

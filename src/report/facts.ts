@@ -4,7 +4,7 @@ import { onOneLine } from '../store/format.js';
 import type { SqlValue } from '../store/query.js';
 import { askData, type Data } from './data.js';
 import { escapeHtml } from './html.js';
-import type { Part } from './part.js';
+import { dataTable, type Part } from './part.js';
 import type { Subject } from './subject.js';
 
 export function facts(database: Database, { runIds }: Subject): Part {
@@ -44,12 +44,9 @@ function modelFacts(side: 'source' | 'target'): string {
 }
 
 export function prompts(database: Database, { runIds }: Subject, sampleCount: number): Part {
-  return {
-    ...{ name: 'prompts', title: 'Prompts and positions' },
-    caption: `Of the first ${sampleCount} samples. Positions are indexes of tokens, from 0; tokens stand beside them to be read.`,
-    data: askData(
-      database,
-      `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
+  const data = askData(
+    database,
+    `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
   source.text AS source_prompt, variant.source_position, variant.source_token,
   target.text AS target_prompt, variant.target_position, variant.target_token,
   variant.op, variant.alpha, variant.at_generated
@@ -59,8 +56,25 @@ JOIN prompt AS source ON source.run_id = variant.run_id AND source.idx = variant
 JOIN prompt AS target ON target.run_id = variant.run_id AND target.idx = variant.target_prompt_idx
 WHERE variant.run_id IN (${runIds}) AND variant.sample_idx < ${sampleCount}
 ORDER BY variant.run_id, variant.sample_idx, variant.name`,
-    ),
+  );
+  const rows = data.rows.map((row) =>
+    row.map((value) => (typeof value === 'string' ? shortened(value) : value)),
+  );
+  return {
+    ...{ name: 'prompts', title: 'Prompts and positions', data },
+    caption: `Of the first ${sampleCount} samples. Positions are indexes of tokens, from 0; tokens stand beside them to be read. Long texts have a gap in the middle here, and are whole in the data.`,
+    html: dataTable({ columns: data.columns, rows }, 'Prompts and positions'),
   };
+}
+
+/** Most signs of a text in a table. */
+const LONGEST = 80;
+
+/** Both ends are kept: what is patched often stands last. */
+function shortened(text: string): string {
+  const signs = [...text];
+  if (signs.length <= LONGEST) return text;
+  return `${signs.slice(0, LONGEST / 2).join('')} … ${signs.slice(3 - LONGEST / 2).join('')}`;
 }
 
 /** A run is a column. */

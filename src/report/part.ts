@@ -48,7 +48,7 @@ ${shown === undefined ? '' : `<details><summary>Data as a table: ${escapeHtml(ti
 </figure>`;
 }
 
-function dataTable({ columns, rows }: Data, label: string): string {
+export function dataTable({ columns, rows }: Pick<Data, 'columns' | 'rows'>, label: string): string {
   return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(label)}"><table>
 <thead><tr>${columns.map((column) => `<th scope="col">${escapeHtml(column)}</th>`).join('')}</tr></thead>
 <tbody>${rows.map((row) => `<tr>${row.map(dataCell).join('')}</tr>`).join('\n')}</tbody>

@@ -15,7 +15,7 @@ import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
-import { failureReasons, textSignatures } from './signatures.js';
+import { failureReasons, signatureCauses, signatureCounts, signatureCurves } from './signatures.js';
 import { BASE_STYLE, REPORT_STYLE } from './style.js';
 import { type Subject, subjectOf } from './subject.js';
 import { textTables } from './texts.js';
@@ -91,8 +91,14 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     },
     {
       ...{ name: 'signatures', title: 'Failure signatures' },
-      about: 'How many readings say nothing, or nothing about the patched state.',
-      parts: [failureReasons(database, subject), textSignatures(database, subject)],
+      about:
+        'How many readings say nothing, or nothing about the patched state, where, and of what that may come.',
+      parts: [
+        signatureCounts(database, subject),
+        ...signatureCurves(database, subject),
+        signatureCauses(database, subject),
+        failureReasons(database, subject),
+      ],
     },
   ];
   return sections.filter(({ parts }) => parts.length > 0);

@@ -22,6 +22,8 @@ export interface Subject {
   /** Of runs by their id: what bootstraps are drawn with. */
   readonly seeds: ReadonlyMap<number, number>;
   readonly metrics: readonly string[];
+  /** Whether the smallest value of a metric is the best. */
+  readonly isSmallerBetter: (metric: string) => boolean;
   /** The side whose layers are swept; both may be. */
   readonly axis: 'source_layer' | 'target_layer';
   /** Some states go to a layer other than their own. */
@@ -65,15 +67,24 @@ export function subjectOf(database: Database, runs: readonly RunSummary[]): Subj
     database,
     `SELECT id, seed FROM run WHERE id IN (${runIds})`,
   );
+  const metrics = [...new Set(runs.flatMap(({ runId }) => scoreNames(database, runId)))].sort();
   return {
     ...{ runs, runIds, places, nameOf: namer(places), indexOf: finder(places) },
     seeds: new Map(seeds.map(({ id, seed }) => [id, seed])),
-    metrics: [...new Set(runs.flatMap(({ runId }) => scoreNames(database, runId)))].sort(),
+    ...{ metrics, isSmallerBetter: smallerIsBetter(database, metrics) },
     axis: shape!.sources > 1 ? 'source_layer' : 'target_layer',
     isGrid: Number(shape!.elsewhere) > 0,
     hasControls: Number(shape!.controls) > 0,
     hasGroups: groups.length > 0,
   };
+}
+
+function smallerIsBetter(database: Database, metrics: readonly string[]): Subject['isSmallerBetter'] {
+  const asked = database
+    .prepare<[string], number>('SELECT count(*) FROM smaller_is_better WHERE ? GLOB pattern')
+    .pluck();
+  const found = new Set(metrics.filter((metric) => asked.get(metric)! > 0));
+  return (metric) => found.has(metric);
 }
 
 function namer(places: readonly Place[]): (place: Place) => string {
@@ -99,9 +110,4 @@ function finder(places: readonly Place[]): Subject['indexOf'] {
     );
     return Math.max(0, exact < 0 ? near : exact);
   };
-}
-
-/** Whether the smallest value is the best. */
-export function isLowerBetter(metric: string): boolean {
-  return metric.endsWith('-rank') || metric.startsWith('surprisal');
 }

@@ -5,7 +5,7 @@ import { lineLabel } from './curves.js';
 import { ask, askData, sqlText } from './data.js';
 import { type Part, partName } from './part.js';
 import { type PageCell, readingsTable } from './readings-table.js';
-import { isLowerBetter, type Place, placeColumns, placeJoins, type Subject } from './subject.js';
+import { type Place, placeColumns, placeJoins, type Subject } from './subject.js';
 
 interface Row extends Place {
   readonly sample: string;
@@ -42,7 +42,10 @@ interface OtherLayer {
 }
 
 /** Where both sides are swept, a table has room for one layer of the other side. */
-function otherLayer(database: Database, { runIds, axis, isGrid, metrics }: Subject): OtherLayer | undefined {
+function otherLayer(
+  database: Database,
+  { runIds, axis, isGrid, metrics, isSmallerBetter }: Subject,
+): OtherLayer | undefined {
   const side = axis === 'source_layer' ? 'target_layer' : 'source_layer';
   const layers = ask<{ layer: number }>(
     database,
@@ -55,9 +58,9 @@ function otherLayer(database: Database, { runIds, axis, isGrid, metrics }: Subje
       ? []
       : ask<{ layer: number }>(
           database,
-          `SELECT ${side} AS layer FROM layer_grid
+          `SELECT ${side} AS layer FROM best_layers
           WHERE run_id IN (${runIds}) AND control = 'none' AND name = ${sqlText(metric)}
-          ORDER BY value ${isLowerBetter(metric) ? 'ASC' : 'DESC'}, source_layer, target_layer LIMIT 1`,
+          ORDER BY value ${isSmallerBetter(metric) ? 'ASC' : 'DESC'}, source_layer, target_layer LIMIT 1`,
         );
   const name = side.replace('_', ' ');
   return best === undefined

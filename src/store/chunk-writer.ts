@@ -2,6 +2,7 @@
 import { PatchscopeError } from '../errors.js';
 import type { Observation, TokenScore } from '../observation.js';
 import type { Layer } from '../patchscope.js';
+import { failureSigns } from '../statistics/failure-signs.js';
 import type { Statements } from './statements.js';
 
 export class ChunkWriter {
@@ -68,6 +69,9 @@ export class ChunkWriter {
         cell.error,
         cell.text,
         JSON.stringify(cell.tokenIds),
+        ...signsOf(cell),
+        cell.normRatio ?? null,
+        cell.differs === undefined ? null : Number(cell.differs),
       ).lastInsertRowid;
     } catch (error) {
       throw cellError(error, runId, cell);
@@ -109,6 +113,13 @@ export class ChunkWriter {
     found.set(name, id);
     return id;
   }
+}
+
+/** Empty, repetitive, unprintable; what is no text has no signs. */
+function signsOf({ text, tokenIds }: Observation): readonly (number | null)[] {
+  if (text === null) return [null, null, null];
+  const { empty, repetitive, unprintable } = failureSigns(text, tokenIds);
+  return [Number(empty), Number(repetitive), Number(unprintable)];
 }
 
 /** The same in every column that holds a layer. */

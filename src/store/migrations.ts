@@ -5,6 +5,7 @@ import { m002Sites } from './m002-sites.js';
 import { m003Sweeps } from './m003-sweeps.js';
 import { m004Mappings } from './m004-mappings.js';
 import { m005Probes } from './m005-probes.js';
+import { m006Signatures } from './m006-signatures.js';
 
 export interface Migration {
   readonly name: string;
@@ -18,6 +19,7 @@ export const migrations: readonly Migration[] = [
   m003Sweeps,
   m004Mappings,
   m005Probes,
+  m006Signatures,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

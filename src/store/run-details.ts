@@ -9,6 +9,10 @@ export interface RunDetails {
   /** The other columns of table `run`, under their names. */
   readonly facts: Readonly<Record<string, string | number | null>>;
   readonly metrics: readonly LayerMetric[];
+  /** Over all samples and layers. */
+  readonly effects: readonly Effect[];
+  /** Cells that were run twice; null where none were. */
+  readonly repeats: Repeats | null;
   /** What the grid shows. */
   readonly value: string;
   readonly grid: readonly GridCell[];
@@ -29,6 +33,28 @@ export interface LayerMetric {
   /** 95 %. */
   readonly ciLow: number;
   readonly ciHigh: number;
+}
+
+/** What the captured state adds to a metric beyond a control. */
+export interface Effect {
+  readonly name: string;
+  readonly control: string;
+  readonly variant: string;
+  readonly mapping: string;
+  readonly sourceSite: string;
+  readonly site: string;
+  readonly value: number;
+  /** Pairs of cells in the mean. */
+  readonly n: number;
+  /** 95 %. */
+  readonly ciLow: number;
+  readonly ciHigh: number;
+}
+
+export interface Repeats {
+  readonly cells: number;
+  /** Of which something else came out. */
+  readonly differing: number;
 }
 
 /** The mean over all samples at one pair of layers; -1 is embed. */
@@ -72,6 +98,8 @@ export function runDetails(
         .prepare<[number], RunDetails['facts']>('SELECT * FROM run WHERE id = ?')
         .get(run.runId)!,
       metrics: ofVariant(layerMetrics(database, run.runId)),
+      effects: ofVariant(effects(database, run.runId)),
+      repeats: repeats(database, run.runId),
       value,
       grid: ofVariant(layerGrid(database, run.runId, value)),
     };
@@ -114,6 +142,29 @@ function layerMetrics(database: Database, runId: number): LayerMetric[] {
       ORDER BY variant, source_site, site, source_layer, target_layer, control, name`,
     )
     .all(runId);
+}
+
+function effects(database: Database, runId: number): Effect[] {
+  return database
+    .prepare<[number], Effect>(
+      `SELECT
+        effect.name, control, variant, mapping.name AS mapping, source_site AS sourceSite, site, value, n,
+        ci_low AS ciLow, ci_high AS ciHigh
+      FROM effect
+      JOIN mapping ON mapping.id = mapping_id
+      WHERE run_id = ? AND source_layer IS NULL AND target_layer IS NULL AND "group" = ''
+      ORDER BY effect.name, variant, mapping.name, source_site, site, control`,
+    )
+    .all(runId);
+}
+
+function repeats(database: Database, runId: number): Repeats | null {
+  const found = database
+    .prepare<[number], Repeats>(
+      'SELECT count(differs) AS cells, coalesce(sum(differs), 0) AS differing FROM observation WHERE run_id = ?',
+    )
+    .get(runId)!;
+  return found.cells > 0 ? found : null;
 }
 
 function layerGrid(database: Database, runId: number, value: string): GridCell[] {

@@ -4,9 +4,9 @@ import { scoreNames } from './run-details.js';
 
 /**
  * readings: a row each cell, with its metrics; scores: a row each token that was scored; predictions: a row each
- * class that a probe found.
+ * class that a probe found; signatures: signs of failure, a row each cell.
  */
-export const rowKinds = ['readings', 'scores', 'predictions'] as const;
+export const rowKinds = ['readings', 'scores', 'predictions', 'signatures'] as const;
 
 export type RowKind = (typeof rowKinds)[number];
 
@@ -43,6 +43,7 @@ const ofRun = '+run_id = :runId AND observation_id BETWEEN :least AND :most';
 const sqlOf: Readonly<Record<RowKind, (scoreNames: () => readonly string[]) => string>> = {
   readings: (names) => readings(names()),
   scores: () => `SELECT * FROM scored_token WHERE ${ofRun} ORDER BY observation_id, step, rank`,
+  signatures: () => `SELECT * FROM signature WHERE ${ofRun} ORDER BY observation_id`,
   // each statement takes the same values
   predictions: () =>
     `SELECT probe_reading.* FROM probe_reading WHERE run_id = :runId AND :least IS NOT NULL AND :most IS NOT NULL`,

@@ -25,6 +25,8 @@ export interface Statements {
   readonly addPrediction: Statement;
   readonly addMetric: Statement;
   readonly deleteMetrics: Statement;
+  readonly addEffect: Statement;
+  readonly deleteEffects: Statement;
 }
 
 /** One that has its probes, in one variant. */
@@ -84,8 +86,8 @@ export function prepareStatements(database: Database): Statements {
     addObservation: database.prepare(
       `INSERT INTO observation
         (run_id, sample_idx, variant, source_site, site, source_layer, target_layer, mapping_id, control, draw,
-        status, error, text, token_ids)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        status, error, text, token_ids, empty, repetitive, unprintable, norm_ratio, differs)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addToken: database.prepare(
       'INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
@@ -121,5 +123,12 @@ export function prepareStatements(database: Database): Statements {
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     deleteMetrics: database.prepare('DELETE FROM metric WHERE run_id = ?'),
+    addEffect: database.prepare(
+      `INSERT INTO effect
+        (run_id, name, control, variant, mapping_id, source_site, site, source_layer, target_layer, "group",
+        value, n, samples, ci_low, ci_high)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    deleteEffects: database.prepare('DELETE FROM effect WHERE run_id = ?'),
   };
 }

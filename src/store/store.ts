@@ -10,6 +10,7 @@ import { probeFile } from '../folders.js';
 import type { Observation, Probe } from '../observation.js';
 import { metricRows } from './aggregate.js';
 import { ChunkWriter, layerNumber } from './chunk-writer.js';
+import { effectRows } from './effects.js';
 import { storeError } from './failure.js';
 import { findRun } from './find-run.js';
 import { openDatabase } from './open-database.js';
@@ -41,9 +42,9 @@ export interface Store {
    *   engine settings, and says what differs in the newest; or where the named one is none or done.
    */
   findRun(run: RunRecord, which?: number): UnfinishedRun | undefined;
-  /** It goes on: its status is `running` again, and metrics of what it had are gone. */
+  /** It goes on: its status is `running` again, and metrics and effects of what it had are gone. */
   resumeRun(runId: number): void;
-  /** Makes the rows of `metric` from the scores of the cells that are there; the same from the same cells. */
+  /** Makes the rows of `metric` and `effect` from the scores of the cells that are there; the same from the same cells. */
   aggregate(runId: number): void;
   finishRun(runId: number, status: FinalStatus): void;
   /** Idempotent. */
@@ -187,19 +188,23 @@ class SqliteStore implements Store {
     this.#write(() => {
       const { changes } = this.#statements.resumeRun.run(runId);
       if (changes === 0) throw this.#noRun(runId);
-      this.#statements.deleteMetrics.run(runId);
+      this.#deleteMeans(runId);
     });
   }
 
   aggregate(runId: number): void {
     // before the write lock, which others wait for
-    const rows = this.#read(() => {
+    const { metrics, effects } = this.#read(() => {
       if (this.#statements.targetModel.get(runId) === undefined) throw this.#noRun(runId);
-      return [...metricRows(this.#database, runId)];
+      return {
+        metrics: [...metricRows(this.#database, runId)],
+        effects: [...effectRows(this.#database, runId)],
+      };
     });
     this.#write(() => {
-      this.#statements.deleteMetrics.run(runId);
-      for (const row of rows) this.#statements.addMetric.run(runId, ...row);
+      this.#deleteMeans(runId);
+      for (const row of metrics) this.#statements.addMetric.run(runId, ...row);
+      for (const row of effects) this.#statements.addEffect.run(runId, ...row);
     });
   }
 
@@ -212,6 +217,11 @@ class SqliteStore implements Store {
 
   close(): void {
     this.#database.close();
+  }
+
+  #deleteMeans(runId: number): void {
+    this.#statements.deleteMetrics.run(runId);
+    this.#statements.deleteEffects.run(runId);
   }
 
   #addVariant(

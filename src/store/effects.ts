@@ -1,0 +1,103 @@
+/** Scores of single cells -> what the captured state adds to a control, with confidence intervals over samples. */
+import type { Database } from 'better-sqlite3';
+import { Bootstrap } from '../statistics/bootstrap.js';
+import { groupsOf, partsOf, type Score, type Shared, Sums, scoresOf, total } from './score-sums.js';
+
+/** Where a layer is null, it is all of them. */
+export type EffectRow = readonly [
+  ...Shared,
+  string,
+  value: number,
+  n: number,
+  samples: number,
+  low: number,
+  high: number,
+];
+
+/** The rows of `effect`: at each pair of layers, each layer of either side, and over all; they depend on the cells alone. */
+export function* effectRows(database: Database, runId: number): Generator<EffectRow> {
+  const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
+  const bootstrap = new Bootstrap(seed);
+  const groups = groupsOf(database, runId);
+  for (const [shared, sums] of differences(database, runId)) {
+    for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
+      const n = total(part.counts);
+      const { low, high } = bootstrap.interval(part);
+      yield [...shared, group, total(part.sums) / n, n, part.samples.length, low, high];
+    }
+  }
+}
+
+function differences(database: Database, runId: number): Iterable<[Shared, Sums]> {
+  const effects = new Map<string, [Shared, Sums]>();
+  const add = (shared: Shared, sample: number, difference: number) => {
+    const key = shared.join('\n');
+    let effect = effects.get(key);
+    if (effect === undefined) {
+      effect = [shared, new Sums()];
+      effects.set(key, effect);
+    }
+    effect[1].add(sample, difference, 1);
+  };
+  for (const [sample, scores] of bySample(database, runId)) {
+    const controls = controlMeans(scores);
+    for (const [name, control, variant, mapping, sourceSite, site, source, target, , value] of scores) {
+      if (control !== 'none') continue;
+      const sites = [sourceSite, site].map((one) => (one === 'embed' ? 'resid_out' : one)) as [
+        string,
+        string,
+      ];
+      const exact = [name, variant, mapping, sourceSite, site, source, target].join('\n');
+      const beside = [...(controls.get(exact) ?? []), ...(controls.get([name, variant].join('\n')) ?? [])];
+      for (const [other, { sums, counts }] of beside) {
+        const difference = value - sums[0]! / counts[0]!;
+        for (const layers of [
+          [source, target],
+          [source, null],
+          [null, target],
+          [null, null],
+        ] as const) {
+          add([name, other, variant, mapping, ...sites, ...layers], sample, difference);
+        }
+      }
+    }
+  }
+  return effects.values();
+}
+
+/** By what they are compared with, then by control: over draws. What is not patched has no layers, and goes with all. */
+function controlMeans(scores: readonly Score[]): Map<string, Map<string, Sums>> {
+  const means = new Map<string, Map<string, Sums>>();
+  for (const [name, control, variant, mapping, sourceSite, site, source, target, sample, value] of scores) {
+    if (control === 'none') continue;
+    const place = control === 'unpatched' ? [] : [mapping, sourceSite, site, source, target];
+    const key = [name, variant, ...place].join('\n');
+    let byControl = means.get(key);
+    if (byControl === undefined) {
+      byControl = new Map();
+      means.set(key, byControl);
+    }
+    let sums = byControl.get(control);
+    if (sums === undefined) {
+      sums = new Sums();
+      byControl.set(control, sums);
+    }
+    sums.add(sample, value, 1);
+  }
+  return means;
+}
+
+/** In the order of samples, since all scores at once may be more than memory holds. */
+function* bySample(database: Database, runId: number): Generator<[number, Score[]]> {
+  let sample: number | undefined;
+  let scores: Score[] = [];
+  for (const score of scoresOf(database, runId)) {
+    if (sample !== undefined && score[8] !== sample) {
+      yield [sample, scores];
+      scores = [];
+    }
+    sample = score[8];
+    scores.push(score);
+  }
+  if (sample !== undefined) yield [sample, scores];
+}
