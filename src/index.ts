@@ -115,6 +115,7 @@ export { type Report, type ReportOptions, writeReport } from './report/write-rep
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { type Deletion, deleteRun } from './store/delete.js';
+export { expectationSql } from './store/expectations.js';
 export {
   type Export,
   type ExportFormat,

@@ -254,5 +254,26 @@ export interface Experiment extends Settings {
   readonly reading: Reading;
   readonly metrics?: readonly MetricName[];
   readonly controls?: Controls;
+  /** Where the truth is known: what must come out. */
+  readonly expected?: readonly Expectation[];
   readonly seed: number;
+}
+
+/** Bounds of a metric's mean at each pair of layers, over the cells that are meant. */
+export interface Expectation {
+  /** In words. */
+  readonly about: string;
+  readonly metric: MetricName;
+  /** Default: every variant. */
+  readonly variant?: string;
+  readonly control: Control;
+  /** Of samples. Default: all of them. */
+  readonly group?: string;
+  /** Default: every layer. */
+  readonly sourceLayers?: readonly Layer[];
+  readonly targetLayers?: readonly Layer[];
+  /** What a reading that says what is so would give. */
+  readonly truth?: number;
+  readonly least?: number;
+  readonly most?: number;
 }

@@ -1,6 +1,7 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
 import type { Experiment, Mapping, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathFrom, pathText, quoted } from './document.js';
+import { expectedOf } from './expected.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
@@ -31,6 +32,7 @@ export function toExperiment(
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
+      expected: expectedOf(file, bad),
     }),
     reading: readingOf(file, bad),
     seed,

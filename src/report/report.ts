@@ -10,6 +10,7 @@ import { facts, prompts } from './facts.js';
 import { groupBars } from './group-bars.js';
 import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
+import { expectations, knownRuns, tellingSigns } from './known.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
 import { failureReasons, textSignatures } from './signatures.js';
@@ -44,6 +45,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
   const { metrics, hasControls, hasGroups, isGrid } = subject;
   const each = (of: (database: Database, subject: Subject, metric: string) => Part[]) =>
     metrics.flatMap((metric) => of(database, subject, metric));
+  const known = knownRuns(database, subject);
   const sections: Section[] = [
     {
       ...{ name: 'what-was-run', title: 'What was run' },
@@ -54,6 +56,12 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       ...{ name: 'in-numbers', title: 'The numbers' },
       about: 'Means of the metrics of single cells. Failed cells have no metrics and are in no mean.',
       parts: metrics.length === 0 ? [] : [numbers(database, subject)],
+    },
+    {
+      ...{ name: 'known', title: 'Against what is known' },
+      about:
+        'The truth of these runs is known beforehand, and with it how far their readings can be trusted.',
+      parts: known === '' ? [] : [expectations(database, known), ...tellingSigns(database, subject, known)],
     },
     {
       ...{ name: 'curves', title: 'By layer' },
