@@ -6,8 +6,19 @@ const COMPARED = 10;
 /** Largest difference of the most probable tokens' log-probabilities, in nats; NaN where a logit is none. */
 export function logprobDifference(expected: Float32Array, actual: Float32Array): number {
   const [inExpected, inActual] = [logTotal(expected), logTotal(actual)];
-  const best = [...expected.keys()].sort((a, b) => expected[b]! - expected[a]!).slice(0, COMPARED);
-  return largest(best.map((i) => expected[i]! - inExpected - (actual[i]! - inActual)));
+  return largest(mostProbable(expected).map((i) => expected[i]! - inExpected - (actual[i]! - inActual)));
+}
+
+/** The vocabulary is gone through once: there are hundreds of thousands of tokens, at every position. */
+function mostProbable(logits: Float32Array): number[] {
+  const best: number[] = [];
+  for (let id = 0; id < logits.length; id++) {
+    if (best.length === COMPARED && logits[id]! <= logits[best.at(-1)!]!) continue;
+    const place = best.findIndex((other) => logits[id]! > logits[other]!);
+    best.splice(place < 0 ? best.length : place, 0, id);
+    if (best.length > COMPARED) best.pop();
+  }
+  return best;
 }
 
 /** As a part of the largest number. */
@@ -19,13 +30,14 @@ export function norm(state: Float32Array): number {
   return Math.sqrt(state.reduce((sum, value) => sum + value * value, 0));
 }
 
-/** NaN is larger than any number. */
+/** NaN where one of them is. */
 export function largest(values: readonly number[]): number {
-  return values.reduce((most, value) => (Math.abs(value) <= most ? most : Math.abs(value)), 0);
+  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
+/** NaN where one of them is. */
 export function smallest(values: readonly number[]): number {
-  return values.reduce((least, value) => (value >= least ? least : value), Number.POSITIVE_INFINITY);
+  return values.reduce((least, value) => Math.min(least, value), Number.POSITIVE_INFINITY);
 }
 
 function logTotal(logits: Float32Array): number {
