@@ -34,6 +34,10 @@ export async function tokenIdentity(engine: Engine): Promise<SelfCheck> {
   }
   const asked = used.slice(0, MOST_WORDS);
   const arrow = tokens(`${TO_REPEAT} ${PLACEHOLDER} ->`).slice(target.length);
+  const longest = Math.max(target.length + arrow.length, ...asked.map(({ tokenIds }) => tokenIds.length));
+  if (longest > engine.record.promptTokens) {
+    return skipped(`a prompt of ${longest} tokens is longer than the context`);
+  }
   const share: Reading = async (rows) => {
     const results = await engine.patch(rows, { topK: 1, maxTokens: 1 });
     const right = results.filter((result, i) => needOk(result).text.trim() === asked[i]!.word);
