@@ -4,6 +4,7 @@ import { grouped } from '../group.js';
 import { areaUnderCurve } from '../statistics/auc.js';
 import { expectationSql } from '../store/expectations.js';
 import { ask, askData } from './data.js';
+import { type ExpectationRow, expectationTable, signTable } from './known-tables.js';
 import type { Part } from './part.js';
 import { type Place, placeColumns, placeJoins, type Subject } from './subject.js';
 
@@ -17,11 +18,13 @@ export function knownRuns(database: Database, { runIds }: Subject): string {
 }
 
 export function expectations(database: Database, runIds: string): Part {
+  const sql = expectationSql(runIds);
   return {
     ...{ name: 'expectations', title: 'What came out beside the truth' },
     caption:
-      'Truth: what the metric is where the reading says what is so. Least and most: what the lowest and the highest mean at one pair of layers must keep to; holds: 1 where they do, blank where no such cell is stored. Layer -1 is the embedding; no layers: all of them.',
-    data: askData(database, expectationSql(runIds)),
+      'Truth: what the metric is where the reading says what is so. Least and most: what the lowest and the highest mean at one pair of layers must keep to; found: these two. In the data layer -1 is the embedding, no layers are all of them, and holds is blank where no such cell is stored.',
+    html: expectationTable(ask<ExpectationRow>(database, sql)),
+    data: askData(database, sql),
   };
 }
 
@@ -57,7 +60,19 @@ export function tellingSigns(database: Database, subject: Subject, runIds: strin
       if (rights.length === 0 || wrongs.length === 0) return [];
       const { run_id, variant, mapping } = cells[0]!;
       const area = areaUnderCurve(rights, wrongs);
-      return [[run_id, variant, mapping, signs[sign], rights.length, wrongs.length, area]];
+      const [right, wrong] = [rights.length, wrongs.length];
+      return [
+        {
+          run_id,
+          variant,
+          mapping,
+          place: subject.nameOf(cells[0]!) || 'all readings',
+          sign: signs[sign],
+          right,
+          wrong,
+          area,
+        },
+      ];
     }),
   );
   if (rows.length === 0) return [];
@@ -65,10 +80,13 @@ export function tellingSigns(database: Database, subject: Subject, runIds: strin
     {
       ...{ name: 'telling-signs', title: 'Which signs tell right readings from wrong ones' },
       caption: `Area under the ROC curve: how probable it is that a right reading (${metric}) has more of a sign than a wrong one; 0.5 says nothing, 1 everything. Captured states alone, all layers. Where the right answer is the prompt's own, signs that the patch has an effect lie below 0.5.`,
+      html: signTable(rows),
       data: {
         sql: `-- the sign of each cell, from which the areas are computed\n${sql}`,
         columns: ['run_id', 'variant', 'mapping', 'sign', 'right', 'wrong', 'area'],
-        rows,
+        rows: rows.map((row) => [
+          ...[row.run_id, row.variant, row.mapping, row.sign, row.right, row.wrong, row.area],
+        ]),
       },
     },
   ];
