@@ -17,6 +17,7 @@ import { addPull } from './commands/pull.js';
 import { addReport } from './commands/report.js';
 import { addRun } from './commands/run.js';
 import { addRuns } from './commands/runs.js';
+import { addSelftest } from './commands/selftest.js';
 import { addShow } from './commands/show.js';
 import { addSql } from './commands/sql.js';
 import { addWorker } from './commands/worker.js';
@@ -40,6 +41,7 @@ const commands = {
   merge: addMerge,
   delete: addDelete,
   doctor: addDoctor,
+  selftest: addSelftest,
   worker: addWorker,
   build: addBuild,
 };

@@ -7,7 +7,7 @@ export type BuiltInName =
   | 'logit-lens'
   | 'entity-description'
   | 'world-token-identity'
-  | 'known-answers';
+  | 'world-city';
 
 /** Reads a built-in experiment, and the question it asks. */
 export function builtInExperiment(name: BuiltInName): Experiment & { readonly about: string } {

@@ -117,6 +117,8 @@ export { type Page, renderPage } from './report/page.js';
 export type { PageCell, PageTable } from './report/readings-table.js';
 export { type Report, type ReportOptions, writeReport } from './report/write-report.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
+export type { SelfCheck } from './selftest/self-check.js';
+export { selfTest } from './selftest/selftest.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
 export { Bootstrap, type SampleSums } from './statistics/bootstrap.js';
 export { groupedFolds } from './statistics/folds.js';
@@ -125,6 +127,7 @@ export { type ProbeData, type ProbeResult, probe } from './statistics/probe.js';
 export { rouge1, rougeL } from './statistics/rouge.js';
 export { bonferroni, pairedTTest, type TTest } from './statistics/t-test.js';
 export { type Deletion, deleteRun } from './store/delete.js';
+export { expectationSql } from './store/expectations.js';
 export {
   type Export,
   type ExportFormat,

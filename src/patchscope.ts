@@ -264,6 +264,8 @@ export interface Experiment extends Settings {
   /** The variant that patches nothing, and whose text holds an answer where the model knows the sample's fact. */
   readonly known?: string;
   readonly probe?: ProbeSettings;
+  /** Where the truth is known: what must come out. */
+  readonly expected?: readonly Expectation[];
   readonly seed: number;
 }
 
@@ -271,4 +273,23 @@ export interface Experiment extends Settings {
 export interface ProbeSettings {
   /** Each of which is held out once, with all samples of its subjects. */
   readonly folds: number;
+}
+
+/** Bounds of a metric's mean at each pair of layers, over the cells that are meant. */
+export interface Expectation {
+  /** In words. */
+  readonly about: string;
+  readonly metric: MetricName;
+  /** Default: every variant. */
+  readonly variant?: string;
+  readonly control: Control;
+  /** Of samples. Default: all of them. */
+  readonly group?: string;
+  /** Default: every layer. */
+  readonly sourceLayers?: readonly Layer[];
+  readonly targetLayers?: readonly Layer[];
+  /** What a reading that says what is so would give. */
+  readonly truth?: number;
+  readonly least?: number;
+  readonly most?: number;
 }

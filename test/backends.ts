@@ -17,7 +17,7 @@ const words = process.argv.slice(2);
 const all = words.includes('--all');
 const isAsked = (name: string) => words.includes(name) || words.every((word) => word.startsWith('--'));
 const file = (name: string) => `test/${name}.test.ts`;
-const whole = [[['sites', 'edits', 'encoder-decoder', 'world', 'laws'].map(file)]];
+const whole = [[['sites', 'edits', 'encoder-decoder', 'world', 'selftest', 'laws'].map(file)]];
 /**
  * A driver in software compiles its shaders for minutes. There the laws are those of one model, the sites those
  * of blocks in turn and side by side, and of the known-answers model and the edits only what decodes few rows;

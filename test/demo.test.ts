@@ -10,7 +10,7 @@ import { assertSentence, folder } from './support.js';
 
 const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
-const { about, samples } = builtInExperiment('known-answers');
+const { about, samples } = builtInExperiment('world-city');
 const [, cities] = /truth: (.*)\)/.exec(about)!;
 const truth = new Map(cities!.split(', ').map((city, i) => [samples[i]!.name, city]));
 
@@ -89,7 +89,7 @@ test('it stores three runs, all of whose cells are well', () => {
         cells_failed: 0,
       },
       { run_name: 'logit-lens', status: 'done', cells_planned: 24, cells_stored: 24, cells_failed: 0 },
-      { run_name: 'known-answers', status: 'done', cells_planned: 28, cells_stored: 28, cells_failed: 0 },
+      { run_name: 'world-city', status: 'done', cells_planned: 28, cells_stored: 28, cells_failed: 0 },
     ],
   );
   assert.deepEqual(
@@ -103,7 +103,7 @@ test('it stores three runs, all of whose cells are well', () => {
 test('each person is read to live where the file says, from layer 0 on and not yet from the embedding', () => {
   assert.deepEqual([...truth.values()], ['bergen', 'kyoto', 'geneva', 'lisbon']);
   const readings = sql(
-    "SELECT sample, source_layer AS layer, trim(top_token) AS city, top_probability AS probability FROM reading WHERE run_name = 'known-answers'",
+    "SELECT sample, source_layer AS layer, trim(top_token) AS city, top_probability AS probability FROM reading WHERE run_name = 'world-city'",
   );
   for (const [sample, city] of truth) {
     const own = readings.filter((reading) => reading.sample === sample);

@@ -384,6 +384,36 @@ test('each mistake is one sentence that says where it stands and what would be r
     [`${small.replace('"7"', '""')}answer: "{year}"`, /:8:9: answer is empty for sample 2 \(\S+:4:5\)/],
     [`${small.replace('[3]', '[]')}answer: "{ids}"`, /:8:9: answer takes {ids}, which is empty/],
     [`${small}controls: { random: -1 }`, /:8:21: controls.random is -1 where a whole number from 0 to 1000/],
+    [
+      `${small}expected: [{ about: a, metric: answer-rank, most: 0 }]`,
+      /:8:32: expected\[0\]\.metric is answer-rank, which metrics does not name: there is none/,
+    ],
+    ...(
+      [
+        ['{ about: a, metric: surprisal }', /expected\[0\] bounds nothing: give least, most or both/],
+        ['{ about: a, metric: surprisal, most: x }', /expected\[0\]\.most is 'x' where a number/],
+        [
+          '{ about: a, metric: surprisal, most: 1, variant: b }',
+          /variant is 'b', which is no variant: there is none/,
+        ],
+        [
+          '{ about: a, metric: surprisal, most: 1, control: random }',
+          /control is random, which controls does not/,
+        ],
+        [
+          '{ about: a, metric: surprisal, most: 1, source: [all] }',
+          /source\[0\] is 'all' where embed or the number/,
+        ],
+        ['{ about: a, metric: surprisal, mots: 1 }', /there is no key 'mots' in expected\[0\], perhaps most/],
+      ] as const
+    ).map(([expected, sentence]): [string, RegExp] => [
+      `${small}metrics: [surprisal]\nexpected: [${expected}]`,
+      sentence,
+    ]),
+    [
+      `${small}metrics: [surprisal]\ncontrols: { unpatched: true }\nexpected: [{ about: a, metric: surprisal, most: 1, control: unpatched, target: [0] }]`,
+      /expected\[0\]\.target is for cells without layers/,
+    ],
     [`${small}seed: 99999999999999999999`, /:8:7: seed is 99999999999999999999 where a whole number/],
   ];
   for (const [content, sentence] of mistakes) {

@@ -74,6 +74,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     ...['devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads', 'workers'],
   ],
   'engine-process': ['state-file', ...shared, 'llama', 'models', 'plan', 'probing', 'run'],
+  selftest: [...shared, 'random'],
   inspect: ['errors', 'convert', 'devices', 'gguf', 'llama', 'models', 'native', 'patchscope'],
   cli: ['index'],
   commands: ['cli', 'index'],

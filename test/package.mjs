@@ -27,6 +27,13 @@ try {
   expect(cells.split('\n').length === 6, `six cells from the command, not:\n${cells}`);
   expect(fs.existsSync(path.join(project, 'results', 'patchscopes.db')), 'the results in SQLite');
 
+  const known = output(
+    path.join(project, 'node_modules', '.bin', 'patchscopes'),
+    'run known-answers --limit 4 -t 1 --quiet --no-db'.split(' '),
+    project,
+  );
+  expect(/known-answers: (\d+) of \1 cells$/.test(known), `the known-answers experiment, but:\n${known}`);
+
   fs.writeFileSync(
     path.join(project, 'use.mjs'),
     `import { openEngine, resolveModel } from 'patchscopes';

@@ -81,7 +81,7 @@ export const addDemo = (yargs: Argv) =>
         const parts =
           known === undefined
             ? [planPart('token-identity', engine, true), planPart('entity-description', engine, false)]
-            : [planPart('world-token-identity', engine, true), planPart('known-answers', engine, false)];
+            : [planPart('world-token-identity', engine, true), planPart('world-city', engine, false)];
         const shown: Shown[] = [];
         for (const part of parts) {
           if (!signal.aborted) shown.push(await runPart(part, engine, db, signal));

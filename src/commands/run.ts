@@ -27,6 +27,7 @@ import {
   cellsIn,
   defaultModel,
   type EngineProcess,
+  expectationSql,
   findUnfinishedRun,
   formatTable,
   openStore,
@@ -154,7 +155,18 @@ function report({ runId, cells, failed }: Done, header: RunHeader, db: string | 
   const { effects, repeats } = runDetails(db, { run: `${runId}` });
   if (effects.length > 0) print(`\n${effectTable(effects)}`);
   if (repeats !== null) print(`\n${repeatText(repeats)}`);
+  printExpectations(db, runId);
   print(`\npatchscopes show ${runId}${db === DEFAULT_DB ? '' : ` --db ${db}`}`);
+}
+
+/** Where the truth is known: how much of it came out, and what did not. */
+function printExpectations(db: string, runId: number): void {
+  const columns = 'about, truth, least, most, lowest, highest, holds';
+  const expected = query(db, `SELECT ${columns} FROM (${expectationSql(`${runId}`)})`);
+  if (expected.rows.length === 0) return;
+  const missed = expected.rows.filter((row) => row.at(-1) !== 1);
+  print(`\n${expected.rows.length - missed.length} of ${expected.rows.length} expectations hold`);
+  if (missed.length > 0) print(formatTable({ ...expected, rows: missed }));
 }
 
 const DEFAULT_DB = 'results/patchscopes.db';

@@ -1,4 +1,4 @@
-/** Samples that come with the package: relations, entities and sentences. */
+/** Samples that come with the package: relations, entities, sentences, the known-answers world. */
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { nearest } from '../nearest.js';
@@ -23,12 +23,12 @@ export function builtInRows(names: readonly string[], samples: SamplesFile, node
   const wanted = names.flatMap((name) => (name === 'relations' ? there : [name]));
   return [...new Set(wanted)].flatMap((name) => {
     if (there.includes(name)) return ofRelation(name, relations, samples);
-    if (name === 'entities') return tableOf('entities.csv');
+    if (name === 'entities' || name === 'world') return tableOf(`${name}.csv`);
     if (name === 'sentences') return textLines(content('sentences.txt'), 'sentences.txt', Infinity);
-    const meant = nearest(name, ['entities', 'sentences', ...there]);
+    const meant = nearest(name, ['entities', 'sentences', 'world', ...there]);
     throw badAt(
       node.place,
-      `samples.data is ${quoted(name)}, which does not come with the package${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are entities, sentences, relations, and of these ${there.join(', ')}`,
+      `samples.data is ${quoted(name)}, which does not come with the package${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are entities, sentences, world, relations, and of these ${there.join(', ')}`,
     );
   });
 }

@@ -1,6 +1,7 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
 import type { Experiment, Mapping, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathFrom, pathText, quoted } from './document.js';
+import { expectedOf } from './expected.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
@@ -33,6 +34,7 @@ export function toExperiment(
       controls: controls && given(controls),
       known,
       probe: probe && { folds: probe.folds ?? 3 },
+      expected: expectedOf(file, bad),
     }),
     reading: readingOf(file, bad),
     seed,

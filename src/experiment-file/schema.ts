@@ -3,7 +3,7 @@
  * the descriptions and defaults go into the published JSON Schema.
  */
 import { z } from 'zod';
-import { editOps, metricNames, sides, sites } from '../patchscope.js';
+import { controls, editOps, metricNames, sides, sites } from '../patchscope.js';
 
 const LAYER = '(?:-?\\d+(?:\\.\\.-?\\d+)?|embed|all|blocks\\.\\d+\\.hook_\\w+|hidden_states\\[\\d+\\])';
 const layerWord = new RegExp(`^${LAYER}$`);
@@ -167,7 +167,9 @@ const samples = z
         data: z
           .union([text, z.array(text).min(1, someNames)], { error: someNames })
           .optional()
-          .meta({ description: 'From the package: entities, sentences, relations, or relations/NAME.' }),
+          .meta({
+            description: 'From the package: entities, sentences, world, relations, or relations/NAME.',
+          }),
         file: text.optional().meta({ description: 'A file of samples, relative to this one.' }),
         format: word(['jsonl', 'csv', 'tsv', 'text', 'patchscopes-tsv', 'popqa', 'lre'])
           .optional()
@@ -208,6 +210,28 @@ const variant = section({
   target: section(targetPlace).optional(),
   edit: edit.optional(),
   mapping: mapping.optional(),
+});
+
+const aKnownLayer = 'embed or the number of a block';
+const knownLayers = z.array(
+  z.union([z.literal('embed'), whole(0)], { error: aKnownLayer }),
+  'a list of layers such as [embed, 0]',
+);
+const number = z.number('a number');
+
+const expectation = section({
+  about: text.meta({ description: 'What must come out, in words.' }),
+  metric: word(metricNames).meta({
+    description: 'The number that is bounded: its mean at each pair of layers.',
+  }),
+  variant: text.optional().meta({ description: 'Default: every variant.' }),
+  control: word(controls).optional().meta({ description: 'Which cells are meant.', default: 'none' }),
+  group: text.optional().meta({ description: 'Samples of one group. Default: all.' }),
+  source: knownLayers.optional().meta({ description: 'Source layers. Default: every one.' }),
+  target: knownLayers.optional().meta({ description: 'Target layers. Default: every one.' }),
+  truth: number.optional().meta({ description: 'What a reading that says what is so would give.' }),
+  least: number.optional().meta({ description: 'The mean is no less.' }),
+  most: number.optional().meta({ description: 'The mean is no more.' }),
 });
 
 const model = text.meta({ description: 'Name of the catalogue, path of a .gguf file, or hf: URI.' });
@@ -269,6 +293,11 @@ export const experimentSchema = section({
       description:
         'A linear probe (logistic regression) of the same source states, for each group and layer, to compare with.',
     }),
+  expected: z
+    .array(expectation, 'a list of expectations')
+    .min(1, 'a list of at least one expectation')
+    .optional()
+    .meta({ description: 'Where the truth is known: what must come out. The report shows both.' }),
   seed: whole(0).optional().meta({ description: 'What is drawn is drawn with it.', default: 0 }),
 });
 

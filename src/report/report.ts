@@ -13,6 +13,7 @@ import { facts, prompts } from './facts.js';
 import { groupBars } from './group-bars.js';
 import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
+import { expectations, knownRuns, tellingSigns } from './known.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
 import { failureReasons, signatureCauses, signatureCounts, signatureCurves } from './signatures.js';
@@ -47,6 +48,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
   const { metrics, hasControls, hasGroups, isGrid } = subject;
   const each = (of: (database: Database, subject: Subject, metric: string) => Part[]) =>
     metrics.flatMap((metric) => of(database, subject, metric));
+  const known = knownRuns(database, subject);
   const sections: Section[] = [
     {
       ...{ name: 'what-was-run', title: 'What was run' },
@@ -63,6 +65,12 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       about:
         'A sample counts at a source layer if some target layer succeeds with its state. Facts are known where the model itself, asked with nothing patched, says them; pictures show these alone where there are some.',
       parts: accuracyParts(database, subject),
+    },
+    {
+      ...{ name: 'known', title: 'Against what is known' },
+      about:
+        'The truth of these runs is known beforehand, and with it how far their readings can be trusted.',
+      parts: known === '' ? [] : [expectations(database, known), ...tellingSigns(database, subject, known)],
     },
     {
       ...{ name: 'curves', title: 'By layer' },

@@ -14,19 +14,33 @@ export interface Auc extends Interval {
  * @throws PatchscopeError `bad_input` where either kind has no score or one is no number.
  */
 export function auc(positives: readonly number[], negatives: readonly number[], seed: number): Auc {
-  checkNumbers(positives, 'scores of positives');
-  checkNumbers(negatives, 'scores of negatives');
-  const order = ranks([...positives, ...negatives]);
-  const places = new Map([...new Set(order)].sort((a, b) => a - b).map((rank, place) => [rank, place]));
-  const placed = Uint32Array.from(order, (rank) => places.get(rank)!);
-  const ofPositives = placed.subarray(0, positives.length);
-  const ofNegatives = placed.subarray(positives.length);
+  const { ofPositives, ofNegatives, count } = placed(positives, negatives);
   const resampled = new Float64Array(RESAMPLES);
   // the second seed gives draws that have nothing to do with those of the first
   const drawPositives = resampler(ofPositives, seed);
   const drawNegatives = resampler(ofNegatives, ~seed);
-  for (let k = 0; k < RESAMPLES; k++) resampled[k] = area(drawPositives(k), drawNegatives(k), places.size);
-  return { value: area(ofPositives, ofNegatives, places.size), ...percentiles(resampled) };
+  for (let k = 0; k < RESAMPLES; k++) resampled[k] = area(drawPositives(k), drawNegatives(k), count);
+  return { value: area(ofPositives, ofNegatives, count), ...percentiles(resampled) };
+}
+
+/** As `auc`, without an interval: where scores depend on each other, theirs would be too narrow. */
+export function areaUnderCurve(positives: readonly number[], negatives: readonly number[]): number {
+  const { ofPositives, ofNegatives, count } = placed(positives, negatives);
+  return area(ofPositives, ofNegatives, count);
+}
+
+/** Each score by its place among all different ones. */
+function placed(positives: readonly number[], negatives: readonly number[]) {
+  checkNumbers(positives, 'scores of positives');
+  checkNumbers(negatives, 'scores of negatives');
+  const order = ranks([...positives, ...negatives]);
+  const places = new Map([...new Set(order)].sort((a, b) => a - b).map((rank, place) => [rank, place]));
+  const all = Uint32Array.from(order, (rank) => places.get(rank)!);
+  return {
+    ofPositives: all.subarray(0, positives.length),
+    ofNegatives: all.subarray(positives.length),
+    count: places.size,
+  };
 }
 
 function resampler(places: Uint32Array, seed: number): (k: number) => Uint32Array {

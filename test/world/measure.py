@@ -1,4 +1,5 @@
-"""Reads world.gguf, measures what a patched reading gives, writes world.json, and fails if a promise is missed.
+"""Reads world.gguf, measures what a patched reading gives, writes world.json and world.csv,
+and fails if a promise is missed.
 
 All in float32 on the weights as stored. Positions count from BOS = 0.
 usage: python measure.py
@@ -13,7 +14,8 @@ import torch
 
 from export import read_gguf
 from model import LEVELS, Patch, pad
-from world import IDS, NOUNS, RELATIONS, SEED, VALUES, Sentences, bounds, draw_world, encode, pieces
+from questions import word_of, write_questions
+from world import IDS, RELATIONS, SEED, VALUES, Sentences, bounds, draw_world, encode, pieces
 
 LAYER_NAMES = ["embed"] + list(range(LEVELS - 1))
 SAFE_SOURCES, EARLY_TARGETS, LATE_TARGETS, LAST = range(1, 6), range(0, 2), range(4, LEVELS), LEVELS - 1
@@ -80,11 +82,6 @@ class Bench:
 
     def right(self, logits, answers=None):
         return share(logits.argmax(1) == (self.answers if answers is None else answers))
-
-
-def word_of(i):
-    """A word that names no entity, for the control of entity i."""
-    return NOUNS[i % len(NOUNS)]
 
 
 def share(truths):
@@ -293,6 +290,7 @@ def main(seed=SEED, folder=Path(__file__).parent):
                       "patched": reference_cases(bench), "plain": plain_cases(bench)},
     }
     (folder / "world.json").write_text(layout(document) + "\n")
+    write_questions(world)
     results = list(promises(figures, limits, last_level_is_unpatched(bench)))
     for promise, worst, holds in results:
         print(f"{'holds ' if holds else 'MISSED'} {promise}: {worst}")
