@@ -31,7 +31,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   mapping: [...shared, 'floats', 'native', 'places', 'safetensors'],
   'fit-mapping': [
     ...shared,
-    ...['floats', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random', 'run'],
+    ...['floats', 'folders', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random', 'run'],
   ],
   run: [...shared, 'floats', 'mapping', 'metrics', 'own-readings', 'places', 'plan', 'prompts', 'random'],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run'],
@@ -58,7 +58,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     ...shared,
     ...['devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads', 'workers'],
   ],
-  'engine-process': ['state-file', ...shared, 'llama', 'models', 'plan', 'run'],
+  'engine-process': ['fit-mapping', 'state-file', ...shared, 'llama', 'models', 'plan', 'run'],
   inspect: ['errors', 'convert', 'devices', 'gguf', 'llama', 'models', 'native', 'patchscope'],
   cli: ['index'],
   commands: ['cli', 'index'],
