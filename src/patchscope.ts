@@ -58,6 +58,11 @@ export type Prompt =
       readonly chat?: boolean;
       /** Read special tokens written in the text as such. Default false: they are plain text. */
       readonly special?: boolean;
+      /**
+       * Of a target: put padding tokens before the text, behind a beginning-of-sequence token, so that its position
+       * is that of the source. They are read like any other token. Default false.
+       */
+      readonly padded?: boolean;
     }
   | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] }
   /** The tokens of the source prompt up to its position: T = S of the paper, read where the state was taken. */

@@ -63,6 +63,11 @@ const prompt = z
         bos: flag.optional().meta({ description: 'Begin with BOS where the model has one.', default: true }),
         chat: flag.optional().meta({ description: "Wrap in the model's chat template.", default: false }),
         special: flag.optional().meta({ description: 'Read special tokens as such.', default: false }),
+        padded: flag.optional().meta({
+          description:
+            'Of a target: padding tokens before the text, so that its position is that of the source.',
+          default: false,
+        }),
       }),
     ],
     { error: 'a text, or a set of keys with text, tokens or same' },
