@@ -36,7 +36,9 @@ export class Mappings {
     if (mapping !== undefined) return this.#at(mapping, ['variants', index, 'mapping'], index);
     const inherited = this.#file.mapping;
     const hasOwnSource = source?.prompt !== undefined || source?.position !== undefined;
-    return typeof inherited === 'object' && hasOwnSource ? this.#at(inherited, ['mapping'], index) : undefined;
+    return typeof inherited === 'object' && hasOwnSource
+      ? this.#at(inherited, ['mapping'], index)
+      : undefined;
   }
 
   #at(mapping: string | MappingKeys, path: Path, variant: number | undefined): Mapping {

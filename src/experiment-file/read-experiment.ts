@@ -72,12 +72,7 @@ export function readExperiment(
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(
-      parsed.data,
-      root,
-      rows,
-      withoutMappings ? undefined : readMapping,
-    ),
+    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMapping),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {

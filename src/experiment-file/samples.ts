@@ -46,12 +46,10 @@ export function readSamples(
   limit = Number.POSITIVE_INFINITY,
 ): Row[] {
   if (Array.isArray(samples)) {
-    return node
-      .list!.slice(0, limit)
-      .map((node, i) => ({
-        fields: new Map([...node.map!].map(([name, entry]) => [name, writtenField(entry.node)])),
-        where: `sample ${i + 1} (${node.place()})`,
-      }));
+    return node.list!.slice(0, limit).map((node, i) => ({
+      fields: new Map([...node.map!].map(([name, entry]) => [name, writtenField(entry.node)])),
+      where: `sample ${i + 1} (${node.place()})`,
+    }));
   }
   const { data, file } = samples;
   if ((data === undefined) === (file === undefined)) {

@@ -10,14 +10,7 @@ import type { Experiment, MappingFit, MappingKind, MappingRecord, MapRecord } fr
 import type { Place } from '../places.js';
 import { DEFAULT_VARIANT } from '../plan/pairs.js';
 import { makePlan } from '../plan/plan.js';
-import {
-  type PlacesOfSource,
-  pairCount,
-  placesOf,
-  promptsOf,
-  type Split,
-  splitPrompts,
-} from './pairs.js';
+import { type PlacesOfSource, pairCount, placesOf, promptsOf, type Split, splitPrompts } from './pairs.js';
 import { statesOf } from './state-stream.js';
 
 export interface FitOptions extends MappingFit {

@@ -33,11 +33,7 @@ export interface PlannedFit {
 }
 
 /** What is to be fitted before an experiment can be planned, or was already. */
-export function plannedFits(
-  experiment: Experiment,
-  record: EngineRecord,
-  folder: string,
-): PlannedFit[] {
+export function plannedFits(experiment: Experiment, record: EngineRecord, folder: string): PlannedFit[] {
   return variantsOf(experiment).flatMap((settings) => {
     const { name: variant, mapping } = settings;
     if (mapping.kind !== 'unfitted') return [];

@@ -3,7 +3,14 @@ import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
-import { inputOf, paddedTarget, type ResolvedPrompt, resolvePrompt, sourceAsTarget, tokenText } from '../prompts.js';
+import {
+  inputOf,
+  paddedTarget,
+  type ResolvedPrompt,
+  resolvePrompt,
+  sourceAsTarget,
+  tokenText,
+} from '../prompts.js';
 import { uniforms } from '../random.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
