@@ -41,7 +41,6 @@ export {
   type FitMappingsOptions,
   type FittingProcess,
   fitMappings,
-  fitText,
   type PlannedFit,
   plannedFits,
   readFitted,

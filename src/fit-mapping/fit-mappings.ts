@@ -70,7 +70,7 @@ export async function fitMappings(
 }
 
 /** For a person. */
-export function fitText({ variant, fit, experiment, file }: PlannedFit): string {
+function fitText({ variant, fit, experiment, file }: PlannedFit): string {
   const count = experiment.samples.length;
   return `fitting the mapping of ${variant} (${fit.kind}) to ${count} prompt${count === 1 ? '' : 's'}: ${file}`;
 }
