@@ -87,6 +87,7 @@ Napi::Value Model::describe(const Napi::CallbackInfo & info) {
     out.Set("addsBos", llama_vocab_get_add_bos(handle.vocab()));
     out.Set("bosToken", llama_vocab_bos(handle.vocab()));
     out.Set("eosToken", llama_vocab_eos(handle.vocab()));
+    out.Set("padToken", llama_vocab_pad(handle.vocab()));
     out.Set("hasEncoder", llama_model_has_encoder(model));
     out.Set("hasDecoder", llama_model_has_decoder(model));
     out.Set("decoderStartToken", llama_model_decoder_start_token(model));

@@ -16,6 +16,8 @@ export interface Tokenizer {
   readonly decoderStartToken?: number | undefined;
   /** The beginning-of-sequence token, where `tokenize` puts one first. */
   readonly bosToken: number | undefined;
+  /** What prompts are filled up with: the model's padding token, or where it has none its end of text. */
+  readonly padToken?: number | undefined;
   /**
    * The prompt of one user turn in the model's own chat template, with the beginning-of-sequence token
    * where the template writes one and `bos` is true. Throws where the model has no template.

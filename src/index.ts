@@ -37,6 +37,15 @@ export {
 } from './experiment-file/read-experiment.js';
 export { type BuiltInName, builtInExperiment } from './experiments.js';
 export { type FitOptions, fitMapping } from './fit-mapping/fit-mapping.js';
+export {
+  type FitMappingsOptions,
+  type FittingProcess,
+  fitMappings,
+  type PlannedFit,
+  plannedFits,
+  readFitted,
+  withMappings,
+} from './fit-mapping/fit-mappings.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';
@@ -65,6 +74,7 @@ export type {
   FileMapping,
   Layer,
   Mapping,
+  MappingFit,
   MappingKind,
   MappingRecord,
   MapRecord,
@@ -80,6 +90,7 @@ export type {
   Settings,
   Side,
   Site,
+  UnfittedMapping,
   Variant,
 } from './patchscope.js';
 export { controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';

@@ -34,6 +34,7 @@ export interface NativeModelInfo {
   readonly addsBos: boolean;
   readonly bosToken: number;
   readonly eosToken: number;
+  readonly padToken: number;
   readonly hasEncoder: boolean;
   readonly hasDecoder: boolean;
   /** -1 where the file names none. */

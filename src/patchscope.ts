@@ -58,6 +58,11 @@ export type Prompt =
       readonly chat?: boolean;
       /** Read special tokens written in the text as such. Default false: they are plain text. */
       readonly special?: boolean;
+      /**
+       * Of a target: put padding tokens before the text, behind a beginning-of-sequence token, so that its position
+       * is that of the source. They are read like any other token. Default false.
+       */
+      readonly padded?: boolean;
     }
   | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] }
   /** The tokens of the source prompt up to its position: T = S of the paper, read where the state was taken. */
@@ -82,7 +87,28 @@ export const mappingKinds = ['identity', 'scale', 'linear', 'affine'] as const;
 export type MappingKind = (typeof mappingKinds)[number];
 
 /** f of the paper. */
-export type Mapping = { readonly kind: 'identity' } | FileMapping;
+export type Mapping = { readonly kind: 'identity' } | FileMapping | UnfittedMapping;
+
+/** How a mapping is fitted. */
+export interface MappingFit {
+  readonly kind: MappingKind;
+  /** As in `MapRecord`; default: 0. */
+  readonly ridge?: number;
+  /** Share of the prompts that the fit is judged by and not made of; default: 0.1. */
+  readonly heldOut?: number;
+  /** As in `MappingRecord`; default: `sample`. */
+  readonly positions?: MappingRecord['data']['positions'];
+  /** Of the states that are mapped to, where it is not the site that is patched. */
+  readonly targetSite?: Site;
+}
+
+/** One that is fitted on the model at hand before the plan is made, to the places that its cells have. */
+export interface UnfittedMapping {
+  readonly kind: 'unfitted';
+  readonly fit: MappingFit;
+  /** Source prompts whose states it is fitted to. */
+  readonly prompts: readonly PromptAt[];
+}
 
 /** One that was fitted. */
 export interface FileMapping {

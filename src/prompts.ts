@@ -103,6 +103,34 @@ export function sourceAsTarget(
   return { ...source, ...cut, tokenIndex, token: decode(bytes[tokenIndex]!) };
 }
 
+/**
+ * A target with padding tokens before its text, at the position of the source.
+ *
+ * @throws PatchscopeError `bad_input` where there is no such token, or no room for one.
+ */
+export function paddedTarget(
+  { reading: _, ...target }: ResolvedPrompt,
+  { tokenIndex }: Pick<ResolvedPrompt, 'tokenIndex'>,
+  { padToken, bosToken }: Tokenizer,
+): ResolvedPrompt {
+  const missing = tokenIndex - target.tokenIndex;
+  const bad = (why: string) => new PatchscopeError('bad_input', `The target prompt can't be padded: ${why}`);
+  if (target.side === 'decoder') throw bad('the decoder begins with one token of its own.');
+  if (padToken === undefined) throw bad('this model has neither a padding token nor one that ends a text.');
+  if (missing < 0) {
+    throw bad(
+      `its position is ${target.tokenIndex} without padding, and that of the source is ${tokenIndex}: shorten it.`,
+    );
+  }
+  const first = target.tokenIds[0] === bosToken ? 1 : 0;
+  const tokenIds = [
+    ...target.tokenIds.slice(0, first),
+    ...new Array<number>(missing).fill(padToken),
+    ...target.tokenIds.slice(first),
+  ];
+  return { ...target, text: null, tokenIds, tokenIndex };
+}
+
 /** What a model reads of a prompt. */
 export function inputOf({ tokenIds, decoderTokenIds }: ResolvedPrompt): TokenInput {
   return decoderTokenIds === undefined

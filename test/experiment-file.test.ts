@@ -230,6 +230,38 @@ test('a limit takes the first samples, and what lies behind them is not looked a
   assertBadInput(() => read(small, { limit: 0 }), /^The limit is 0 where a whole number of at least 1/);
 });
 
+test('samples may begin further behind, and a limit counts from there', () => {
+  const ofSentences = (samples: string) =>
+    experimentOf(
+      `name: s\nsamples: ${samples}\nsource: { prompt: "{text}" }\ntarget: { prompt: x }\n`,
+    ).samples.map(({ name }) => name);
+  const all = ofSentences('{ data: sentences }');
+  assert.deepEqual(ofSentences('{ data: sentences, from: 101 }'), all.slice(100));
+  assert.deepEqual(ofSentences('{ data: sentences, from: 5, limit: 3 }'), all.slice(4, 7));
+  write('few.jsonl', '{"text": "a"}\n{"text": "b"}\n{"text": "c"}\nno JSON\n');
+  assert.deepEqual(ofSentences('{ file: few.jsonl, from: 2, limit: 2 }'), ['b', 'c']);
+});
+
+test('a mapping that the run fits says to what, and follows the source prompt of its variant', () => {
+  const content = small.replace(/samples:[\s\S]*?source/, 'samples: [{ prompt: a }]\nsource');
+  const { mapping, variants } = experimentOf(`${content}mapping:
+  { kind: linear, ridge: 0.5, positions: all, target-site: final_norm, held-out: 0, samples: [{ prompt: b }] }
+variants:
+  - name: same
+  - { name: other, source: { prompt: "so {prompt}" } }
+  - { name: own, mapping: { samples: [{ prompt: c }] } }
+  - { name: none, mapping: identity }
+`);
+  const fit = { kind: 'linear', ridge: 0.5, positions: 'all', targetSite: 'final_norm', heldOut: 0 };
+  assert.deepEqual(mapping, { kind: 'unfitted', fit, prompts: [at(text('b'))] });
+  assert.deepEqual(variants, [
+    { name: 'same' },
+    { name: 'other', mapping: { kind: 'unfitted', fit, prompts: [at(text('so b'))] } },
+    { name: 'own', mapping: { kind: 'unfitted', fit: { kind: 'affine' }, prompts: [at(text('c'))] } },
+    { name: 'none', mapping: { kind: 'identity' } },
+  ]);
+});
+
 test('--set is as if it stood in the file', () => {
   const set = [
     'reading.tokens=20',
@@ -267,6 +299,7 @@ test('paths count from the file they stand in, and from where they are typed', (
 
 test('each mistake is one sentence that says where it stands and what would be right', () => {
   const samples = (value: string) => small.replace(/samples:[\s\S]*?source/, `samples: ${value}\nsource`);
+  const mapping = (more: string) => `${small}mapping: { samples: { data: sentences }, ${more} }`;
   const target = (value: string) => small.replace('prompt: x y', value);
   const mistakes: readonly (readonly [string, RegExp])[] = [
     ['', /:1:1: the experiment is empty where a set of keys \(.*name, .*seed\) is needed/],
@@ -359,9 +392,32 @@ test('each mistake is one sentence that says where it stands and what would be r
     [`${small}  site: mlp`, /:8:9: target.site is 'mlp' where one of embed, resid_mid/],
     [`${small}edit: { op: mul }`, /:8:13: edit.op is 'mul' where one of replace, add/],
     [`${small}edit: { alpha: .inf }`, /:8:16: edit.alpha is .inf where a number is needed/],
-    [`${small}mapping: affine`, /:8:10: mapping is 'affine' where identity or a .safetensors file/],
-    [`${small}mapping: { kind: affine }`, /:8:10: mapping is a set of keys where identity or/],
+    [`${small}mapping: affine`, /:8:10: mapping is 'affine' where identity, a .safetensors file/],
+    [`${small}mapping: { kind: affine }`, /:8:10: mapping\.samples is missing: it must be a list of samples/],
+    [mapping('kind: mlp'), /:8:48: mapping\.kind is 'mlp' where one of identity, scale, /],
+    [mapping('ridge: -1'), /:8:49: mapping\.ridge is -1 where a number of at least 0/],
+    [mapping('held-out: 1'), /:8:52: mapping\.held-out is 1 where a number from 0 to below 1/],
+    [mapping('positions: some'), /:8:53: mapping\.positions is 'some' where one of sample, all/],
+    [mapping('target-site: embed'), /:8:55: mapping\.target-site is 'embed' where one of resid_mid/],
+    [mapping('rigde: 1'), /:8:42: there is no key 'rigde' in mapping, perhaps ridge was meant/],
+    [`${small}mapping: { samples: { from: 3 } }`, /:8:21: mapping\.samples has neither data nor a file/],
+    [`${small}mapping: { samples: { data: x } }`, /:8:29: mapping\.samples\.data is 'x', which does not/],
+    [
+      `${small}mapping: { samples: { data: sentences, from: 301 } }`,
+      /:8:46: mapping\.samples\.from is 301 where there are 300/,
+    ],
+    [
+      `${small}mapping: { samples: { data: sentences } }`,
+      /:5:19: source\.prompt takes {prompt}, which sample 1 \(sentences\.txt:1\) does not have/,
+    ],
+    [
+      `${small}mapping: { samples: [{ prompt: new }, { prompt: hello there }] }`,
+      /:8:21: mapping\.samples has in sample 2 \(\S+:8:39\) the source prompt of the experiment's sample 2 \(\S+:4:5\), .*\(from: 3\)/,
+    ],
     [`${small}variants: [{ name: a, mapping: x }]`, /variants\[0\].mapping is 'x' where identity/],
+    [samples('{ data: entities, from: 1000 }'), /:2:34: samples\.from is 1000 where there are 120/],
+    [target('prompt: { tokens: [1], padded: true }'), /:7:11: .* are used as they are: leave padded out/],
+    [small.replace('"{prompt}"', '{ text: a, padded: true }'), /:5:19: .* has padded, which is for a target/],
     [`${small}mapping: no.safetensors`, /no.safetensors', which does not exist: patchscopes fit makes one/],
     [`${small}variants: [{ name: a }, { name: a }]`, /:8:33: variants\[1\].name is 'a', as that of another/],
     [`${small}variants: []`, /variants is an empty list where a list of at least one variant/],

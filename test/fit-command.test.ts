@@ -1,11 +1,24 @@
 /** The command `fit`, and what it fitted used by `run` and `patch`, on the known-answers model. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { query } from '../src/store/query.js';
+import { dumpResults } from './results-dump.js';
 import { assertSentence, folder } from './support.js';
 
 const command = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
@@ -48,7 +61,8 @@ write(
 );
 
 function cli(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args, '-t', '1'], {
+  const threads = args[0] === 'merge' ? [] : ['-t', '1'];
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args, ...threads], {
     cwd: place,
     encoding: 'utf8',
     timeout: 120_000,
@@ -166,4 +180,119 @@ test('mistakes are one sentence, and no file is written', () => {
     'train.json',
   );
   assert.equal(existsSync(join(place, 'x')), false);
+});
+
+const training = prompts.filter((_, i) => i % 5 !== 0);
+const fitting = (mapping: object) =>
+  lens(
+    prompts.filter((_, i) => i % 5 === 0),
+    { variants: [{ name: 'plain' }, { name: 'affine', mapping }] },
+  );
+/** What came of each cell, but for the name of its mapping. */
+const readingsOf = (db: string) =>
+  query(
+    join(place, db),
+    `SELECT sample_idx, variant, source_layer, control, name, value FROM score
+    JOIN observation ON observation.id = observation_id WHERE variant = 'affine' ORDER BY 1, 2, 3, 4, 5`,
+  ).rows;
+const mappingOf = (db: string) =>
+  query(join(place, db), "SELECT name, sha256, record FROM mapping WHERE kind = 'affine'").rows[0]!;
+
+test('a mapping that the run fits is the one of fit, and gives the same numbers', () => {
+  write('own.json', fitting({ samples: training }));
+  mkdirSync(join(place, 'own'));
+  const { stderr } = well('run', 'own.json', '--db', 'own/own.db');
+  const [file, ...more] = readdirSync(join(place, 'own', 'mappings'));
+  assert.deepEqual(more, []);
+  assert.match(file!, /^lens-affine-[0-9a-f]{16}\.safetensors$/);
+  assert.match(
+    stderr,
+    /^fitting the mapping of affine \(affine\) to 384 prompts: own\/mappings\/lens-affine-/m,
+  );
+  well('run', 'lens.json', '--db', 'file.db');
+  assert.ok(readingsOf('own/own.db').length > 0);
+  assert.deepEqual(readingsOf('own/own.db'), readingsOf('file.db'));
+  const [name, sha256, record] = mappingOf('own/own.db');
+  const bytes = readFileSync(join(place, 'own', 'mappings', file!));
+  assert.equal(sha256, createHash('sha256').update(bytes).digest('hex'));
+  assert.equal(name, `affine@${String(sha256).slice(0, 12)}`);
+  const [byRun, byFit] = [record, mappingOf('file.db')[2]].map((text) => JSON.parse(String(text)));
+  assert.deepEqual(byRun.maps, byFit.maps);
+  assert.deepEqual(byRun.data.pairs, byFit.data.pairs);
+});
+
+test('a fitted mapping is taken again while it is whole, and is the same file when it is fitted again', () => {
+  const folder = join(place, 'own', 'mappings');
+  const file = join(folder, readdirSync(folder)[0]!);
+  const [bytes, time] = [readFileSync(file), statSync(file).mtimeMs];
+  const again = well('run', 'own.json', '--db', 'own/again.db');
+  assert.match(again.stderr, /^mapping of affine: own\/mappings\/lens-affine-/m);
+  assert.equal(statSync(file).mtimeMs, time);
+  writeFileSync(file, bytes.subarray(0, bytes.length - 100));
+  assert.match(well('run', 'own.json', '--db', 'own/cut.db').stderr, /^fitting the mapping of affine/m);
+  assert.deepEqual(readFileSync(file), bytes);
+  well('run', 'own.json', '--db', 'own/other.db', '--set', 'variants.1.mapping.ridge=0.5');
+  well('run', 'own.json', '--db', 'own/kind.db', '--set', 'variants.1.mapping.kind=linear');
+  assert.equal(readdirSync(folder).length, 3);
+  assert.notDeepEqual(readingsOf('own/other.db'), readingsOf('own/own.db'));
+});
+
+/** Of several chunks. */
+const long = ['own.json', '--set', 'controls={shuffled: 6}'];
+
+test('shards that fit for themselves agree, and a resumed run goes on with the mapping it began with', async () => {
+  mkdirSync(join(place, 'two'));
+  well('run', ...long, '--db', 'own/whole.db');
+  well('run', ...long, '--db', 'own/1.db', '--shard', '1/2');
+  well('run', ...long, '--db', 'two/2.db', '--shard', '2/2');
+  well('merge', 'own/1.db', 'two/2.db', '-o', 'own/merged.db');
+  assert.deepEqual(readingsOf('own/merged.db'), readingsOf('own/whole.db'));
+  assert.deepEqual(mappingOf('own/merged.db'), mappingOf('own/whole.db'));
+
+  const [mappings, db] = [join(place, 'two', 'mappings'), join(place, 'two', 'broken.db')];
+  const args = ['run', ...long, '-t', '1', '--db', 'two/broken.db'];
+  const child = spawn(process.execPath, [command, ...args], { cwd: place, stdio: 'ignore' });
+  const hasChunk = () =>
+    existsSync(db) &&
+    query(db, "SELECT 1 FROM sqlite_schema WHERE name = 'chunk'").rows.length > 0 &&
+    query(db, 'SELECT 1 FROM chunk').rows.length > 0;
+  while (!hasChunk()) await sleep(10);
+  child.kill('SIGINT');
+  assert.deepEqual(await once(child, 'close'), [130, null]);
+  for (const file of readdirSync(mappings)) rmSync(join(mappings, file));
+  const { stderr } = well('run', ...long, '--db', 'two/broken.db', '--resume');
+  assert.match(stderr, /^fitting the mapping of affine.*^resumed run 1, which has/ms);
+  assert.deepEqual(dumpResults(db), dumpResults(join(place, 'own', 'whole.db')));
+});
+
+test('a dry run says what is to be fitted and fits nothing; without results nothing is kept', () => {
+  mkdirSync(join(place, 'dry'));
+  const dry = (...more: string[]) => well('run', 'own.json', '--dry-run', ...more).stdout;
+  const text = dry('--db', 'dry/x.db');
+  assert.match(text, /^mapping of affine +affine, to be fitted to 384 prompts$/m);
+  const { mappings, planSha256 } = JSON.parse(dry('--db', 'dry/x.db', '--json'));
+  assert.deepEqual(
+    [planSha256, mappings.map(({ file: _, ...said }: { readonly file: string }) => said)],
+    [null, [{ variant: 'affine', kind: 'affine', prompts: 384, isFitted: false }]],
+  );
+  assert.deepEqual(readdirSync(join(place, 'dry')), []);
+  assert.match(dry('--db', 'own/x.db'), /^mapping of affine +affine, there$/m);
+  const before = readdirSync(place);
+  assert.match(well('run', 'own.json', '--no-db').stderr, /^fitting the mapping of affine/m);
+  assert.deepEqual(readdirSync(place), before);
+});
+
+test('a mapping that can not be fitted is told with its variant, and nothing is kept', () => {
+  write('few.json', fitting({ samples: training.slice(0, 20) }));
+  write('scale.json', fitting({ kind: 'scale', ridge: 0.1, samples: training }));
+  mkdirSync(join(place, 'bad'));
+  refused(
+    /^patchscopes: The mapping of affine can't be fitted: there are 18 pairs .* needs at least 129: .*positions: all/,
+    ...['run', 'few.json', '--db', 'bad/x.db'],
+  );
+  refused(
+    /The mapping of affine can't be fitted: the kind scale has no ridge/,
+    ...['run', 'scale.json', '--db', 'bad/x.db'],
+  );
+  assert.deepEqual(readdirSync(join(place, 'bad', 'mappings')), []);
 });

@@ -45,7 +45,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   mapping: [...shared, 'floats', 'native', 'places', 'safetensors'],
   'fit-mapping': [
     ...shared,
-    ...['floats', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random', 'run'],
+    ...['floats', 'folders', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random', 'run'],
   ],
   run: [...shared, 'floats', 'mapping', 'metrics', 'own-readings', 'places', 'plan', 'prompts', 'random'],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run'],
@@ -73,7 +73,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     ...shared,
     ...['devices', 'floats', 'gpu-layers', 'models', 'native', 'package-version', 'threads', 'workers'],
   ],
-  'engine-process': ['state-file', ...shared, 'llama', 'models', 'plan', 'probing', 'run'],
+  'engine-process': ['fit-mapping', 'state-file', ...shared, 'llama', 'models', 'plan', 'probing', 'run'],
   selftest: [...shared, 'random'],
   inspect: ['errors', 'convert', 'devices', 'gguf', 'llama', 'models', 'native', 'patchscope'],
   cli: ['index'],

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import type { Engine, PatchRow } from '../src/engine.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { type FitOptions, fitMapping } from '../src/fit-mapping/fit-mapping.js';
+import { fitMappings } from '../src/fit-mapping/fit-mappings.js';
 import { makeFitter } from '../src/mapping/fit.js';
 import { MappingFile, MappingWriter, readMapping } from '../src/mapping/mapping-file.js';
 import type { FittedMap } from '../src/mapping/maps.js';
@@ -535,6 +536,82 @@ variants:
   await refused(() => readExperiment(file), /two.safetensors', which does not exist/);
   assert.deepEqual(readExperiment(file, { withoutMappings: true }).experiment.mapping, { kind: 'identity' });
 });
+
+test('a mapping fitted from a layer to itself reads as the identity does', async () => {
+  const engine = await engineOf();
+  const own = mkdtemp();
+  const unfitted: Mapping = {
+    kind: 'unfitted',
+    fit: { kind: 'affine', positions: 'all' },
+    prompts: prompts.slice(4).map((prompt) => ({
+      prompt: { kind: 'text', text: prompt },
+      position: parsePosition('-1'),
+    })),
+  };
+  const asked = experiment({
+    ...few,
+    sourceLayers: '0,1',
+    variants: [{ name: 'plain' }, { name: 'mapped', mapping: unfitted }],
+  });
+  await refused(
+    () => makePlan(asked, engine.tokenizer, engine.record),
+    /The mapping of the variant 'mapped' is still to be fitted: fitMappings/,
+  );
+  const ready = await fitMappings(asked, engine, { folder: own });
+  assert.deepEqual(await fitMappings(asked, engine, { folder: own }), ready);
+  const plan = makePlan(ready, engine.tokenizer, engine.record);
+  const outcomes = await new ChunkRunner(plan, engine).run(0);
+  const scoresOf = (variant: string) =>
+    outcomes.flatMap((outcome, i) =>
+      cellAt(plan, i).pair.variant === variant ? [outcome.steps[0]!.map(({ logprob }) => logprob)] : [],
+    );
+  const [plain, mapped] = [scoresOf('plain'), scoresOf('mapped')];
+  assert.equal(plain.length, 8);
+  plain.forEach((scores, i) => {
+    scores.forEach((score, k) => {
+      assert.ok(Math.abs(score - mapped[i]![k]!) < 1e-3, `${scores} ${mapped[i]}`);
+    });
+  });
+});
+
+test('variants share nothing but what they have the same, and one mapping serves an experiment without any', async () => {
+  const engine = await engineOf();
+  const own = mkdtemp();
+  const mapping: Mapping = {
+    kind: 'unfitted',
+    fit: { kind: 'scale' },
+    prompts: [{ prompt: { kind: 'text', text: prompts[9]! }, position: parsePosition('-1') }],
+  };
+  const fit = { ...mapping, fit: { kind: 'scale' as const, heldOut: 0 } };
+  const several = experiment({
+    ...few,
+    mapping: fit,
+    variants: [
+      { name: 'low', sourceLayers: '0' },
+      { name: 'high', sourceLayers: '1' },
+      { name: 'none', mapping: { kind: 'identity' } },
+    ],
+  });
+  const ready = await fitMappings(several, engine, { folder: own });
+  const placesOf = (of: Mapping | undefined) =>
+    of?.kind === 'file' ? of.record.maps.map(({ source }) => source.layer) : of?.kind;
+  assert.deepEqual(
+    ready.variants!.map(({ mapping: of }) => placesOf(of)),
+    [[0], [1], 'identity'],
+  );
+  assert.deepEqual(ready.mapping, { kind: 'identity' });
+  const single = await fitMappings(experiment({ ...few, sourceLayers: '1', mapping: fit }), engine, {
+    folder: own,
+  });
+  assert.deepEqual(placesOf(single.mapping), [1]);
+  assert.equal(fs.readdirSync(own).length, 3);
+  await refused(
+    () => fitMappings(experiment({ ...few, mapping }), engine, { folder: own }),
+    /The mapping of default can't be fitted: there is one prompt, and holding out 1 leaves none/,
+  );
+});
+
+const mkdtemp = () => fs.mkdtempSync(join(folder(), 'mappings-'));
 
 /** Rows of unit length at right angles to each other (Gram and Schmidt). */
 function orthonormal(width: number): number[][] {

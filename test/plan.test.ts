@@ -266,6 +266,27 @@ test('a drawn position is any token but BOS, the same for all variants of a samp
   assert.notDeepEqual(indexes(0), indexes(1));
 });
 
+test('a padded target has its position where that of the source is, behind BOS', async () => {
+  const padded = (of: string): Prompt => ({ kind: 'text', text: of, padded: true });
+  const tokenizer = { ...wordTokenizer(), padToken: 1 };
+  const of = (target: Sample['target'], source = at('a b c', '-1'), words = tokenizer) =>
+    makePlan(experiment({ samples: [{ name: 's', source, target }] }), words, shape).pairs[0]!.target;
+  const one = of({ ...at('b'), prompt: padded('b') });
+  assert.deepEqual([one.tokenIds, one.tokenIndex, one.token, one.text], [[0, 1, 1, 1, 1, 3], 5, 'b', null]);
+  assert.deepEqual(of({ ...at('c', '1'), prompt: padded('c a') }, at('a', '1')).tokenIds, [0, 4, 5, 2]);
+  const bare: Prompt = { kind: 'text', text: 'b', bos: false, padded: true };
+  assert.deepEqual(of({ prompt: bare, position: parsePosition('0') }, at('a', '1')).tokenIds, [1, 3]);
+  await refused(
+    () => of({ ...at('b c'), prompt: padded('b c') }, at('a', '1')),
+    /can't be padded: its position is 3 without padding, and that of the source is 1: shorten it/,
+  );
+  await refused(
+    () => of({ ...at('b'), prompt: padded('b') }, at('a', '1'), wordTokenizer() as typeof tokenizer),
+    /can't be padded: this model has neither a padding token nor/,
+  );
+  await refused(() => of(at('b'), { ...at('a'), prompt: padded('a') }), /The source prompt can't be padded/);
+});
+
 test('tracked texts mean their first token, answers theirs with a blank or without', () => {
   const samples = [{ ...experiment().samples[0]!, answer: ['b c'] }];
   const made = plan({

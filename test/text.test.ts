@@ -8,7 +8,8 @@ import type { Position, Prompt } from '../src/patchscope.js';
 import { parsePosition, resolvePosition } from '../src/positions.js';
 import { resolvePrompt, tokenText } from '../src/prompts.js';
 import { defaultThreads, type ThreadSources } from '../src/threads.js';
-import { assertRefused, sharedEngine, tinyModels } from './support.js';
+import { scalar } from './fixtures/gguf.js';
+import { assertRefused, open, sharedEngine, tinyModels, writeVariant } from './support.js';
 import { words, wordTokenizer } from './word-tokenizer.js';
 
 const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
@@ -167,6 +168,15 @@ test('a prompt begins with the BOS token where the model asks for one, unless it
   const other = await byteLevel();
   assert.equal(other.bosToken, undefined);
   assert.deepEqual(resolve(text('the cat'), other), resolve(text('the cat', { bos: true }), other));
+});
+
+test('what fills prompts up is the padding token of the model, or where it has none its end of text', async () => {
+  assert.equal((await sentencePiece()).padToken, 2);
+  const engine = await open(
+    writeVariant('llama', 'padded.gguf', { 'tokenizer.ggml.padding_token_id': scalar('u32', 7) }),
+  );
+  assert.equal(engine.tokenizer.padToken, 7);
+  await engine.close();
 });
 
 test('the BOS token has an index but is no text that one may point at', async () => {

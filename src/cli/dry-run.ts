@@ -1,12 +1,35 @@
 /** What a plan is and what it would take. */
-import { type EngineProcess, formatTable, type Plan, summarize, tokensOf } from '../index.js';
+import {
+  type EngineProcess,
+  type Experiment,
+  formatTable,
+  type Plan,
+  plannedFits,
+  readFitted,
+  summarize,
+  tokensOf,
+  withMappings,
+} from '../index.js';
+import { echoPlan } from './cells.js';
 import { duration } from './progress.js';
 
 /** Tokens that are decoded to see how fast it goes. */
 const CALIBRATION_TOKENS = 2048;
 
-export async function dryRun(plan: Plan, engine: EngineProcess, json: boolean): Promise<string> {
+/** @param folder where mappings are looked for; for one that is still to be fitted stands the identity. */
+export async function dryRun(
+  experiment: Experiment,
+  engine: EngineProcess,
+  { folder, json }: { readonly folder: string; readonly json: boolean },
+): Promise<string> {
   const { record } = engine;
+  const fits = plannedFits(experiment, record, folder).map((fit) => ({ ...fit, found: readFitted(fit) }));
+  const ofVariant = new Map(fits.map(({ variant, found }) => [variant, found]));
+  const plan = await engine.plan(
+    withMappings(experiment, (variant) => ofVariant.get(variant) ?? { kind: 'identity' }),
+  );
+  echoPlan(plan);
+  const isWhole = fits.every(({ found }) => found !== undefined);
   const summary = summarize(plan, record, record.embeddingSize);
   const seconds = (await secondsPerToken(plan, engine)) * (summary.sourceTokens + summary.targetTokens);
   const memoryBytes =
@@ -15,7 +38,13 @@ export async function dryRun(plan: Plan, engine: EngineProcess, json: boolean): 
     summary.cacheTokens * record.cacheTokenBytes +
     // logits are kept in the graph and on the host
     2 * 4 * record.vocabularySize * Math.min(record.batchOutputs, record.batchRows);
-  if (json) return JSON.stringify({ ...summary, planSha256: plan.sha256, memoryBytes, seconds });
+  if (json) {
+    const mappings = fits.map(({ variant, file, experiment: { samples }, fit, found }) => ({
+      ...{ variant, file, kind: fit.kind, prompts: samples.length, isFitted: found !== undefined },
+    }));
+    const planSha256 = isWhole ? plan.sha256 : null;
+    return JSON.stringify({ ...summary, planSha256, memoryBytes, seconds, mappings });
+  }
   return formatTable({
     columns: ['plan', plan.experiment.name],
     rows: [
@@ -31,8 +60,12 @@ export async function dryRun(plan: Plan, engine: EngineProcess, json: boolean): 
       ['target tokens, at most', summary.targetTokens],
       ['K/V layout', plan.cacheLayout],
       ['memory, about', `${Math.ceil(memoryBytes / 1e6)} MB`],
-      ['time, about', duration(seconds)],
-      ['sha256', plan.sha256],
+      ...fits.map(({ variant, fit, experiment: { samples }, found }) => [
+        `mapping of ${variant}`,
+        `${fit.kind}, ${found === undefined ? `to be fitted to ${samples.length} prompts` : 'there'}`,
+      ]),
+      ['time, about', `${duration(seconds)}${isWhole ? '' : ', and the fits'}`],
+      ['sha256', isWhole ? plan.sha256 : 'told by the fitted mappings'],
     ].map((row) => row.map(String)),
     truncated: false,
   });

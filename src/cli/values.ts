@@ -1,4 +1,7 @@
 /** Option values as typed -> what the API takes; each mistake is one sentence. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { type GpuLayers, PatchscopeError, type Prompt, type Sampling, type Shard } from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
@@ -105,6 +108,14 @@ export function promptOf(
 /** yargs turns `--no-db` into false. */
 export function dbOf({ db }: { readonly db: unknown }): string | false {
   return db === false ? false : String(db);
+}
+
+/** Where mappings that a run fits are kept: beside its results, or where there are none as long as the process. */
+export function mappingsFolder(db: string | false): string {
+  if (db !== false) return path.join(path.dirname(db), 'mappings');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'patchscopes-mappings-'));
+  process.once('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
+  return folder;
 }
 
 /** k/n: the k-th of n parts. */

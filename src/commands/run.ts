@@ -22,13 +22,14 @@ import {
   stored,
   withEngineProcess,
 } from '../cli/session.js';
-import { dbOf, oneModel, shardOf, wholeNumber } from '../cli/values.js';
+import { dbOf, mappingsFolder, oneModel, shardOf, wholeNumber } from '../cli/values.js';
 import {
   cellsIn,
   defaultModel,
   type EngineProcess,
   expectationSql,
   findUnfinishedRun,
+  fitMappings,
   formatTable,
   openStore,
   PatchscopeError,
@@ -80,13 +81,15 @@ export const addRun = (yargs: Argv) =>
       const model = args.model ?? oneModel(models) ?? defaultModel;
       const db = dbOf(args);
       const signal = interruptSignal();
+      const folder = mappingsFolder(db);
       const work = async (engine: EngineProcess) => {
-        const plan = await engine.plan(experiment);
-        echoPlan(plan);
         if (args.dryRun) {
-          print(await dryRun(plan, engine, args.json));
+          print(await dryRun(experiment, engine, { folder, json: args.json }));
           return EXIT.ok;
         }
+        const fitted = await fitMappings(experiment, engine, { folder, signal, onNote: note });
+        const plan = await engine.plan(fitted);
+        echoPlan(plan);
         const chunks = shardChunks(plan, shard);
         const header = runHeader(plan, {
           command: commandLine(argumentsOfRun(process.argv.slice(2))),

@@ -1,5 +1,6 @@
 /** The process that an engine lives in; see engine-process.ts. */
 import type { Engine } from '../engine.js';
+import { fitInto } from '../fit-mapping/fit-mapping.js';
 import { makePlan, type Plan } from '../plan/plan.js';
 import { GroupProber } from '../probing/group-prober.js';
 import { ChunkRunner } from '../run.js';
@@ -27,9 +28,11 @@ const work: Work = {
     states = file;
     const { openEngine }: typeof import('../llama/llama-engine.js') =
       module === undefined ? await import('../llama/llama-engine.js') : await import(module);
-    engine = await openEngine(model, { ...options, onNote: (line) => send({ kind: 'note', line }) });
+    engine = await openEngine(model, { ...options, onNote });
     return engine.record;
   },
+  fit: ({ file, experiment, options }, signal) =>
+    fitInto(file, experiment, engine!, { ...options, signal, onNote }),
   async plan(experiment) {
     const { tokenizer, record } = engine!;
     const plan = makePlan(experiment, tokenizer, record);
@@ -44,6 +47,10 @@ const work: Work = {
   probe: ({ unit, known }, signal) => prober!.probe(unit, known, { signal }),
   tolerance: ({ rows, cacheLayout }) => engine!.tolerance(rows, cacheLayout),
 };
+
+function onNote(line: string): void {
+  send({ kind: 'note', line });
+}
 
 function use(plan: Plan): void {
   prober = new GroupProber(plan, engine!);

@@ -5,9 +5,11 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { CacheLayout, EngineRecord, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
+import type { FitOptions } from '../fit-mapping/fit-mapping.js';
+import type { FittingProcess } from '../fit-mapping/fit-mappings.js';
 import { checkResolved } from '../models/resolve.js';
 import type { Outcome, Probe } from '../observation.js';
-import type { Experiment } from '../patchscope.js';
+import type { Experiment, MappingRecord } from '../patchscope.js';
 import { chunkRange, type Plan } from '../plan/plan.js';
 import type { Prober } from '../probing/group-prober.js';
 import { failedOutcome, type Runner } from '../run.js';
@@ -21,7 +23,7 @@ export interface EngineProcessOptions extends OpenInput {
   readonly onNote?: (line: string) => void;
 }
 
-export interface EngineProcess extends Runner, Prober {
+export interface EngineProcess extends Runner, Prober, FittingProcess {
   readonly record: EngineRecord;
   /** Of the process that does the work at the moment, if there is one. */
   readonly pid: number | undefined;
@@ -89,6 +91,15 @@ class ReopenedEngine implements EngineProcess {
 
   get pid(): number | undefined {
     return this.#link.isAlive ? this.#link.pid : undefined;
+  }
+
+  /** What `onNote` of the options would be told, that of the process is. */
+  fit(
+    file: string,
+    experiment: Experiment,
+    { onNote: _, signal, ...options }: FitOptions,
+  ): Promise<MappingRecord> {
+    return this.#alone(() => this.#ask('fitted a mapping', 'fit', { file, experiment, options }, signal));
   }
 
   plan(experiment: Experiment): Promise<Plan> {
@@ -181,9 +192,10 @@ class ReopenedEngine implements EngineProcess {
     did: string,
     name: Name,
     input: Tasks[Name]['input'],
+    signal?: AbortSignal,
   ): Promise<Tasks[Name]['answer']> {
     const link = await this.#alive();
-    return link.ask(name, input).catch((error: unknown) => {
+    return link.ask(name, input, signal).catch((error: unknown) => {
       throw error instanceof ChildDeath ? engineDied(error.message, did) : error;
     });
   }

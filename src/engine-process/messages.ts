@@ -1,10 +1,11 @@
 /** What goes over the channel between a run and the process of its engine; structured clones of it. */
 import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
+import type { FitOptions } from '../fit-mapping/fit-mapping.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { Outcome, Probe } from '../observation.js';
-import type { Experiment } from '../patchscope.js';
+import type { Experiment, MappingRecord } from '../patchscope.js';
 import type { Plan } from '../plan/plan.js';
 
 export interface OpenInput {
@@ -19,6 +20,14 @@ export interface OpenInput {
 /** What may be asked of the process, and what it answers. */
 export interface Tasks {
   readonly open: { readonly input: OpenInput; readonly answer: EngineRecord };
+  readonly fit: {
+    readonly input: {
+      readonly file: string;
+      readonly experiment: Experiment;
+      readonly options: Omit<FitOptions, 'onNote' | 'signal'>;
+    };
+    readonly answer: MappingRecord;
+  };
   /** The plan made is the one that chunks are of. */
   readonly plan: { readonly input: Experiment; readonly answer: Plan };
   readonly usePlan: { readonly input: Plan; readonly answer: undefined };

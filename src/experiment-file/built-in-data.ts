@@ -16,8 +16,17 @@ interface Relations {
   readonly relations: Readonly<Record<string, { readonly phrase: string; readonly sentences: string[] }>>;
 }
 
-/** @throws PatchscopeError `bad_input` where a name is none of what there is. */
-export function builtInRows(names: readonly string[], samples: SamplesFile, node: Located): Read[] {
+/**
+ * @param node where the names are written.
+ * @param key what is written there, for messages.
+ * @throws PatchscopeError `bad_input` where a name is none of what there is.
+ */
+export function builtInRows(
+  names: readonly string[],
+  samples: SamplesFile,
+  node: Located,
+  key: string,
+): Read[] {
   const relations = parse(content('relations.yaml')) as Relations;
   const there = Object.keys(relations.relations).map((name) => `relations/${name}`);
   const wanted = names.flatMap((name) => (name === 'relations' ? there : [name]));
@@ -28,7 +37,7 @@ export function builtInRows(names: readonly string[], samples: SamplesFile, node
     const meant = nearest(name, ['entities', 'sentences', 'world', ...there]);
     throw badAt(
       node.place,
-      `samples.data is ${quoted(name)}, which does not come with the package${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are entities, sentences, world, relations, and of these ${there.join(', ')}`,
+      `${key} is ${quoted(name)}, which does not come with the package${meant === undefined ? '' : `, perhaps ${meant} was meant`}: there are entities, sentences, world, relations, and of these ${there.join(', ')}`,
     );
   });
 }

@@ -1,24 +1,26 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { Experiment, Mapping, Patch, Sample, Settings, Variant } from '../patchscope.js';
-import { around, badAt, type Located, type Path, pathFrom, pathText, quoted } from './document.js';
+import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
+import { Mappings, type OpenMapping } from './mappings.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
 
-/** What a file of a mapping holds. */
-export type OpenMapping = (path: string) => Mapping;
-
-/** @throws PatchscopeError `bad_input` */
+/**
+ * @param open default: every mapping is the identity.
+ * @throws PatchscopeError `bad_input`
+ */
 export function toExperiment(
   file: ExperimentFile,
   root: Located,
   rows: readonly Row[],
-  open: OpenMapping,
+  open: OpenMapping | undefined,
 ): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
-  const variants = file.variants?.map((_, index) => variantOf(file, index, root, open, bad));
+  const mappings = new Mappings(file, root, rows, open);
+  const variants = file.variants?.map((_, index) => variantOf(file, index, mappings, bad));
   const { name, seed = 0, metrics, controls, known, probe } = file;
   return {
     name,
@@ -26,7 +28,7 @@ export function toExperiment(
     sourceLayers: selector(file.source.layers ?? 'all'),
     targetLayers: selector(file.target.layers ?? 'same'),
     ...placeSettings(file),
-    mapping: mappingAt(file.mapping, ['mapping'], root, open),
+    mapping: mappings.own(),
     ...given({
       patch: patchOf(file.edit),
       variants,
@@ -89,7 +91,7 @@ function variantPrompts(file: ExperimentFile, root: Located) {
   });
 }
 
-function variantOf(file: ExperimentFile, index: number, root: Located, open: OpenMapping, bad: Bad): Variant {
+function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad: Bad): Variant {
   const variant = file.variants![index]!;
   if (file.variants!.findIndex(({ name }) => name === variant.name) !== index) {
     throw bad(
@@ -97,15 +99,14 @@ function variantOf(file: ExperimentFile, index: number, root: Located, open: Ope
       `is ${quoted(variant.name)}, as that of another variant is: give each its own`,
     );
   }
-  const { source, target, edit, mapping } = variant;
+  const { source, target, edit } = variant;
   return {
     name: variant.name,
     ...given({
       sourceLayers: source?.layers === undefined ? undefined : selector(source.layers),
       targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
       patch: edit && patchOf({ ...file.edit, ...edit }),
-      mapping:
-        mapping === undefined ? undefined : mappingAt(mapping, ['variants', index, 'mapping'], root, open),
+      mapping: mappings.ofVariant(index),
     }),
     ...placeSettings(variant),
   };
@@ -130,9 +131,4 @@ function selector(layers: number | string | readonly (number | string)[]): strin
 function patchOf(edit: ExperimentFile['edit']): Patch | undefined {
   if (edit === undefined) return undefined;
   return given({ op: edit.op, alpha: edit.alpha, atGenerated: edit['at-generated'] }) as Patch;
-}
-
-function mappingAt(name: string | undefined, path: Path, root: Located, open: OpenMapping): Mapping {
-  if (name === undefined || name === 'identity') return { kind: 'identity' };
-  return open(pathFrom(around(root, path), name));
 }

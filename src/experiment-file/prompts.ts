@@ -44,6 +44,7 @@ function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
   }
   if (same !== undefined && (Object.keys(keys).length > 1 || !path.includes('target')))
     throw bad('has same: source, which is for a target, and alone');
+  if (switches.padded === true && !path.includes('target')) throw bad('has padded, which is for a target');
   if (text === undefined && tokens === undefined && same === undefined && path[0] !== 'variants')
     throw bad('has neither text nor tokens');
   return keys;

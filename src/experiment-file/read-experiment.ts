@@ -34,7 +34,7 @@ export interface ReadOptions {
   readonly set?: readonly string[];
   /** Only so many samples, from the first on. */
   readonly limit?: number;
-  /** Take the identity for every mapping, whose files need not be there yet. Default: false. */
+  /** Take the identity for every mapping, whose files and samples need not be there yet. Default: false. */
   readonly withoutMappings?: boolean;
 }
 
@@ -67,17 +67,12 @@ export function readExperiment(
   for (const setting of set) applySet(root, setting);
   const parsed = experimentSchema.safeParse(plain(root));
   if (!parsed.success) throw problem(parsed.error.issues, root);
-  const rows = readSamples(parsed.data.samples, root, limit);
+  const rows = readSamples(parsed.data.samples, around(root, ['samples']), 'samples', limit);
   const { about, model } = parsed.data;
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(
-      parsed.data,
-      root,
-      rows,
-      withoutMappings ? () => ({ kind: 'identity' }) : readMapping,
-    ),
+    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMapping),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {

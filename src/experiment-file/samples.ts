@@ -1,5 +1,6 @@
 /** Samples as rows of fields: written in the experiment file, from a file of their own, or from the package. */
 import path from 'node:path';
+import type { PatchscopeError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import { areRelations, builtInRows } from './built-in-data.js';
 import { around, badAt, type Located, pathFrom, quoted } from './document.js';
@@ -34,59 +35,78 @@ const meantFor: Readonly<Partial<Record<Key, readonly string[]>>> = {
   sentences: ['relations', 'lre'],
 };
 
+/**
+ * @param node where they are written.
+ * @param key what is written there, for messages.
+ */
 export function readSamples(
   samples: ExperimentFile['samples'],
-  root: Located,
+  node: Located,
+  key: string,
   limit = Number.POSITIVE_INFINITY,
 ): Row[] {
   if (Array.isArray(samples)) {
-    return around(root, ['samples'])
-      .list!.slice(0, limit)
-      .map((node, i) => ({
-        fields: new Map([...node.map!].map(([name, entry]) => [name, writtenField(entry.node)])),
-        where: `sample ${i + 1} (${node.place()})`,
-      }));
+    return node.list!.slice(0, limit).map((node, i) => ({
+      fields: new Map([...node.map!].map(([name, entry]) => [name, writtenField(entry.node)])),
+      where: `sample ${i + 1} (${node.place()})`,
+    }));
   }
   const { data, file } = samples;
   if ((data === undefined) === (file === undefined)) {
     const both = data === undefined ? 'has neither data nor a file' : 'has both data and a file';
-    throw badAt(around(root, ['samples']).place, `samples ${both} where one of them is needed`);
+    throw badAt(node.place, `${key} ${both} where one of them is needed`);
   }
-  const most = Math.min(limit, samples.limit ?? limit);
-  const read =
-    data === undefined ? fileRows(samples, file!, root, most) : dataRows(samples, [data].flat(), root);
-  return read.slice(0, most).map(({ fields, place }, i) => ({ fields, where: `sample ${i + 1} (${place})` }));
+  const { from = 1 } = samples;
+  const end = from - 1 + Math.min(limit, samples.limit ?? limit);
+  const at: At = { node, key };
+  const read = data === undefined ? fileRows(samples, file!, at, end) : dataRows(samples, [data].flat(), at);
+  if (read.length < from)
+    throw bad(at, 'from', `is ${from} where there ${read.length === 1 ? 'is one' : `are ${read.length}`}`);
+  return read
+    .slice(from - 1, end)
+    .map(({ fields, place }, i) => ({ fields, where: `sample ${i + 1} (${place})` }));
 }
 
-function dataRows(samples: SamplesFile, names: readonly string[], root: Located): Read[] {
-  if (samples.format !== undefined) {
-    throw badAt(around(root, ['samples', 'format']).place, 'samples.format is for a file: leave it out');
-  }
-  checkKeys(samples, areRelations(names) ? 'relations' : names.join(', '), root);
-  return renamed(builtInRows(names, samples, around(root, ['samples', 'data'])), samples, root, () => true);
+/** Where samples are written, and what is written there. */
+interface At {
+  readonly node: Located;
+  readonly key: string;
 }
 
-function fileRows(samples: SamplesFile, name: string, root: Located, most: number): Read[] {
-  const node = around(root, ['samples', 'file']);
+function bad({ node, key }: At, part: Key, what: string): PatchscopeError {
+  return badAt(around(node, [part]).place, `${key}.${part} ${what}`);
+}
+
+function dataRows(samples: SamplesFile, names: readonly string[], at: At): Read[] {
+  if (samples.format !== undefined) throw bad(at, 'format', 'is for a file: leave it out');
+  checkKeys(samples, areRelations(names) ? 'relations' : names.join(', '), at);
+  const rows = builtInRows(names, samples, around(at.node, ['data']), `${at.key}.data`);
+  return renamed(rows, samples, at, () => true);
+}
+
+function fileRows(samples: SamplesFile, name: string, at: At, most: number): Read[] {
+  const node = around(at.node, ['file']);
   const file = pathFrom(node, name);
   const format = samples.format ?? formatOfEnding[path.extname(file).slice(1).toLowerCase()];
-  const bad = (what: string) => badAt(node.place, `samples.file is ${quoted(file)}, ${what}`);
+  const badFile = (what: string) => bad(at, 'file', `is ${quoted(file)}, ${what}`);
   if (format === undefined) {
-    throw bad('whose ending tells no format: end it in .jsonl, .csv, .tsv or .txt, or give samples.format');
+    throw badFile(
+      `whose ending tells no format: end it in .jsonl, .csv, .tsv or .txt, or give ${at.key}.format`,
+    );
   }
-  checkKeys(samples, format, root);
-  const text = readText(file, MOST_MIB, `${node.place()}: samples.file`);
+  checkKeys(samples, format, at);
+  const text = readText(file, MOST_MIB, `${node.place()}: ${at.key}.file`);
   const read = readers[format](text, file, samples, most);
-  if (read.length === 0) throw bad('which holds no samples');
+  if (read.length === 0) throw badFile('which holds no samples');
   const own = ownColumns[format] ?? [];
   const rows = interpreted(
-    renamed(read, samples, root, (field) => own.includes(field)),
+    renamed(read, samples, at, (field) => own.includes(field)),
     format,
     file,
     samples,
   );
-  if (rows.length === 0) throw bad(`of whose ${read.length} rows samples.keep leaves none`);
-  return renamed(rows, samples, root, (field) => !own.includes(field));
+  if (rows.length === 0) throw badFile(`of whose ${read.length} rows ${at.key}.keep leaves none`);
+  return renamed(rows, samples, at, (field) => !own.includes(field));
 }
 
 /** Columns that mean something to a format, which a table may have under other names. */
@@ -117,13 +137,10 @@ const readers: Readonly<Record<Format, Reader>> = {
   lre: lreRows,
 };
 
-function checkKeys(samples: SamplesFile, kind: string, root: Located): void {
+function checkKeys(samples: SamplesFile, kind: string, at: At): void {
   for (const [key, kinds] of Object.entries(meantFor)) {
     if (samples[key as Key] === undefined || kinds.includes(kind)) continue;
-    throw badAt(
-      around(root, ['samples', key]).place,
-      `samples.${key} means nothing for ${kind}: it is for ${kinds.join(' and ')}`,
-    );
+    throw bad(at, key as Key, `means nothing for ${kind}: it is for ${kinds.join(' and ')}`);
   }
 }
 
@@ -131,7 +148,7 @@ function checkKeys(samples: SamplesFile, kind: string, root: Located): void {
 function renamed(
   rows: Read[],
   { columns = {} }: SamplesFile,
-  root: Located,
+  { node, key }: At,
   isWanted: (field: string) => boolean,
 ): Read[] {
   const wanted = Object.entries(columns).filter(([field]) => isWanted(field));
@@ -140,8 +157,8 @@ function renamed(
     const names = [...rows[0]!.fields.keys()];
     const meant = nearest(column, names);
     throw badAt(
-      around(root, ['samples', 'columns', field]).place,
-      `samples.columns.${field} is ${quoted(column)}, which is no column of the samples${meant === undefined ? '' : `, perhaps ${meant} was meant`}: they are ${names.slice(0, 20).join(', ')}`,
+      around(node, ['columns', field]).place,
+      `${key}.columns.${field} is ${quoted(column)}, which is no column of the samples${meant === undefined ? '' : `, perhaps ${meant} was meant`}: they are ${names.slice(0, 20).join(', ')}`,
     );
   }
   for (const { fields } of rows) {

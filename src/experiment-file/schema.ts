@@ -3,7 +3,7 @@
  * the descriptions and defaults go into the published JSON Schema.
  */
 import { z } from 'zod';
-import { controls, editOps, metricNames, sides, sites } from '../patchscope.js';
+import { controls, editOps, mappingKinds, metricNames, sides, sites } from '../patchscope.js';
 
 const LAYER = '(?:-?\\d+(?:\\.\\.-?\\d+)?|embed|all|blocks\\.\\d+\\.hook_\\w+|hidden_states\\[\\d+\\])';
 const layerWord = new RegExp(`^${LAYER}$`);
@@ -63,6 +63,11 @@ const prompt = z
         bos: flag.optional().meta({ description: 'Begin with BOS where the model has one.', default: true }),
         chat: flag.optional().meta({ description: "Wrap in the model's chat template.", default: false }),
         special: flag.optional().meta({ description: 'Read special tokens as such.', default: false }),
+        padded: flag.optional().meta({
+          description:
+            'Of a target: padding tokens before the text, so that its position is that of the source.',
+          default: false,
+        }),
       }),
     ],
     { error: 'a text, or a set of keys with text, tokens or same' },
@@ -108,16 +113,6 @@ const edit = section({
   alpha: z.number('a number').optional().meta({ description: 'The factor of the op.', default: 1 }),
   'at-generated': flag.optional().meta({ description: 'Patch each generated token too.', default: false }),
 }).meta({ description: 'How a state is written into the target.' });
-
-const aMapping = 'identity or a .safetensors file of patchscopes fit';
-const mapping = z
-  .string(aMapping)
-  .regex(/^identity$|\.safetensors$/, aMapping)
-  .meta({
-    description:
-      'What a state goes through on its way: identity, or a file of patchscopes fit, relative to this one.',
-    default: 'identity',
-  });
 
 const stop = z.union([z.enum(['newline', 'answer']), section({ text })], {
   error: 'newline, answer, or a set of keys such as { text: ";" }',
@@ -197,12 +192,56 @@ const samples = z
         sentences: whole(1)
           .optional()
           .meta({ description: 'Of relations and lre: only so many sentences about each subject.' }),
-        limit: whole(1).optional().meta({ description: 'Only so many samples, from the first on.' }),
+        from: whole(1)
+          .optional()
+          .meta({ description: 'The first sample that is taken, counted from 1.', default: 1 }),
+        limit: whole(1).optional().meta({ description: 'Only so many samples, from that one on.' }),
       }),
     ],
     { error: 'a list of samples, or a set of keys with data or a file' },
   )
   .meta({ description: 'What the templates are filled with: one set of fields for each sample.' });
+
+const aMapping =
+  'identity, a .safetensors file of patchscopes fit, or a set of keys with the samples to fit one to';
+const aShare = 'a number from 0 to below 1';
+const aRidge = 'a number of at least 0';
+const mapping = z
+  .union(
+    [
+      z.string(aMapping).regex(/^identity$|\.safetensors$/, aMapping),
+      section({
+        samples: samples.meta({
+          description:
+            "What it is fitted to: the source prompt is filled with these, as with the experiment's samples, none of which may be among them.",
+        }),
+        kind: word(mappingKinds).optional().meta({ description: 'What is fitted.', default: 'affine' }),
+        ridge: z
+          .number(aRidge)
+          .min(0, aRidge)
+          .optional()
+          .meta({ description: 'Keeps weights small, as --ridge of patchscopes fit.', default: 0 }),
+        positions: word(['sample', 'all'])
+          .optional()
+          .meta({ description: "The source's position, or all tokens but BOS.", default: 'sample' }),
+        'target-site': word(sites.filter((name) => name !== 'embed'))
+          .optional()
+          .meta({ description: 'Site to fit to, where it is not the one that is patched.' }),
+        'held-out': z
+          .number(aShare)
+          .min(0, aShare)
+          .lt(1, aShare)
+          .optional()
+          .meta({ description: 'Share of the prompts that the maps are judged by.', default: 0.1 }),
+      }),
+    ],
+    { error: aMapping },
+  )
+  .meta({
+    description:
+      'What a state goes through on its way: identity, a file of patchscopes fit, relative to this one, or what the run fits itself before its first cell.',
+    default: 'identity',
+  });
 
 const variant = section({
   name: text,
@@ -302,6 +341,7 @@ export const experimentSchema = section({
 });
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
+export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string>;
 export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */

@@ -6,33 +6,16 @@ import { MappingWriter } from '../mapping/mapping-file.js';
 import { applyMap } from '../mapping/maps.js';
 import { Quality } from '../mapping/quality.js';
 import { writeWhole } from '../output-file.js';
-import type { Experiment, MappingKind, MappingRecord, MapRecord, Site } from '../patchscope.js';
+import type { Experiment, MappingFit, MappingKind, MappingRecord, MapRecord } from '../patchscope.js';
 import type { Place } from '../places.js';
 import { DEFAULT_VARIANT } from '../plan/pairs.js';
 import { makePlan } from '../plan/plan.js';
-import {
-  type PlacesOfSource,
-  type Positions,
-  pairCount,
-  placesOf,
-  promptsOf,
-  type Split,
-  splitPrompts,
-} from './pairs.js';
+import { type PlacesOfSource, pairCount, placesOf, promptsOf, type Split, splitPrompts } from './pairs.js';
 import { statesOf } from './state-stream.js';
 
-export interface FitOptions {
-  readonly kind: MappingKind;
-  /** As in `MapRecord`; default: 0. */
-  readonly ridge?: number;
-  /** Share of the prompts that the fit is judged by and not made of; default: 0.1. */
-  readonly heldOut?: number;
-  /** Default: `sample`. */
-  readonly positions?: Positions;
+export interface FitOptions extends MappingFit {
   /** The variant whose cells the maps are for. Default: the only one. */
   readonly variant?: string;
-  /** Of the states that are mapped to, where it is not the site that the variant patches. */
-  readonly targetSite?: Site;
   /** One line for a person. */
   readonly onNote?: (line: string) => void;
   readonly signal?: AbortSignal;
@@ -57,6 +40,16 @@ export async function fitMapping(
 ): Promise<MappingRecord> {
   const task = new FitTask(experiment, engine, options);
   return writeWhole(output, (part) => task.run(part));
+}
+
+/** As `fitMapping`, into a file that is there and empty. */
+export async function fitInto(
+  file: string,
+  experiment: Experiment,
+  engine: Engine,
+  options: FitOptions,
+): Promise<MappingRecord> {
+  return new FitTask(experiment, engine, options).run(file);
 }
 
 class FitTask {
@@ -242,7 +235,7 @@ function checkPairs(kind: MappingKind, width: number, pairs: number, ridge: numb
   if (pairs >= least || ridge > 0) return;
   throw new PatchscopeError(
     'bad_input',
-    `There are ${pairs} pairs of states to fit to where a map of kind ${kind} from states of ${width} floats needs at least ${least}: give more prompts, take all positions (--all-positions), or a ridge (--ridge 0.01).`,
+    `There are ${pairs} pairs of states to fit to where a map of kind ${kind} from states of ${width} floats needs at least ${least}: give more prompts, take all positions (--all-positions, or positions: all), or a ridge (--ridge 0.01, or ridge: 0.01).`,
   );
 }
 

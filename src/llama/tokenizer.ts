@@ -42,6 +42,10 @@ export class LlamaTokenizer implements Tokenizer {
     return this.#info.addsBos && this.#info.bosToken >= 0 ? this.#info.bosToken : undefined;
   }
 
+  get padToken(): number | undefined {
+    return [this.#info.padToken, this.#info.eosToken].find((token) => token >= 0);
+  }
+
   chat(userText: string, { bos }: { readonly bos: boolean }): string {
     const { chatTemplate, bosToken, eosToken } = this.#info;
     if (chatTemplate === null) {

@@ -1,4 +1,5 @@
 /** The mappings of a plan's variants, checked against the model and every cell. */
+import { PatchscopeError } from '../errors.js';
 import { checkMapping } from '../mapping/find-map.js';
 import type { Experiment, FileMapping, Mapping, Settings } from '../patchscope.js';
 import type { Place } from '../places.js';
@@ -19,6 +20,12 @@ export function mappingsOf(
   const mapped = new Map<string, FileMapping>();
   for (const { name, mapping, sourceSide, targetSide } of variants) {
     if (mapping.kind === 'identity') continue;
+    if (mapping.kind === 'unfitted') {
+      throw new PatchscopeError(
+        'bad_input',
+        `The mapping of the variant '${name}' is still to be fitted: fitMappings does that before the plan.`,
+      );
+    }
     const pairs = grids.get(name)!.map(([source, target]) => [places[source]!, places[target]!] as const);
     checkMapping(mapping, { model: { sha256, width }, sourceSide, targetSide, places: pairs });
     mapped.set(name, mapping);
@@ -44,7 +51,7 @@ export function keptSettings<T extends Partial<Settings> & Pick<Experiment, 'var
 }
 
 function kept(mapping: Mapping): object {
-  if (mapping.kind === 'identity') return mapping;
+  if (mapping.kind !== 'file') return mapping;
   const { kind, name, sha256 } = mapping;
   return { kind, name, sha256 };
 }

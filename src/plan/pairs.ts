@@ -3,7 +3,14 @@ import { followingTokens } from '../continuation.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
-import { inputOf, type ResolvedPrompt, resolvePrompt, sourceAsTarget, tokenText } from '../prompts.js';
+import {
+  inputOf,
+  paddedTarget,
+  type ResolvedPrompt,
+  resolvePrompt,
+  sourceAsTarget,
+  tokenText,
+} from '../prompts.js';
 import { uniforms } from '../random.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
@@ -114,6 +121,12 @@ class Resolver {
 
   /** @param seed of a random position. */
   source(at: PromptAt, side: Side | undefined, seed: number): ResolvedPrompt {
+    if (at.prompt.kind === 'text' && at.prompt.padded) {
+      throw new PatchscopeError(
+        'bad_input',
+        "The source prompt can't be padded: a target is, up to the position of its source.",
+      );
+    }
     return this.#resolve(at, 'source', side, seed, 0);
   }
 
@@ -125,12 +138,16 @@ class Resolver {
     seed: number,
     following: number,
   ): ResolvedPrompt {
-    if (at.prompt.kind !== 'source') return this.#resolve(at, 'target', side, seed, following);
+    const { prompt } = at;
+    const isPadded = prompt.kind === 'text' && prompt.padded === true;
+    if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', side, seed, following);
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
     this.#ofSources.set(source, known);
     const draw = drawOf(at, seed);
-    return this.#once(known, JSON.stringify([at.position, draw]), () => {
-      const resolved = sourceAsTarget(source, at.position, this.#tokenizer, draw);
+    return this.#once(known, JSON.stringify([at, side, draw]), () => {
+      const resolved = isPadded
+        ? paddedTarget(this.#resolve(at, 'target', side, seed, following), source, this.#tokenizer)
+        : sourceAsTarget(source, at.position, this.#tokenizer, draw);
       checkLength(resolved, following, 'target', this.#shape);
       return resolved;
     });
