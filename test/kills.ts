@@ -23,7 +23,8 @@ const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kills-'));
 const experiment = path.join(folder, 'sweep.json');
 
-fs.writeFileSync(experiment, JSON.stringify(sweep(90)));
+const probe = { class: '{word}', subject: '{who}' };
+fs.writeFileSync(experiment, JSON.stringify({ ...sweep(90), probe }));
 
 function start(db: string): ChildProcess {
   const resume = hasRun(db, 'true') ? ['--resume'] : [];

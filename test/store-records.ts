@@ -55,7 +55,10 @@ export const contents: RunContents = {
     { text: 'cat -> cat; x', reading: { bos: true, chat: true, special: false }, tokenIds: [1, 5, 6, 7] },
     { text: null, tokenIds: [9], decoderTokenIds: [0] },
   ],
-  samples: [{ name: 'Diana', group: 'title', answer: ['queen', 'princess'] }, { name: 'ids' }],
+  samples: [
+    { name: 'Diana', group: 'title', answer: ['queen', 'princess'], subject: 'her', class: 'royal' },
+    { name: 'ids' },
+  ],
   variants: [
     {
       sample: 0,

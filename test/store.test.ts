@@ -142,8 +142,16 @@ test('what was added comes back', (t) => {
     ].map((prompt, idx) => ({ run_id: 1, idx, ...prompt })),
   ]);
   assert.deepEqual(all(path, 'SELECT * FROM sample'), [
-    { run_id: 1, idx: 0, name: 'Diana', group: 'title', answer: '["queen","princess"]' },
-    { run_id: 1, idx: 1, name: 'ids', group: null, answer: null },
+    {
+      run_id: 1,
+      idx: 0,
+      name: 'Diana',
+      group: 'title',
+      answer: '["queen","princess"]',
+      subject: 'her',
+      class: 'royal',
+    },
+    { run_id: 1, idx: 1, name: 'ids', group: null, answer: null, subject: null, class: null },
   ]);
   const [first, second, third] = all(path, 'SELECT * FROM variant');
   assert.deepEqual(first, {

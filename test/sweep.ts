@@ -3,6 +3,7 @@ export const sweep = (samples: number) => ({
   name: 'sweep',
   samples: Array.from({ length: samples }, (_, i) => ({
     ids: [1, 30 + (i % 100), 60, 80],
+    who: `number ${i}`,
     word: 'abcdefgh'[i % 8],
     kind: i % 2 === 0 ? 'even' : 'odd',
   })),

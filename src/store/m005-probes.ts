@@ -56,6 +56,7 @@ CREATE VIEW probe_reading AS
   SELECT
     probe_prediction.run_id AS run_id,
     run.name AS run_name,
+    probe_prediction.sample_idx AS sample_idx,
     sample.name AS sample,
     sample."group" AS "group", -- such as the relation
     sample.subject AS subject,

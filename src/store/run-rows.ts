@@ -46,7 +46,8 @@ const sqlOf: Readonly<Record<RowKind, (scoreNames: () => readonly string[]) => s
   signatures: () => `SELECT * FROM signature WHERE ${ofRun} ORDER BY observation_id`,
   // each statement takes the same values
   predictions: () =>
-    `SELECT probe_reading.* FROM probe_reading WHERE run_id = :runId AND :least IS NOT NULL AND :most IS NOT NULL`,
+    `SELECT probe_reading.* FROM probe_reading WHERE run_id = :runId AND :least IS NOT NULL AND :most IS NOT NULL
+    ORDER BY sample_idx, variant, known, source_layer, source_site`,
 };
 
 function readings(metrics: readonly string[]): string {

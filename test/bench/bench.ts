@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { type Edit, type Engine, openEngine, type PatchRow, resolveModel } from '../../src/index.js';
 import type { ModelKind } from '../fixtures/models.js';
 import { Comparison, middle, ROUNDS } from './comparison.js';
+import { measureExtraction } from './extraction.js';
 import { labelMilliseconds } from './labelling.js';
 import { measureLayouts } from './layouts.js';
 import { startRawLoop } from './raw-loop.js';
@@ -146,6 +147,7 @@ await measureLayouts(file, target, ({ measure, ours, theirs }) =>
   comparison.compare(measure, { rounds: 3 }, { ours: () => timed(ours), theirs: () => timed(theirs) }),
 );
 await measureRuns(comparison);
+await measureExtraction(comparison);
 await labelling('llama');
 await labelling('gptneox'); // most of its nodes have no name of their own
 await labelling('qwen2moe'); // the largest graph of a block
