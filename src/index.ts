@@ -50,7 +50,7 @@ export {
   buildLibraries,
   type LocalBuild,
 } from './local-build.js';
-export { readMapping } from './mapping/mapping-file.js';
+export { readMapping, readMappings } from './mapping/mapping-file.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
@@ -63,6 +63,8 @@ export type {
   EditOp,
   Experiment,
   FileMapping,
+  FittedMapping,
+  KindOptions,
   Layer,
   Mapping,
   MappingKind,
@@ -81,7 +83,7 @@ export type {
   Site,
   Variant,
 } from './patchscope.js';
-export { controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
+export { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export type { ModelShape, Pair } from './plan/pairs.js';
 export {

@@ -185,7 +185,7 @@ test('states in rotated axes are turned back', async () => {
   const rotation = orthonormal(width);
   const rotate = (state: readonly number[]) => rotation.map((axis) => dot(axis, state));
   const fitter = makeFitter({
-    ...{ kind: 'linear', ridge: 0, targets: 1, threads: 1 },
+    ...{ kind: 'linear', options: {}, ridge: 0, seed: 0, targets: 1, threads: 1 },
     ...{ source: { width }, target: { width } },
   });
   await fitter.add(Float32Array.from(states.flatMap(rotate)), [Float32Array.from(states.flat())]);

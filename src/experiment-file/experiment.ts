@@ -6,8 +6,8 @@ import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
 
-/** What a file of a mapping holds. */
-export type OpenMapping = (path: string) => Mapping;
+/** What files of mappings hold, each of which takes what the one before gives. */
+export type OpenMapping = (paths: readonly string[]) => Mapping;
 
 /** @throws PatchscopeError `bad_input` */
 export function toExperiment(
@@ -123,7 +123,8 @@ function patchOf(edit: ExperimentFile['edit']): Patch | undefined {
   return given({ op: edit.op, alpha: edit.alpha, atGenerated: edit['at-generated'] }) as Patch;
 }
 
-function mappingAt(name: string | undefined, path: Path, root: Located, open: OpenMapping): Mapping {
-  if (name === undefined || name === 'identity') return { kind: 'identity' };
-  return open(pathFrom(around(root, path), name));
+function mappingAt(names: ExperimentFile['mapping'], path: Path, root: Located, open: OpenMapping): Mapping {
+  if (names === undefined || names === 'identity') return { kind: 'identity' };
+  const node = around(root, path);
+  return open([names].flat().map((name) => pathFrom(node, name)));
 }

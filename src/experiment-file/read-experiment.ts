@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PatchscopeError } from '../errors.js';
-import { readMapping } from '../mapping/mapping-file.js';
+import { readMappings } from '../mapping/mapping-file.js';
 import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
 import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
@@ -76,7 +76,7 @@ export function readExperiment(
       parsed.data,
       root,
       rows,
-      withoutMappings ? () => ({ kind: 'identity' }) : readMapping,
+      withoutMappings ? () => ({ kind: 'identity' }) : readMappings,
     ),
     text,
     ...(about !== undefined && { about }),

@@ -109,13 +109,21 @@ const edit = section({
   'at-generated': flag.optional().meta({ description: 'Patch each generated token too.', default: false }),
 }).meta({ description: 'How a state is written into the target.' });
 
-const aMapping = 'identity or a .safetensors file of patchscopes fit';
+const aMapping = 'identity, a .safetensors file of patchscopes fit, or a list of such files';
 const mapping = z
-  .string(aMapping)
-  .regex(/^identity$|\.safetensors$/, aMapping)
+  .union(
+    [
+      z.string().regex(/^identity$|\.safetensors$/),
+      z
+        .array(z.string().regex(/\.safetensors$/))
+        .min(2)
+        .meta({ description: 'Each takes what the one before gives.' }),
+    ],
+    { error: aMapping },
+  )
   .meta({
     description:
-      'What a state goes through on its way: identity, or a file of patchscopes fit, relative to this one.',
+      'What a state goes through on its way: identity, or a file of patchscopes fit, relative to this one, or several, one after the other.',
     default: 'identity',
   });
 
