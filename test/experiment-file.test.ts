@@ -359,7 +359,7 @@ test('each mistake is one sentence that says where it stands and what would be r
     [`${small}  site: mlp`, /:8:9: target.site is 'mlp' where one of embed, resid_mid/],
     [`${small}edit: { op: mul }`, /:8:13: edit.op is 'mul' where one of replace, add/],
     [`${small}edit: { alpha: .inf }`, /:8:16: edit.alpha is .inf where a number is needed/],
-    [`${small}mapping: affine`, /:8:10: mapping is 'affine' where identity or a .safetensors file/],
+    [`${small}mapping: affine`, /:8:10: mapping is 'affine' where identity, a .safetensors file/],
     [`${small}mapping: { kind: affine }`, /:8:10: mapping is a set of keys where identity or/],
     [`${small}variants: [{ name: a, mapping: x }]`, /variants\[0\].mapping is 'x' where identity/],
     [`${small}mapping: no.safetensors`, /no.safetensors', which does not exist: patchscopes fit makes one/],

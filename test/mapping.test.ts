@@ -7,8 +7,8 @@ import type { Engine, PatchRow } from '../src/engine.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { type FitOptions, fitMapping } from '../src/fit-mapping/fit-mapping.js';
 import { makeFitter } from '../src/mapping/fit.js';
-import { MappingFile, MappingWriter, readMapping } from '../src/mapping/mapping-file.js';
-import type { FittedMap } from '../src/mapping/maps.js';
+import { MappingFile, MappingWriter, readMapping, readMappings } from '../src/mapping/mapping-file.js';
+import { applyMap, type FittedMap } from '../src/mapping/maps.js';
 import type {
   Experiment,
   FileMapping,
@@ -332,10 +332,7 @@ test('a plan is the same wherever its mapping lies, and another with another map
   const plan = (mapping: Mapping) =>
     makePlan(experiment({ ...few, sourceLayers: '0', mapping }), engine.tokenizer, engine.record);
   assert.equal(plan(moved).sha256, plan(one).sha256);
-  assert.deepEqual(runHeader(plan(moved), { command: '' }), {
-    ...runHeader(plan(one), { command: '' }),
-    contents: { ...runHeader(plan(one), { command: '' }).contents, mappings: [moved] },
-  });
+  assert.deepEqual(runHeader(plan(moved), { command: '' }), runHeader(plan(one), { command: '' }));
   assert.notEqual(plan(two).sha256, plan(one).sha256);
 });
 
@@ -404,6 +401,37 @@ test('the identity, a number, a matrix: each kind fits at least as well as the o
     [...r2].sort((a, b) => a - b),
   );
   assert.ok(r2[3]! > r2[0]! + 0.01, `${r2}`);
+});
+
+test('every kind is fitted, written, read and patched with as it was fitted', async () => {
+  const layers = { sourceLayers: '0', targetLayers: '2' };
+  const width = (await engineOf()).record.embeddingSize;
+  for (const [kind, options, used, parameters] of [
+    ['mean-difference', {}, {}, width],
+    ['low-rank', { rank: 3 }, { rank: 3 }, 2 * width * 3 + width],
+    ['kernel', { features: 20 }, { features: 20 }, width * 21],
+    [
+      'mlp',
+      { hidden: 8, epochs: 2 },
+      { hidden: 8, activation: 'silu', epochs: 2, rate: 0.001 },
+      width * 8 + 8 + width * 8 + width,
+    ],
+  ] as const) {
+    const mapping = await fitted({ kind, options }, layers);
+    const { record } = mapping;
+    assert.deepEqual([record.options, record.parameters], [used, parameters], kind);
+    assert.ok(Number.isFinite(record.maps[0]!.r2.heldOut!), kind);
+    assert.equal(typeof record.maps[0]!.bandwidth, kind === 'kernel' ? 'number' : 'undefined');
+    const plain = vectorsOf(await patchedRows({ ...few, ...layers }));
+    const mapped = vectorsOf(await patchedRows({ ...few, ...layers, mapping }));
+    const file = new MappingFile(mapping.path);
+    const map = file.map(record.maps[0]!);
+    file.close();
+    for (const [i, state] of plain.entries()) {
+      assertSameBits(mapped[i]!, await applyMap(record, map, state, width, 1), `${kind} ${i}`);
+      assert.notDeepEqual(mapped[i], state);
+    }
+  }
 });
 
 test('too few pairs are refused with the number that is needed, and a ridge makes them enough', async () => {
@@ -484,6 +512,119 @@ test('files that are no mappings, or not whole ones, are refused', async () => {
   }
   await refused(() => readMapping(join(folder(), 'none.safetensors')), /which does not exist/);
   await refused(() => readMapping(folder()), /which can't be read \(EISDIR\)/);
+});
+
+/** Scales from place to place by their factors, one file. */
+const scales = (
+  maps: readonly (readonly [source: number, target: number, factor: number])[],
+  changes: Partial<MappingRecord> = {},
+) =>
+  written(
+    'scale',
+    maps.map(([source, target, factor]) => [at(source), at(target), { factor: Float32Array.of(factor) }]),
+    changes,
+  );
+
+test('in a chain each mapping takes what the one before gives', async () => {
+  const one = await scales([
+    [0, 1, 2],
+    [1, 1, 3],
+  ]);
+  const [two, three] = [await scales([[1, 2, 5]]), await scales([[2, 0, -1]])];
+  const mapping = readMappings([one.path, two.path, three.path]);
+  assert.equal(mapping.name, [one, two, three].map(({ name }) => name).join(' > '));
+  const layers = { ...few, sourceLayers: '0,1', targetLayers: '0' };
+  const plain = vectorsOf(await patchedRows(layers));
+  const mapped = vectorsOf(await patchedRows({ ...layers, mapping }));
+  const factors = new Set<number>();
+  mapped.forEach((vector, i) => {
+    const factor = Math.round(dot(vector, plain[i]!) / dot(plain[i]!, plain[i]!));
+    factors.add(factor);
+    assertSameBits(
+      vector,
+      [1, 5, -1].reduce(
+        (state, times, k) => state.map((value) => value * (k === 0 ? (factor === -10 ? 2 : 3) : times)),
+        plain[i]!,
+      ),
+      `${i}`,
+    );
+  });
+  assert.deepEqual([...factors].sort(), [-10, -15]);
+  assert.deepEqual(readMappings([one.path]), one, 'one file is no chain');
+});
+
+test('a chain that does not fit together, or fits in several ways, is refused', async () => {
+  const engine = await engineOf();
+  const { sha256, embeddingSize: width } = engine.record;
+  const one = await scales([[0, 1, 2]]);
+  const plan = (...files: readonly FileMapping[]) =>
+    makePlan(
+      experiment({
+        ...{ ...few, sourceLayers: '0', targetLayers: '2' },
+        mapping: readMappings(files.map(({ path }) => path)),
+      }),
+      engine.tokenizer,
+      engine.record,
+    );
+  plan(one, await scales([[1, 2, 1]]));
+  const apart = await scales([[0, 2, 1]]);
+  await refused(
+    () => plan(one, apart),
+    /do not lead from resid_out of layer 0 to resid_out of layer 2: each must have a map from where/,
+  );
+  const forked = await scales([
+    [0, 0, 1],
+    [0, 1, 1],
+  ]);
+  const joining = await scales([
+    [0, 2, 1],
+    [1, 2, 1],
+  ]);
+  await refused(
+    () => plan(forked, joining),
+    /in 2 ways, by resid_out of layer 0 and by resid_out of layer 1: fit them so that there is one/,
+  );
+  const foreign = await scales([[1, 2, 1]], { source: { sha256: 'f'.repeat(64), width: width + 1 } });
+  await refused(
+    () => plan(one, foreign),
+    new RegExp(
+      `gives states of ${width} floats of model ${sha256.slice(0, 12)}.* takes ${width + 1} floats of`,
+    ),
+  );
+  const elsewhere = await scales([[1, 2, 1]], { target: { sha256: 'f'.repeat(64), width } });
+  await refused(() => plan(one, elsewhere), /was fitted to another target model/);
+});
+
+test('a results file keeps the record of each mapping of a chain, and an experiment file lists them', async () => {
+  const engine = await engineOf();
+  const [one, two] = [await scales([[0, 1, 2]]), await scales([[1, 2, 5]])];
+  const file = writeFile(
+    'chained.json',
+    JSON.stringify({
+      ...{ name: 'chained', samples: [{ prompt: SOURCE }], mapping: [one.path, two.path] },
+      ...{ source: { prompt: '{prompt}', layers: 0 }, target: { prompt: '{prompt}', layers: 2 } },
+    }),
+  );
+  const { experiment: read } = readExperiment(file);
+  assert.deepEqual(read.mapping, readMappings([one.path, two.path]));
+  const plan = makePlan(read, engine.tokenizer, engine.record);
+  const db = join(folder(), 'chained.db');
+  const header = runHeader(plan, { command: 'chained' });
+  for await (const _ of recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () =>
+    openStore(db),
+  ));
+  const [[name, kind, sha256, record]] = query(
+    db,
+    'SELECT name, kind, sha256, record FROM mapping WHERE id > 1',
+  ).rows as [[string, string, string, string]];
+  const links = [one, two].map(({ name, sha256, record }) => ({ name, sha256, record }));
+  assert.deepEqual([kind, JSON.parse(record)], ['chain', { kind: 'chain', links }]);
+  assert.deepEqual(query(db, 'SELECT DISTINCT mapping FROM reading').rows, [[name]]);
+  const [[settings]] = query(db, 'SELECT experiment FROM run').rows as [[string]];
+  assert.deepEqual(JSON.parse(settings).mapping, {
+    ...{ kind: 'chain', name, sha256 },
+    links: links.map(({ name, sha256 }) => ({ kind: 'file', name, sha256 })),
+  });
 });
 
 test('a results file says which file a mapping was, and forgets it with its last run', async () => {

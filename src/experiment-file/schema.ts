@@ -113,10 +113,10 @@ const aMapping = 'identity, a .safetensors file of patchscopes fit, or a list of
 const mapping = z
   .union(
     [
-      z.string().regex(/^identity$|\.safetensors$/),
+      z.string(aMapping).regex(/^identity$|\.safetensors$/, aMapping),
       z
-        .array(z.string().regex(/\.safetensors$/))
-        .min(2)
+        .array(z.string(aMapping).regex(/\.safetensors$/, aMapping))
+        .min(2, aMapping)
         .meta({ description: 'Each takes what the one before gives.' }),
     ],
     { error: aMapping },
