@@ -20,16 +20,18 @@ import type {
 import type { Place } from '../src/places.js';
 import { cellAt, makePlan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
-import { gaussians } from '../src/random.js';
 import { recordRun, runHeader } from '../src/record-run.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { deleteRun } from '../src/store/delete.js';
 import { query } from '../src/store/query.js';
 import { openStore } from '../src/store/store.js';
+import { writeGguf } from './fixtures/gguf.js';
+import { rotatedPair } from './fixtures/rotated.js';
 import {
   assertRefused,
   assertSameBits,
   folder,
+  open,
   SOURCE,
   sharedEngine,
   TARGET,
@@ -171,31 +173,40 @@ test('an affine map of a model to itself at the same layer is the identity', asy
   file.close();
 });
 
-test('states in rotated axes are turned back', async () => {
-  const engine = await engineOf();
-  const width = engine.record.embeddingSize;
-  const requests = prompts.map((text) => {
-    const tokenIds = engine.tokenizer.tokenize(text, { bos: true, special: false });
-    return { tokenIds, points: tokenIds.slice(1).map((_, i) => ({ ...at(1), tokenIndex: i + 1 })) };
-  });
-  const states = (await engine.capture(requests)).flatMap((result) => {
-    assert.ok(result.status === 'ok');
-    return result.states.map((state) => [...state]);
-  });
-  const rotation = orthonormal(width);
-  const rotate = (state: readonly number[]) => rotation.map((axis) => dot(axis, state));
-  const fitter = makeFitter({
-    ...{ kind: 'linear', options: {}, ridge: 0, seed: 0, targets: 1, threads: 1 },
-    ...{ source: { width }, target: { width } },
-  });
-  await fitter.add(Float32Array.from(states.flatMap(rotate)), [Float32Array.from(states.flat())]);
-  const map = (await fitter.solve())[0]!.map;
-  // the inverse of a rotation is its transpose
-  const worst = map.weight!.reduce(
-    (most, value, k) => Math.max(most, Math.abs(value - rotation[k % width]![Math.floor(k / width)]!)),
-    0,
-  );
-  assert.ok(worst < 1e-3, `${worst}`);
+test('a map to a copy of the model whose residual stream was rotated is that rotation', async () => {
+  const { plain, rotated, rotation } = rotatedPair();
+  const states: Float32Array[] = [];
+  for (const [name, model] of Object.entries({ plain, rotated })) {
+    const engine = await open(writeFile(`${name}-axes.gguf`, writeGguf(model)));
+    const requests = prompts.map((text) => {
+      const tokenIds = engine.tokenizer.tokenize(text, { bos: true, special: false });
+      return { tokenIds, points: tokenIds.slice(1).map((_, i) => ({ ...at(1), tokenIndex: i + 1 })) };
+    });
+    const captured = (await engine.capture(requests)).flatMap((result) => {
+      assert.ok(result.status === 'ok');
+      return result.states.map((state) => [...state]);
+    });
+    states.push(Float32Array.from(captured.flat()));
+    await engine.close();
+  }
+  const [from, to] = states as [Float32Array, Float32Array];
+  const width = rotation.length;
+  const widths = { source: { width }, target: { width } };
+  for (const kind of ['linear', 'affine', 'low-rank'] as const) {
+    const options = kind === 'low-rank' ? { rank: width } : {};
+    const task = { kind, options, ridge: 0, seed: 0, targets: 1, threads: 1, ...widths };
+    const fitter = makeFitter(task);
+    await fitter.add(from, [to]);
+    const { map } = (await fitter.solve())[0]!;
+    // what it makes of the axes are its columns
+    const columns = await applyMap(task, map, unit(width), width, 1);
+    const origin = await applyMap(task, map, new Float32Array(width), width, 1);
+    const worst = columns.reduce((most, value, i) => {
+      const [axis, row] = [Math.floor(i / width), i % width];
+      return Math.max(most, Math.abs(value - origin[row]! - rotation[row]![axis]!));
+    }, 0);
+    assert.ok(worst < 1e-3, `${kind}: ${worst}`);
+  }
 });
 
 test('a patch through the identity is the plain patch, bit for bit, as a kind and as a matrix', async () => {
@@ -676,21 +687,6 @@ variants:
   await refused(() => readExperiment(file), /two.safetensors', which does not exist/);
   assert.deepEqual(readExperiment(file, { withoutMappings: true }).experiment.mapping, { kind: 'identity' });
 });
-
-/** Rows of unit length at right angles to each other (Gram and Schmidt). */
-function orthonormal(width: number): number[][] {
-  const rows: number[][] = [];
-  for (let i = 0; i < width; i++) {
-    let row = [...gaussians(width, i + 1)];
-    for (const before of [...rows, ...rows]) {
-      const share = dot(before, row);
-      row = row.map((value, k) => value - share * before[k]!);
-    }
-    const length = Math.sqrt(dot(row, row));
-    rows.push(row.map((value) => value / length));
-  }
-  return rows;
-}
 
 function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
