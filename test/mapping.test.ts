@@ -21,6 +21,7 @@ import type { Place } from '../src/places.js';
 import { cellAt, makePlan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
 import { recordRun, runHeader } from '../src/record-run.js';
+import { writeReport } from '../src/report/write-report.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { deleteRun } from '../src/store/delete.js';
 import { query } from '../src/store/query.js';
@@ -636,6 +637,62 @@ test('a results file keeps the record of each mapping of a chain, and an experim
     ...{ kind: 'chain', name, sha256 },
     links: links.map(({ name, sha256 }) => ({ kind: 'file', name, sha256 })),
   });
+});
+
+test('a report compares mappings by what they are made of, each with its own control', async () => {
+  const engine = await engineOf();
+  const width = engine.record.embeddingSize;
+  const layers = { sourceLayers: '0', targetLayers: '2' };
+  const affine = await fitted({}, layers);
+  const rank = await fitted({ kind: 'low-rank', options: { rank: 2 } }, layers);
+  const chain = readMappings([(await scales([[0, 0, 1]], { parameters: 1 })).path, rank.path]);
+  const plan = makePlan(
+    experiment({
+      ...{ ...few, ...layers, metrics: ['surprisal'], controls: { random: 1, unpatched: true } },
+      variants: [
+        { name: 'plain' },
+        ...Object.entries({ affine, rank, chain }).map(([name, mapping]) => ({ name, mapping })),
+      ],
+    }),
+    engine.tokenizer,
+    engine.record,
+  );
+  const db = join(folder(), 'sizes.db');
+  const header = runHeader(plan, { command: 'sizes' });
+  for await (const _ of recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () =>
+    openStore(db),
+  ));
+  const small = 2 * width * 2 + width;
+  const pairs = affine.record.data.pairs.train;
+  assert.deepEqual(
+    query(db, 'SELECT kind, parameters, pairs FROM mapping_fit ORDER BY parameters, kind').rows,
+    [
+      ['identity', 0, null],
+      ['low-rank', small, pairs],
+      ['chain', small + 1, 0],
+      ['affine', width * width + width, pairs],
+    ],
+  );
+  const r2 = query(db, "SELECT r2 FROM mapping_fit WHERE kind = 'affine'").rows.flat();
+  assert.deepEqual(r2, [affine.record.maps[0]!.r2.heldOut]);
+  const output = join(folder(), 'sizes.html');
+  const csv = join(folder(), 'sizes');
+  await writeReport(db, { output, csv });
+  const [head, ...lines] = fs.readFileSync(join(csv, 'mappings-surprisal.csv'), 'utf8').trim().split('\n');
+  const columns = head!.trim().split(',');
+  const told = lines.map((line) => {
+    const cells = line.trim().split(',');
+    return ['kind', 'parameters', 'control'].map((name) => cells[columns.indexOf(name)]);
+  });
+  assert.deepEqual(
+    told,
+    [
+      ['identity', '0'],
+      ['low-rank', `${small}`],
+      ['chain', `${small + 1}`],
+      ['affine', `${width * width + width}`],
+    ].flatMap(([kind, size]) => ['none', 'random'].map((control) => [kind, size, control])),
+  );
 });
 
 test('a results file says which file a mapping was, and forgets it with its last run', async () => {
