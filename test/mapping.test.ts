@@ -425,7 +425,7 @@ test('every kind is fitted, written, read and patched with as it was fitted', as
     [
       'mlp',
       { hidden: 8, epochs: 2 },
-      { hidden: 8, activation: 'silu', epochs: 2, rate: 0.001 },
+      { hidden: 8, activation: 'silu', epochs: 2, rate: 0.003 },
       width * 8 + 8 + width * 8 + width,
     ],
   ] as const) {

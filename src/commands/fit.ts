@@ -34,8 +34,8 @@ const own = (yargs: Argv) =>
     })
     .option('hidden', { type: 'string', describe: 'of mlp: floats between its layers; default: 1024' })
     .option('activation', { choices: activations, describe: 'of mlp; default: silu' })
-    .option('epochs', { type: 'string', describe: 'of mlp: how often it sees each pair; default: 50' })
-    .option('rate', { type: 'string', describe: 'of mlp: size of its first steps; default: 0.001' })
+    .option('epochs', { type: 'string', describe: 'of mlp: how often it sees each pair; default: 100' })
+    .option('rate', { type: 'string', describe: 'of mlp: size of its first steps; default: 0.003' })
     .option('variant', { type: 'string', describe: 'variant whose layers are mapped to each other' })
     .option('target-site', {
       choices: sites.filter((site) => site !== 'embed'),

@@ -12,7 +12,7 @@ const names: OfKinds<readonly (keyof KindOptions)[]> = {
 };
 const defaults: OfKinds<KindOptions> = {
   kernel: { features: 1024 },
-  mlp: { hidden: 1024, activation: 'silu', epochs: 50, rate: 1e-3 },
+  mlp: { hidden: 1024, activation: 'silu', epochs: 100, rate: 3e-3 },
 };
 
 const withRidge: readonly MappingKind[] = ['linear', 'affine', 'low-rank', 'kernel'];
