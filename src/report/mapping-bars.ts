@@ -1,5 +1,6 @@
 /** Means of a metric by mapping, from the one of fewest parameters to the one of most. */
 import type { Database } from 'better-sqlite3';
+import { grouped } from '../group.js';
 import { numberText, onOneLine } from '../store/format.js';
 import { type Bar, barChart } from './bar-chart.js';
 import { lineColumns, lineLabel, sumsNote } from './curves.js';
@@ -35,8 +36,12 @@ ORDER BY mapping_fit.parameters, observation.run_id, observation.variant, mappin
     subject.seeds,
   );
   if (means.length === 0) return [];
+  const groupOf = grouper(
+    means.map(({ first }) => first),
+    subject,
+  );
   const bars: Bar[] = means.map(({ first, mean }) => ({
-    ...{ group: groupOf(first, subject), label: lineLabel('', first.control) },
+    ...{ group: groupOf(first), label: lineLabel('', first.control) },
     style: lineStyle(0, first.control, true),
     isControl: first.control !== 'none',
     ...mean,
@@ -47,7 +52,7 @@ ORDER BY mapping_fit.parameters, observation.run_id, observation.variant, mappin
     {
       ...{ name: partName('mappings', metric), title },
       caption:
-        'Mean over samples and layers, from the mapping of fewest fitted numbers to that of most: a larger one that is no better than a smaller one is not needed. Its control goes through the same mapping. Lines: 95 % intervals, percentile bootstrap over samples.',
+        'Mean over samples and layers, from the mapping of fewest fitted numbers, of which each line tells the count, to that of most: a larger one that is no better than a smaller one is not needed. Its control goes through the same mapping. Lines: 95 % intervals, percentile bootstrap over samples.',
       svg: barChart(`${title}. ${spoken}`, metric, bars, [...new Set(bars.map(({ label }) => label))]),
       data: {
         sql: `${sumsNote}\n${sql}`,
@@ -62,9 +67,16 @@ ORDER BY mapping_fit.parameters, observation.run_id, observation.variant, mappin
   ];
 }
 
-function groupOf(row: Row, { nameOf }: Subject): string {
-  const size = row.parameters === null ? 'size unknown' : `${short(row.parameters)} numbers`;
-  return onOneLine(`${row.kind}, ${size} (${nameOf(row)})`);
+/** Kind and size, and what else tells a place from those of the same. */
+function grouper(rows: readonly Row[], { nameOf }: Subject): (row: Row) => string {
+  const sizeOf = ({ kind, parameters }: Row) =>
+    parameters === null ? kind : `${kind}, ${short(parameters)}`;
+  const names = grouped(rows, sizeOf);
+  return (row) => {
+    const size = sizeOf(row);
+    const isAlone = new Set(names.get(size)!.map(nameOf)).size === 1;
+    return onOneLine(isAlone ? size : `${size}, ${nameOf(row)}`);
+  };
 }
 
 function short(count: number): string {
