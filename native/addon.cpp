@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "least_squares_object.h"
 #include "log.h"
+#include "mlp_object.h"
 #include "model.h"
 #include "model_handle.h"
 #include "promise.h"
@@ -111,6 +112,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("cpuFeatures", Napi::Function::New(env, features));
     define_rpc(env, exports);
     define_least_squares(env, exports);
+    define_mlp(env, exports);
     return exports;
 }
 

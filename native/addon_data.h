@@ -14,6 +14,7 @@ struct AddonData {
     Napi::FunctionReference model_class;
     Napi::FunctionReference context_class;
     Napi::FunctionReference least_squares_class;
+    Napi::FunctionReference mlp_class;
 };
 
 inline AddonData & addon_data(Napi::Env env) { return *env.GetInstanceData<AddonData>(); }

@@ -1,5 +1,6 @@
 #include "least_squares.h"
 
+#include "eigen.h"
 #include "error.h"
 #include "matrix.h"
 #include "reduce.h"
@@ -125,8 +126,14 @@ void LeastSquares::add(const std::vector<float> & x, const std::vector<float> & 
     n_rows_ += (int64_t)rows;
 }
 
-// Sums over rows -> sums over what rows differ by from their mean.
+// Sums over rows -> sums over what rows differ by from their mean, where a bias can make up for that.
 void LeastSquares::center() {
+    if (n_rows_ == 0) {
+        throw Error("engine", "There are no rows to fit a map to.");
+    }
+    if (!has_bias_) {
+        return;
+    }
     for (size_t i = 0; i < inputs_; ++i) {
         const double mean = x_sum_[i] / (double)n_rows_;
         for (size_t j = 0; j <= i; ++j) {
@@ -138,13 +145,7 @@ void LeastSquares::center() {
     }
 }
 
-AffineMap LeastSquares::solve(double share, int n_threads) {
-    if (n_rows_ == 0) {
-        throw Error("engine", "There are no rows to fit a map to.");
-    }
-    if (has_bias_) {
-        center();
-    }
+LeastSquares::Solved LeastSquares::solve_sums(double share, int n_threads) {
     const size_t n = inputs_;
     std::vector<double> diagonal(n);
     for (size_t i = 0; i < n; ++i) {
@@ -155,10 +156,10 @@ AffineMap LeastSquares::solve(double share, int n_threads) {
         unit = std::max(1e-30, *std::max_element(diagonal.begin(), diagonal.end()));
     }
 
-    AffineMap map;
+    Solved solved{};
     std::vector<double> factor, scale(n);
     for (double tried = share;; tried = std::max(FIRST_RAISED_SHARE, 10.0 * tried)) {
-        map.share = tried;
+        solved.share = tried;
         const double ridge = tried * unit;
         for (size_t i = 0; i < n; ++i) {
             const double square = diagonal[i] + ridge;
@@ -173,8 +174,8 @@ AffineMap LeastSquares::solve(double share, int n_threads) {
         }
         const double largest = largest_eigenvalue(factor, n);
         if (factorize(factor.data(), n, largest / MOST_CONDITION, n_threads)) {
-            map.condition = largest / smallest_eigenvalue(factor, n, n_threads);
-            if (map.condition < MOST_CONDITION) {
+            solved.condition = largest / smallest_eigenvalue(factor, n, n_threads);
+            if (solved.condition < MOST_CONDITION) {
                 break;
             }
         }
@@ -190,19 +191,73 @@ AffineMap LeastSquares::solve(double share, int n_threads) {
         }
     }
     ps::solve(factor.data(), n, products_.data(), outputs_, n_threads);
-    std::vector<double>().swap(factor);
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < outputs_; ++j) {
+            products_[i * outputs_ + j] *= scale[i];
+        }
+    }
+    return solved;
+}
 
-    map.weights.resize(outputs_ * n);
+AffineMap LeastSquares::solve(double share, int n_threads) {
+    center();
+    const auto [used, condition] = solve_sums(share, n_threads);
+    AffineMap map{std::vector<float>(outputs_ * inputs_), {}, used, condition};
     std::vector<double> bias(outputs_);
     for (size_t j = 0; j < outputs_; ++j) {
-        bias[j] = y_sum_[j] / (double)n_rows_ + (double)y_origin_[j];
+        bias[j] = y_mean(j);
     }
-    for (size_t i = 0; i < n; ++i) {
-        const double mean = x_sum_[i] / (double)n_rows_ + (double)x_origin_[i];
+    for (size_t i = 0; i < inputs_; ++i) {
+        const double mean = x_mean(i);
         for (size_t j = 0; j < outputs_; ++j) {
-            const double weight = products_[i * outputs_ + j] * scale[i];
-            map.weights[j * n + i] = (float)weight;
+            const double weight = products_[i * outputs_ + j];
+            map.weights[j * inputs_ + i] = (float)weight;
             bias[j] -= weight * mean;
+        }
+    }
+    std::vector<double>().swap(products_);
+    if (has_bias_) {
+        map.bias.assign(bias.begin(), bias.end());
+    }
+    return map;
+}
+
+LowRankMap LeastSquares::solve_low_rank(double share, size_t rank, size_t targets, int n_threads) {
+    center();
+    const std::vector<double> products = products_;
+    const auto [used, condition] = solve_sums(share, n_threads);
+    const size_t width = outputs_ / targets;
+    LowRankMap map{std::vector<float>(targets * rank * inputs_),
+                   std::vector<float>(outputs_ * rank),
+                   {},
+                   used,
+                   condition};
+    std::vector<double> bias(outputs_);
+    for (size_t target = 0; target < targets; ++target) {
+        const View<double> weights{products_.data() + target * width, outputs_, 1};
+        const View<double> of_y{products.data() + target * width, outputs_, 1};
+        // what the weights make of x, times its transpose: along its largest eigenvectors the least is lost
+        std::vector<double> made(width * width, 0.0);
+        add_product(made.data(), width, width, width, inputs_, 1.0, of_y.transposed(), weights, Part::lower,
+                    n_threads);
+        const std::vector<double> axes = largest_eigenvectors(std::move(made), width, rank, n_threads);
+        std::vector<double> down(rank * inputs_, 0.0);
+        add_product(down.data(), inputs_, rank, inputs_, width, 1.0, View<double>{axes.data(), width, 1},
+                    weights.transposed(), Part::all, n_threads);
+        std::copy(down.begin(), down.end(), map.down.begin() + (ptrdiff_t)(target * rank * inputs_));
+        for (size_t j = 0; j < width; ++j) {
+            bias[target * width + j] = y_mean(target * width + j);
+        }
+        for (size_t k = 0; k < rank; ++k) {
+            double mean = 0.0;
+            for (size_t i = 0; i < inputs_; ++i) {
+                mean += down[k * inputs_ + i] * x_mean(i);
+            }
+            for (size_t j = 0; j < width; ++j) {
+                const double axis = axes[k * width + j];
+                map.up[(target * width + j) * rank + k] = (float)axis;
+                bias[target * width + j] -= axis * mean;
+            }
         }
     }
     std::vector<double>().swap(products_);

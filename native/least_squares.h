@@ -18,6 +18,14 @@ struct AffineMap {
     double condition = 0.0;
 };
 
+// Maps of which each is x -> up * (down * x) + bias.
+struct LowRankMap {
+    std::vector<float> down; // (targets, rank, inputs)
+    std::vector<float> up;   // (targets, outputs of one, rank)
+    std::vector<float> bias; // (outputs); empty where the maps are linear
+    double share = 0.0, condition = 0.0;
+};
+
 class LeastSquares {
 public:
     LeastSquares(size_t inputs, size_t outputs, bool has_bias);
@@ -32,8 +40,21 @@ public:
     // first that does not. Takes the sums apart: nothing can be added or solved afterwards.
     AffineMap solve(double share, int n_threads);
 
+    // The same under the condition that the weights have that rank (reduced-rank regression): |y - f(x)|^2
+    // counts y in its own axes, as it is. The outputs are those of so many targets side by side, each with
+    // weights of its own. Whatever `solve` says of ridge and sums holds here too.
+    LowRankMap solve_low_rank(double share, size_t rank, size_t targets, int n_threads);
+
 private:
+    struct Solved {
+        double share, condition;
+    };
+
     void center();
+    // Makes weights (inputs, outputs) of the products.
+    Solved solve_sums(double share, int n_threads);
+    double x_mean(size_t i) const { return x_sum_[i] / (double)n_rows_ + (double)x_origin_[i]; }
+    double y_mean(size_t j) const { return y_sum_[j] / (double)n_rows_ + (double)y_origin_[j]; }
 
     size_t inputs_, outputs_;
     bool has_bias_;

@@ -42,15 +42,26 @@ Napi::Value to_value(Napi::Env env, AffineMap & map) {
     return out;
 }
 
+Napi::Value to_low_rank_value(Napi::Env env, LowRankMap & map) {
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("down", to_array<Napi::Float32Array>(env, map.down));
+    out.Set("up", to_array<Napi::Float32Array>(env, map.up));
+    out.Set("bias", to_array<Napi::Float32Array>(env, map.bias));
+    out.Set("ridge", map.share);
+    out.Set("condition", map.condition);
+    return out;
+}
+
 class LeastSquaresObject : public Napi::ObjectWrap<LeastSquaresObject> {
 public:
     static void define(Napi::Env env) {
-        addon_data(env).least_squares_class =
-            Napi::Persistent(DefineClass(env, "LeastSquares",
-                                         {
-                                             InstanceMethod<&LeastSquaresObject::add>("add"),
-                                             InstanceMethod<&LeastSquaresObject::solve>("solve"),
-                                         }));
+        addon_data(env).least_squares_class = Napi::Persistent(
+            DefineClass(env, "LeastSquares",
+                        {
+                            InstanceMethod<&LeastSquaresObject::add>("add"),
+                            InstanceMethod<&LeastSquaresObject::solve>("solve"),
+                            InstanceMethod<&LeastSquaresObject::solve_low_rank>("solveLowRank"),
+                        }));
     }
 
     explicit LeastSquaresObject(const Napi::CallbackInfo & info)
@@ -81,6 +92,20 @@ private:
                 return fit->sums.solve(ridge, fit->n_threads);
             },
             to_value);
+    }
+
+    Napi::Value solve_low_rank(const Napi::CallbackInfo & info) {
+        const double ridge = info[0].As<Napi::Number>();
+        const size_t rank = (size_t)info[1].As<Napi::Number>().Int64Value();
+        const size_t targets = (size_t)info[2].As<Napi::Number>().Int64Value();
+        return PromiseWorker<LowRankMap>::start(
+            info.Env(),
+            [fit = fit_, ridge, rank, targets] {
+                const auto lock = fit->take();
+                fit->solved = true;
+                return fit->sums.solve_low_rank(ridge, rank, targets, fit->n_threads);
+            },
+            to_low_rank_value);
     }
 
     std::shared_ptr<Fit> fit_;

@@ -8,6 +8,17 @@ export function concatenate(rows: readonly Float32Array[]): Float32Array<ArrayBu
   return all;
 }
 
+/** Of any lengths, one after the other. */
+export function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
 /** As `values.every(Number.isFinite)`, in a tenth of the time. */
 export function allFinite(values: Float32Array): boolean {
   for (let i = 0; i < values.length; i++) {

@@ -59,7 +59,7 @@ export {
   buildLibraries,
   type LocalBuild,
 } from './local-build.js';
-export { readMapping } from './mapping/mapping-file.js';
+export { readMapping, readMappings } from './mapping/mapping-file.js';
 export { catalogue, defaultModel } from './models/catalogue.js';
 export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/resolve.js';
 export type { Progress } from './models/watch.js';
@@ -72,6 +72,8 @@ export type {
   EditOp,
   Experiment,
   FileMapping,
+  FittedMapping,
+  KindOptions,
   Layer,
   Mapping,
   MappingFit,
@@ -93,7 +95,7 @@ export type {
   UnfittedMapping,
   Variant,
 } from './patchscope.js';
-export { controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
+export { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export type { ModelShape, Pair } from './plan/pairs.js';
 export {

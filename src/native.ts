@@ -223,11 +223,32 @@ export interface NativeAffineMap {
   readonly condition: number;
 }
 
+/** As an affine map, of a given rank: x -> up (down x) + bias. */
+export interface NativeLowRankMap {
+  /** (targets, rank, inputs) */
+  readonly down: Float32Array;
+  /** (targets, outputs of one, rank) */
+  readonly up: Float32Array;
+  readonly bias: Float32Array;
+  readonly ridge: number;
+  readonly condition: number;
+}
+
 export interface NativeLeastSquares {
   /** Rows (n, inputs) and what they are to become, (n, outputs). */
   add(x: Float32Array, y: Float32Array): Promise<void>;
   /** The last thing that is asked of it. `ridge`: a part of the median sum of squares of a float of x. */
   solve(ridge: number): Promise<NativeAffineMap>;
+  /** Instead. The outputs are those of so many targets side by side. */
+  solveLowRank(ridge: number, rank: number, targets: number): Promise<NativeLowRankMap>;
+}
+
+/** A map with one hidden layer; see native/mlp.h. */
+export interface NativeMlp {
+  /** Rows (n, inputs) and what they are to become, (n, outputs), in whole batches. @returns the mean loss before the steps. */
+  train(x: Float32Array, y: Float32Array, rate: number, epsilon: number): Promise<number>;
+  /** Weights (hidden, inputs), bias (hidden), weights (outputs, hidden), bias (outputs). */
+  parameters(): Promise<Float32Array>;
 }
 
 interface Addon {
@@ -242,6 +263,16 @@ interface Addon {
   matrixCost(type: string, shape: readonly number[]): NativeMatrixCost;
   cpuFeatures(): string[];
   leastSquares(inputs: number, outputs: number, hasBias: boolean, threads: number): NativeLeastSquares;
+  /** `parameters`: those to begin with. The bits that come of training may depend on the threads. */
+  mlp(
+    inputs: number,
+    hidden: number,
+    outputs: number,
+    activation: 'relu' | 'silu',
+    batch: number,
+    parameters: Float32Array,
+    threads: number,
+  ): NativeMlp;
   /** @returns (n, outputs) row-major; the bits of a row do not depend on the others. */
   applyAffine(
     weights: Float32Array,

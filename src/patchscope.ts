@@ -81,18 +81,56 @@ export type Position =
     };
 
 /**
- * What a fitted mapping makes of a state v: v itself, a number times v, a matrix times v, or that plus a vector.
+ * What a fitted mapping makes of a state v:
+ *
+ * - `identity`: v; `scale`: a number times v; `mean-difference`: v plus how far the targets' mean is from the sources'
+ * - `linear`: W v; `affine`: W v + b; `low-rank`: the same with W of a given rank
+ * - `kernel`: W cos(R v + p) + b with random R and p, as many as features, which stands for a Gaussian kernel
+ * - `mlp`: W g(U v + c) + b, one hidden layer
+ *
+ * All but the last minimize the square of what is left of the targets, in their own axes; `mlp` goes down its slope.
  */
-export const mappingKinds = ['identity', 'scale', 'linear', 'affine'] as const;
+export const mappingKinds = [
+  'identity',
+  'scale',
+  'mean-difference',
+  'low-rank',
+  'linear',
+  'affine',
+  'kernel',
+  'mlp',
+] as const;
 export type MappingKind = (typeof mappingKinds)[number];
 
+export const activations = ['relu', 'silu'] as const;
+export type Activation = (typeof activations)[number];
+
+/** What kinds are told beside the ridge. */
+export interface KindOptions {
+  /** Of `low-rank`. */
+  readonly rank?: number;
+  /** Of `kernel`. */
+  readonly features?: number;
+  /** Of `kernel`: s of exp(-|a - b|^2 / 2 s^2). Default: the median distance of source states, map by map. */
+  readonly bandwidth?: number;
+  /** Of `mlp`: floats between the layers. */
+  readonly hidden?: number;
+  readonly activation?: Activation;
+  /** How often `mlp` sees each pair. */
+  readonly epochs?: number;
+  /** Of the first step of `mlp`; it falls to nothing. */
+  readonly rate?: number;
+}
+
 /** f of the paper. */
-export type Mapping = { readonly kind: 'identity' } | FileMapping | UnfittedMapping;
+export type Mapping = { readonly kind: 'identity' } | FittedMapping | UnfittedMapping;
+export type FittedMapping = FileMapping | ChainMapping;
 
 /** How a mapping is fitted. */
 export interface MappingFit {
   readonly kind: MappingKind;
-  /** As in `MapRecord`; default: 0. */
+  readonly options?: KindOptions;
+  /** As in `MapRecord`; default: 0, of a kernel 0.001. */
   readonly ridge?: number;
   /** Share of the prompts that the fit is judged by and not made of; default: 0.1. */
   readonly heldOut?: number;
@@ -110,6 +148,16 @@ export interface UnfittedMapping {
   readonly prompts: readonly PromptAt[];
 }
 
+/** Mappings of which each takes what the one before gives. */
+export interface ChainMapping {
+  readonly kind: 'chain';
+  /** Those of its links. */
+  readonly name: string;
+  /** Of those of its links. */
+  readonly sha256: string;
+  readonly links: readonly FileMapping[];
+}
+
 /** One that was fitted. */
 export interface FileMapping {
   readonly kind: 'file';
@@ -123,6 +171,10 @@ export interface FileMapping {
 /** How the maps of a file were fitted, each from one place to another. */
 export interface MappingRecord {
   readonly kind: MappingKind;
+  /** As they were used: what was not given has its default. */
+  readonly options?: KindOptions;
+  /** Numbers of one map that follow from the pairs. */
+  readonly parameters?: number;
   readonly source: MappedModel;
   readonly target: MappedModel;
   readonly data: {
@@ -132,7 +184,7 @@ export interface MappingRecord {
     readonly prompts: BySplit;
     /** Pairs of states. */
     readonly pairs: BySplit;
-    /** What the prompts that are held out were drawn with. */
+    /** What the prompts that are held out were drawn with, and what a kind draws. */
     readonly seed: number;
   };
   readonly maps: readonly MapRecord[];
@@ -158,6 +210,8 @@ export interface MapRecord {
   readonly ridge: number;
   /** Of the sums of products of the source states, scaled to a diagonal of ones; null where nothing was solved. */
   readonly condition: number | null;
+  /** Of `kernel`. */
+  readonly bandwidth?: number;
   /** 1 - |y - f(x)|^2 / |y - mean y|^2, over as many training prompts as are held out; null where none are. */
   readonly r2: Fidelity;
   /** Mean cosine of y and f(x), over the same. */

@@ -3,12 +3,13 @@ import os from 'node:os';
 import type { Engine } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
+import type { FittedMapping } from './patchscope.js';
 import { keptSettings } from './plan/mappings.js';
 import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { Probing } from './record-probes.js';
 import { allChunks, type ChunkResult } from './run.js';
-import type { PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
+import type { MappingRow, PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
 
 /** A part of a plan's chunks, which may be run elsewhere; `index` counts from 1. */
@@ -100,8 +101,15 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...patch,
     })),
     prompts: prompts.all,
-    mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, mapping])).values()],
+    mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
   };
+}
+
+function rowOf(mapping: FittedMapping): MappingRow {
+  const { kind, name, sha256 } = mapping;
+  if (kind === 'file') return { name, sha256, record: mapping.record };
+  const links = mapping.links.map(({ name, sha256, record }) => ({ name, sha256, record }));
+  return { name, sha256, record: { kind, links } };
 }
 
 /** What is kept of a run of the logit lens, whose target is its source. */

@@ -394,7 +394,7 @@ test('each mistake is one sentence that says where it stands and what would be r
     [`${small}edit: { alpha: .inf }`, /:8:16: edit.alpha is .inf where a number is needed/],
     [`${small}mapping: affine`, /:8:10: mapping is 'affine' where identity, a .safetensors file/],
     [`${small}mapping: { kind: affine }`, /:8:10: mapping\.samples is missing: it must be a list of samples/],
-    [mapping('kind: mlp'), /:8:48: mapping\.kind is 'mlp' where one of identity, scale, /],
+    [mapping('kind: mpl'), /:8:48: mapping\.kind is 'mpl' where one of identity, scale, /],
     [mapping('ridge: -1'), /:8:49: mapping\.ridge is -1 where a number of at least 0/],
     [mapping('held-out: 1'), /:8:52: mapping\.held-out is 1 where a number from 0 to below 1/],
     [mapping('positions: some'), /:8:53: mapping\.positions is 'some' where one of sample, all/],

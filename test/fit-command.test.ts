@@ -151,12 +151,31 @@ test('patch takes a mapping too', () => {
   ]);
 });
 
+test('fit makes every kind, and patch takes several mappings one after the other', () => {
+  const words = ['--source', 'the city of paul quill is', '--source-position', '-1', '--source-layer', '1'];
+  const to = ['--target', 'the city of paul quill is', '--target-position', '-1', '--target-layer', '-1'];
+  const rank = well('fit', 'train.json', '-o', 'rank.safetensors', '--kind', 'low-rank', '--rank', '8');
+  assert.match(rank.stderr, /^map {5}2176 parameters$/m);
+  well(
+    ...['fit', 'train.json', '-o', 'shift.safetensors', '--kind', 'mean-difference'],
+    ...['--set', 'source.layers=all', '--set', 'target.layers=same'],
+  );
+  const mappings = ['--mapping', 'shift.safetensors', '--mapping', 'rank.safetensors'];
+  const { stdout } = well('patch', '-m', world, ...words, ...to, ...mappings, '--json', '--db', 'c.db');
+  assert.ok(JSON.parse(stdout) !== undefined);
+  const [[name]] = query(join(place, 'c.db'), 'SELECT DISTINCT mapping FROM reading').rows as [[string]];
+  assert.match(name, /^shift@[0-9a-f]{12} > rank@[0-9a-f]{12}$/);
+});
+
 test('mistakes are one sentence, and no file is written', () => {
   refused(/--output must be given/, 'fit', 'train.json');
   refused(/The file affine.safetensors exists/, 'fit', 'train.json', '-o', 'affine.safetensors');
   refused(/--ridge is 'much' where a number/, 'fit', 'train.json', '-o', 'x', '--ridge', 'much');
   refused(/needs at least 129: .*--all-positions/, 'fit', 'train.json', '-o', 'x', '--limit', '20');
-  refused(/--kind is 'mlp' where one of identity/, 'fit', 'train.json', '-o', 'x', '--kind', 'mlp');
+  refused(/--kind is 'spline' where one of identity/, 'fit', 'train.json', '-o', 'x', '--kind', 'spline');
+  refused(/needs a rank: .*--rank 16/, 'fit', 'train.json', '-o', 'x', '--kind', 'low-rank');
+  refused(/kind affine has no hidden/, 'fit', 'train.json', '-o', 'x', '--hidden', '3');
+  refused(/--epochs is 'many'/, 'fit', 'train.json', '-o', 'x', '--kind', 'mlp', '--epochs', 'many');
   refused(/--variant and one of plain/, 'fit', 'lens.json', '-o', 'x');
   refused(/has no map from resid_out of layer 3/, 'run', 'lens.json', '--set', 'source.layers=3', '--no-db');
   refused(

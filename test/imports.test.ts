@@ -42,7 +42,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   statistics: ['errors', 'random'],
   'own-readings': [],
   metrics: [...shared, 'own-readings', 'statistics'],
-  mapping: [...shared, 'floats', 'native', 'places', 'safetensors'],
+  mapping: [...shared, 'floats', 'native', 'places', 'random', 'safetensors'],
   'fit-mapping': [
     ...shared,
     ...['floats', 'folders', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random', 'run'],

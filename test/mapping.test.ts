@@ -8,8 +8,8 @@ import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { type FitOptions, fitMapping } from '../src/fit-mapping/fit-mapping.js';
 import { fitMappings } from '../src/fit-mapping/fit-mappings.js';
 import { makeFitter } from '../src/mapping/fit.js';
-import { MappingFile, MappingWriter, readMapping } from '../src/mapping/mapping-file.js';
-import type { FittedMap } from '../src/mapping/maps.js';
+import { MappingFile, MappingWriter, readMapping, readMappings } from '../src/mapping/mapping-file.js';
+import { applyMap, type FittedMap } from '../src/mapping/maps.js';
 import type {
   Experiment,
   FileMapping,
@@ -21,16 +21,19 @@ import type {
 import type { Place } from '../src/places.js';
 import { cellAt, makePlan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
-import { gaussians } from '../src/random.js';
 import { recordRun, runHeader } from '../src/record-run.js';
+import { writeReport } from '../src/report/write-report.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { deleteRun } from '../src/store/delete.js';
 import { query } from '../src/store/query.js';
 import { openStore } from '../src/store/store.js';
+import { writeGguf } from './fixtures/gguf.js';
+import { rotatedPair } from './fixtures/rotated.js';
 import {
   assertRefused,
   assertSameBits,
   folder,
+  open,
   SOURCE,
   sharedEngine,
   TARGET,
@@ -172,31 +175,40 @@ test('an affine map of a model to itself at the same layer is the identity', asy
   file.close();
 });
 
-test('states in rotated axes are turned back', async () => {
-  const engine = await engineOf();
-  const width = engine.record.embeddingSize;
-  const requests = prompts.map((text) => {
-    const tokenIds = engine.tokenizer.tokenize(text, { bos: true, special: false });
-    return { tokenIds, points: tokenIds.slice(1).map((_, i) => ({ ...at(1), tokenIndex: i + 1 })) };
-  });
-  const states = (await engine.capture(requests)).flatMap((result) => {
-    assert.ok(result.status === 'ok');
-    return result.states.map((state) => [...state]);
-  });
-  const rotation = orthonormal(width);
-  const rotate = (state: readonly number[]) => rotation.map((axis) => dot(axis, state));
-  const fitter = makeFitter({
-    ...{ kind: 'linear', ridge: 0, targets: 1, threads: 1 },
-    ...{ source: { width }, target: { width } },
-  });
-  await fitter.add(Float32Array.from(states.flatMap(rotate)), [Float32Array.from(states.flat())]);
-  const map = (await fitter.solve())[0]!.map;
-  // the inverse of a rotation is its transpose
-  const worst = map.weight!.reduce(
-    (most, value, k) => Math.max(most, Math.abs(value - rotation[k % width]![Math.floor(k / width)]!)),
-    0,
-  );
-  assert.ok(worst < 1e-3, `${worst}`);
+test('a map to a copy of the model whose residual stream was rotated is that rotation', async () => {
+  const { plain, rotated, rotation } = rotatedPair();
+  const states: Float32Array[] = [];
+  for (const [name, model] of Object.entries({ plain, rotated })) {
+    const engine = await open(writeFile(`${name}-axes.gguf`, writeGguf(model)));
+    const requests = prompts.map((text) => {
+      const tokenIds = engine.tokenizer.tokenize(text, { bos: true, special: false });
+      return { tokenIds, points: tokenIds.slice(1).map((_, i) => ({ ...at(1), tokenIndex: i + 1 })) };
+    });
+    const captured = (await engine.capture(requests)).flatMap((result) => {
+      assert.ok(result.status === 'ok');
+      return result.states.map((state) => [...state]);
+    });
+    states.push(Float32Array.from(captured.flat()));
+    await engine.close();
+  }
+  const [from, to] = states as [Float32Array, Float32Array];
+  const width = rotation.length;
+  const widths = { source: { width }, target: { width } };
+  for (const kind of ['linear', 'affine', 'low-rank'] as const) {
+    const options = kind === 'low-rank' ? { rank: width } : {};
+    const task = { kind, options, ridge: 0, seed: 0, targets: 1, threads: 1, ...widths };
+    const fitter = makeFitter(task);
+    await fitter.add(from, [to]);
+    const { map } = (await fitter.solve())[0]!;
+    // what it makes of the axes are its columns
+    const columns = await applyMap(task, map, unit(width), width, 1);
+    const origin = await applyMap(task, map, new Float32Array(width), width, 1);
+    const worst = columns.reduce((most, value, i) => {
+      const [axis, row] = [Math.floor(i / width), i % width];
+      return Math.max(most, Math.abs(value - origin[row]! - rotation[row]![axis]!));
+    }, 0);
+    assert.ok(worst < 1e-3, `${kind}: ${worst}`);
+  }
 });
 
 test('a patch through the identity is the plain patch, bit for bit, as a kind and as a matrix', async () => {
@@ -333,10 +345,7 @@ test('a plan is the same wherever its mapping lies, and another with another map
   const plan = (mapping: Mapping) =>
     makePlan(experiment({ ...few, sourceLayers: '0', mapping }), engine.tokenizer, engine.record);
   assert.equal(plan(moved).sha256, plan(one).sha256);
-  assert.deepEqual(runHeader(plan(moved), { command: '' }), {
-    ...runHeader(plan(one), { command: '' }),
-    contents: { ...runHeader(plan(one), { command: '' }).contents, mappings: [moved] },
-  });
+  assert.deepEqual(runHeader(plan(moved), { command: '' }), runHeader(plan(one), { command: '' }));
   assert.notEqual(plan(two).sha256, plan(one).sha256);
 });
 
@@ -405,6 +414,37 @@ test('the identity, a number, a matrix: each kind fits at least as well as the o
     [...r2].sort((a, b) => a - b),
   );
   assert.ok(r2[3]! > r2[0]! + 0.01, `${r2}`);
+});
+
+test('every kind is fitted, written, read and patched with as it was fitted', async () => {
+  const layers = { sourceLayers: '0', targetLayers: '2' };
+  const width = (await engineOf()).record.embeddingSize;
+  for (const [kind, options, used, parameters] of [
+    ['mean-difference', {}, {}, width],
+    ['low-rank', { rank: 3 }, { rank: 3 }, 2 * width * 3 + width],
+    ['kernel', { features: 20 }, { features: 20 }, width * 21],
+    [
+      'mlp',
+      { hidden: 8, epochs: 2 },
+      { hidden: 8, activation: 'silu', epochs: 2, rate: 0.003 },
+      width * 8 + 8 + width * 8 + width,
+    ],
+  ] as const) {
+    const mapping = await fitted({ kind, options }, layers);
+    const { record } = mapping;
+    assert.deepEqual([record.options, record.parameters], [used, parameters], kind);
+    assert.ok(Number.isFinite(record.maps[0]!.r2.heldOut!), kind);
+    assert.equal(typeof record.maps[0]!.bandwidth, kind === 'kernel' ? 'number' : 'undefined');
+    const plain = vectorsOf(await patchedRows({ ...few, ...layers }));
+    const mapped = vectorsOf(await patchedRows({ ...few, ...layers, mapping }));
+    const file = new MappingFile(mapping.path);
+    const map = file.map(record.maps[0]!);
+    file.close();
+    for (const [i, state] of plain.entries()) {
+      assertSameBits(mapped[i]!, await applyMap(record, map, state, width, 1), `${kind} ${i}`);
+      assert.notDeepEqual(mapped[i], state);
+    }
+  }
 });
 
 test('too few pairs are refused with the number that is needed, and a ridge makes them enough', async () => {
@@ -485,6 +525,175 @@ test('files that are no mappings, or not whole ones, are refused', async () => {
   }
   await refused(() => readMapping(join(folder(), 'none.safetensors')), /which does not exist/);
   await refused(() => readMapping(folder()), /which can't be read \(EISDIR\)/);
+});
+
+/** Scales from place to place by their factors, one file. */
+const scales = (
+  maps: readonly (readonly [source: number, target: number, factor: number])[],
+  changes: Partial<MappingRecord> = {},
+) =>
+  written(
+    'scale',
+    maps.map(([source, target, factor]) => [at(source), at(target), { factor: Float32Array.of(factor) }]),
+    changes,
+  );
+
+test('in a chain each mapping takes what the one before gives', async () => {
+  const one = await scales([
+    [0, 1, 2],
+    [1, 1, 3],
+  ]);
+  const [two, three] = [await scales([[1, 2, 5]]), await scales([[2, 0, -1]])];
+  const mapping = readMappings([one.path, two.path, three.path]);
+  assert.equal(mapping.name, [one, two, three].map(({ name }) => name).join(' > '));
+  const layers = { ...few, sourceLayers: '0,1', targetLayers: '0' };
+  const plain = vectorsOf(await patchedRows(layers));
+  const mapped = vectorsOf(await patchedRows({ ...layers, mapping }));
+  const factors = new Set<number>();
+  mapped.forEach((vector, i) => {
+    const factor = Math.round(dot(vector, plain[i]!) / dot(plain[i]!, plain[i]!));
+    factors.add(factor);
+    assertSameBits(
+      vector,
+      [1, 5, -1].reduce(
+        (state, times, k) => state.map((value) => value * (k === 0 ? (factor === -10 ? 2 : 3) : times)),
+        plain[i]!,
+      ),
+      `${i}`,
+    );
+  });
+  assert.deepEqual([...factors].sort(), [-10, -15]);
+  assert.deepEqual(readMappings([one.path]), one, 'one file is no chain');
+});
+
+test('a chain that does not fit together, or fits in several ways, is refused', async () => {
+  const engine = await engineOf();
+  const { sha256, embeddingSize: width } = engine.record;
+  const one = await scales([[0, 1, 2]]);
+  const plan = (...files: readonly FileMapping[]) =>
+    makePlan(
+      experiment({
+        ...{ ...few, sourceLayers: '0', targetLayers: '2' },
+        mapping: readMappings(files.map(({ path }) => path)),
+      }),
+      engine.tokenizer,
+      engine.record,
+    );
+  plan(one, await scales([[1, 2, 1]]));
+  const apart = await scales([[0, 2, 1]]);
+  await refused(
+    () => plan(one, apart),
+    /do not lead from resid_out of layer 0 to resid_out of layer 2: each must have a map from where/,
+  );
+  const forked = await scales([
+    [0, 0, 1],
+    [0, 1, 1],
+  ]);
+  const joining = await scales([
+    [0, 2, 1],
+    [1, 2, 1],
+  ]);
+  await refused(
+    () => plan(forked, joining),
+    /in 2 ways, by resid_out of layer 0 and by resid_out of layer 1: fit them so that there is one/,
+  );
+  const foreign = await scales([[1, 2, 1]], { source: { sha256: 'f'.repeat(64), width: width + 1 } });
+  await refused(
+    () => plan(one, foreign),
+    new RegExp(
+      `gives states of ${width} floats of model ${sha256.slice(0, 12)}.* takes ${width + 1} floats of`,
+    ),
+  );
+  const elsewhere = await scales([[1, 2, 1]], { target: { sha256: 'f'.repeat(64), width } });
+  await refused(() => plan(one, elsewhere), /was fitted to another target model/);
+});
+
+test('a results file keeps the record of each mapping of a chain, and an experiment file lists them', async () => {
+  const engine = await engineOf();
+  const [one, two] = [await scales([[0, 1, 2]]), await scales([[1, 2, 5]])];
+  const file = writeFile(
+    'chained.json',
+    JSON.stringify({
+      ...{ name: 'chained', samples: [{ prompt: SOURCE }], mapping: [one.path, two.path] },
+      ...{ source: { prompt: '{prompt}', layers: 0 }, target: { prompt: '{prompt}', layers: 2 } },
+    }),
+  );
+  const { experiment: read } = readExperiment(file);
+  assert.deepEqual(read.mapping, readMappings([one.path, two.path]));
+  const plan = makePlan(read, engine.tokenizer, engine.record);
+  const db = join(folder(), 'chained.db');
+  const header = runHeader(plan, { command: 'chained' });
+  for await (const _ of recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () =>
+    openStore(db),
+  ));
+  const [[name, kind, sha256, record]] = query(
+    db,
+    'SELECT name, kind, sha256, record FROM mapping WHERE id > 1',
+  ).rows as [[string, string, string, string]];
+  const links = [one, two].map(({ name, sha256, record }) => ({ name, sha256, record }));
+  assert.deepEqual([kind, JSON.parse(record)], ['chain', { kind: 'chain', links }]);
+  assert.deepEqual(query(db, 'SELECT DISTINCT mapping FROM reading').rows, [[name]]);
+  const [[settings]] = query(db, 'SELECT experiment FROM run').rows as [[string]];
+  assert.deepEqual(JSON.parse(settings).mapping, {
+    ...{ kind: 'chain', name, sha256 },
+    links: links.map(({ name, sha256 }) => ({ kind: 'file', name, sha256 })),
+  });
+});
+
+test('a report compares mappings by what they are made of, each with its own control', async () => {
+  const engine = await engineOf();
+  const width = engine.record.embeddingSize;
+  const layers = { sourceLayers: '0', targetLayers: '2' };
+  const affine = await fitted({}, layers);
+  const rank = await fitted({ kind: 'low-rank', options: { rank: 2 } }, layers);
+  const chain = readMappings([(await scales([[0, 0, 1]], { parameters: 1 })).path, rank.path]);
+  const plan = makePlan(
+    experiment({
+      ...{ ...few, ...layers, metrics: ['surprisal'], controls: { random: 1, unpatched: true } },
+      variants: [
+        { name: 'plain' },
+        ...Object.entries({ affine, rank, chain }).map(([name, mapping]) => ({ name, mapping })),
+      ],
+    }),
+    engine.tokenizer,
+    engine.record,
+  );
+  const db = join(folder(), 'sizes.db');
+  const header = runHeader(plan, { command: 'sizes' });
+  for await (const _ of recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () =>
+    openStore(db),
+  ));
+  const small = 2 * width * 2 + width;
+  const pairs = affine.record.data.pairs.train;
+  assert.deepEqual(
+    query(db, 'SELECT kind, parameters, pairs FROM mapping_fit ORDER BY parameters, kind').rows,
+    [
+      ['identity', 0, null],
+      ['low-rank', small, pairs],
+      ['chain', small + 1, 0],
+      ['affine', width * width + width, pairs],
+    ],
+  );
+  const r2 = query(db, "SELECT r2 FROM mapping_fit WHERE kind = 'affine'").rows.flat();
+  assert.deepEqual(r2, [affine.record.maps[0]!.r2.heldOut]);
+  const output = join(folder(), 'sizes.html');
+  const csv = join(folder(), 'sizes');
+  await writeReport(db, { output, csv });
+  const [head, ...lines] = fs.readFileSync(join(csv, 'mappings-surprisal.csv'), 'utf8').trim().split('\n');
+  const columns = head!.trim().split(',');
+  const told = lines.map((line) => {
+    const cells = line.trim().split(',');
+    return ['kind', 'parameters', 'control'].map((name) => cells[columns.indexOf(name)]);
+  });
+  assert.deepEqual(
+    told,
+    [
+      ['identity', '0'],
+      ['low-rank', `${small}`],
+      ['chain', `${small + 1}`],
+      ['affine', `${width * width + width}`],
+    ].flatMap(([kind, size]) => ['none', 'random'].map((control) => [kind, size, control])),
+  );
 });
 
 test('a results file says which file a mapping was, and forgets it with its last run', async () => {
@@ -612,21 +821,6 @@ test('variants share nothing but what they have the same, and one mapping serves
 });
 
 const mkdtemp = () => fs.mkdtempSync(join(folder(), 'mappings-'));
-
-/** Rows of unit length at right angles to each other (Gram and Schmidt). */
-function orthonormal(width: number): number[][] {
-  const rows: number[][] = [];
-  for (let i = 0; i < width; i++) {
-    let row = [...gaussians(width, i + 1)];
-    for (const before of [...rows, ...rows]) {
-      const share = dot(before, row);
-      row = row.map((value, k) => value - share * before[k]!);
-    }
-    const length = Math.sqrt(dot(row, row));
-    rows.push(row.map((value) => value / length));
-  }
-  return rows;
-}
 
 function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;

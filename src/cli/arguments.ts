@@ -77,7 +77,7 @@ export function bindValues(argv: readonly string[]): string[] {
 }
 
 /** Options that may be given more than once; yargs is told to take the last of all others. */
-const repeatable = new Set(['--set', '--compare']);
+const repeatable = new Set(['--set', '--compare', '--mapping']);
 /** ASCII's unit separator, which nobody types. */
 export const SEPARATOR = '\u001f';
 

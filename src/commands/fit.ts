@@ -3,9 +3,11 @@ import { engineArguments, experimentArguments, SEPARATOR } from '../cli/argument
 import { EXIT, interruptSignal, note, print, withEngine } from '../cli/session.js';
 import { oneModel, realNumber, wholeNumber } from '../cli/values.js';
 import {
+  activations,
   defaultModel,
   fitMapping,
   formatTable,
+  type KindOptions,
   type MapRecord,
   mappingKinds,
   readExperiment,
@@ -21,8 +23,19 @@ const own = (yargs: Argv) =>
     .option('kind', {
       choices: mappingKinds,
       default: 'affine' as const,
-      describe: 'affine W h + b, linear W h, scale a h, identity h (to see how far that goes)',
+      describe:
+        'affine W h + b, low-rank the same of a rank, linear W h, scale a h, mean-difference h + b, identity h (to see how far that goes), kernel on random Fourier features of h, mlp with one hidden layer',
     })
+    .option('rank', { type: 'string', describe: 'of low-rank' })
+    .option('features', { type: 'string', describe: 'of kernel; default: 1024' })
+    .option('bandwidth', {
+      type: 'string',
+      describe: 'of kernel: distance of states that are alike; default: their median distance',
+    })
+    .option('hidden', { type: 'string', describe: 'of mlp: floats between its layers; default: 1024' })
+    .option('activation', { choices: activations, describe: 'of mlp; default: silu' })
+    .option('epochs', { type: 'string', describe: 'of mlp: how often it sees each pair; default: 100' })
+    .option('rate', { type: 'string', describe: 'of mlp: size of its first steps; default: 0.003' })
     .option('variant', { type: 'string', describe: 'variant whose layers are mapped to each other' })
     .option('target-site', {
       choices: sites.filter((site) => site !== 'embed'),
@@ -35,8 +48,8 @@ const own = (yargs: Argv) =>
     })
     .option('ridge', {
       type: 'string',
-      default: '0',
-      describe: 'keeps weights small: a part of the median sum of squares of a float of the source states',
+      describe:
+        'keeps weights small: a part of the median sum of squares of a float of the source states; default: 0, of kernel 0.001',
     })
     .option('held-out', {
       type: 'string',
@@ -63,7 +76,8 @@ export const addFit = (yargs: Argv) =>
       });
       const options = {
         kind: args.kind,
-        ridge: realNumber(args.ridge, '--ridge'),
+        options: kindOptions(args),
+        ...(args.ridge !== undefined && { ridge: realNumber(args.ridge, '--ridge') }),
         heldOut: realNumber(args.heldOut, '--held-out'),
         positions: args.allPositions ? ('all' as const) : ('sample' as const),
         ...(args.variant !== undefined && { variant: args.variant }),
@@ -71,16 +85,41 @@ export const addFit = (yargs: Argv) =>
       };
       const model = args.model ?? oneModel(models) ?? defaultModel;
       const signal = interruptSignal();
-      const { maps, data } = await withEngine({ ...args, model }, signal, (engine) =>
+      const { maps, data, parameters } = await withEngine({ ...args, model }, signal, (engine) =>
         fitMapping(experiment, engine, args.output, { ...options, onNote: note, signal }),
       );
       note(
         `pairs   ${data.pairs.train} to fit to, ${data.pairs.heldOut} held out (${data.prompts.train} and ${data.prompts.heldOut} prompts)`,
       );
+      note(`map     ${parameters} parameters`);
       print(args.json ? maps.map((map) => JSON.stringify(map)).join('\n') : tableOf(maps));
       process.exitCode = EXIT.ok;
     },
   );
+
+type Typed<T extends string> = { readonly [name in T]?: string | undefined };
+
+/** What was given of them. */
+function kindOptions(
+  args: Typed<'rank' | 'features' | 'bandwidth' | 'hidden' | 'epochs' | 'rate'> & {
+    readonly activation?: KindOptions['activation'] | undefined;
+  },
+): KindOptions {
+  const real = (value: string | undefined, option: string) =>
+    value === undefined ? undefined : realNumber(value, option);
+  const options = {
+    rank: wholeNumber(args.rank, '--rank', 1),
+    features: wholeNumber(args.features, '--features', 1),
+    bandwidth: real(args.bandwidth, '--bandwidth'),
+    hidden: wholeNumber(args.hidden, '--hidden', 1),
+    activation: args.activation,
+    epochs: wholeNumber(args.epochs, '--epochs', 1),
+    rate: real(args.rate, '--rate'),
+  };
+  return Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== undefined),
+  ) as KindOptions;
+}
 
 function tableOf(maps: readonly MapRecord[]): string {
   const rounded = (value: number | null) => (value === null ? null : Number(value.toFixed(4)));

@@ -4,6 +4,7 @@ import {
   outputArguments,
   promptArguments,
   resumeArgument,
+  SEPARATOR,
   samplingArguments,
 } from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable, scoredTable } from '../cli/cells.js';
@@ -24,7 +25,7 @@ import {
   editOps,
   makePlan,
   parsePosition,
-  readMapping,
+  readMappings,
   run,
   runHeader,
   sides,
@@ -78,7 +79,8 @@ const own = (yargs: Argv) =>
     .option('mapping', {
       type: 'string',
       default: 'identity',
-      describe: 'what the state goes through on its way: a file of patchscopes fit',
+      describe:
+        'what the state goes through on its way: a file of patchscopes fit; given again, what follows it',
     })
     .option('alpha', { type: 'string', default: '1', describe: 'the a of --op' })
     .option('at-generated', {
@@ -128,7 +130,8 @@ export const addPatch = (yargs: Argv) =>
         targetLayers: args.targetLayer,
         targetSite: args.targetSite,
         targetSide: args.targetSide,
-        mapping: args.mapping === 'identity' ? { kind: 'identity' } : readMapping(args.mapping),
+        mapping:
+          args.mapping === 'identity' ? { kind: 'identity' } : readMappings(args.mapping.split(SEPARATOR)),
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
         reading: {
           topK: wholeNumber(args.top, '--top', 1)!,

@@ -6,8 +6,8 @@ import { readSamples } from './samples.js';
 import type { ExperimentFile, MappingKeys } from './schema.js';
 import type { Row } from './template.js';
 
-/** What a file of a mapping holds. */
-export type OpenMapping = (path: string) => Mapping;
+/** What files of mappings hold, each of which takes what the one before gives. */
+export type OpenMapping = (paths: readonly string[]) => Mapping;
 
 export class Mappings {
   readonly #file: ExperimentFile;
@@ -36,19 +36,29 @@ export class Mappings {
     if (mapping !== undefined) return this.#at(mapping, ['variants', index, 'mapping'], index);
     const inherited = this.#file.mapping;
     const hasOwnSource = source?.prompt !== undefined || source?.position !== undefined;
-    return typeof inherited === 'object' && hasOwnSource
+    return typeof inherited === 'object' && !isList(inherited) && hasOwnSource
       ? this.#at(inherited, ['mapping'], index)
       : undefined;
   }
 
-  #at(mapping: string | MappingKeys, path: Path, variant: number | undefined): Mapping {
+  #at(mapping: NonNullable<ExperimentFile['mapping']>, path: Path, variant: number | undefined): Mapping {
     if (mapping === 'identity' || this.#open === undefined) return { kind: 'identity' };
-    if (typeof mapping === 'string') return this.#open(pathFrom(around(this.#root, path), mapping));
-    const { samples, kind = 'affine', ridge, positions } = mapping;
-    const options = { ridge, positions, targetSite: mapping['target-site'], heldOut: mapping['held-out'] };
+    if (typeof mapping === 'string' || isList(mapping)) {
+      const node = around(this.#root, path);
+      return this.#open([mapping].flat().map((name) => pathFrom(node, name)));
+    }
+    const {
+      samples,
+      kind = 'affine',
+      ridge,
+      positions,
+      'target-site': targetSite,
+      'held-out': heldOut,
+      ...options
+    } = mapping;
     return {
       kind: 'unfitted',
-      fit: { kind, ...given(options) },
+      fit: { kind, options: given(options), ...given({ ridge, positions, targetSite, heldOut }) },
       prompts: this.#prompts(samples, [...path, 'samples'], variant),
     };
   }
@@ -70,4 +80,8 @@ export class Mappings {
     }
     return rows.map(source);
   }
+}
+
+function isList<T>(value: T | readonly string[]): value is readonly string[] {
+  return Array.isArray(value);
 }

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PatchscopeError } from '../errors.js';
-import { readMapping } from '../mapping/mapping-file.js';
+import { readMappings } from '../mapping/mapping-file.js';
 import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
 import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
@@ -72,7 +72,7 @@ export function readExperiment(
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMapping),
+    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMappings),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {

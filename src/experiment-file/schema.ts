@@ -3,7 +3,7 @@
  * the descriptions and defaults go into the published JSON Schema.
  */
 import { z } from 'zod';
-import { controls, editOps, mappingKinds, metricNames, sides, sites } from '../patchscope.js';
+import { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from '../patchscope.js';
 
 const LAYER = '(?:-?\\d+(?:\\.\\.-?\\d+)?|embed|all|blocks\\.\\d+\\.hook_\\w+|hidden_states\\[\\d+\\])';
 const layerWord = new RegExp(`^${LAYER}$`);
@@ -203,13 +203,18 @@ const samples = z
   .meta({ description: 'What the templates are filled with: one set of fields for each sample.' });
 
 const aMapping =
-  'identity, a .safetensors file of patchscopes fit, or a set of keys with the samples to fit one to';
+  'identity, a .safetensors file of patchscopes fit, a list of such files, or a set of keys with the samples to fit one to';
 const aShare = 'a number from 0 to below 1';
 const aRidge = 'a number of at least 0';
+const aboveZero = z.number('a number above 0').gt(0, 'a number above 0');
 const mapping = z
   .union(
     [
       z.string(aMapping).regex(/^identity$|\.safetensors$/, aMapping),
+      z
+        .array(z.string(aMapping).regex(/\.safetensors$/, aMapping))
+        .min(2, aMapping)
+        .meta({ description: 'Each takes what the one before gives.' }),
       section({
         samples: samples.meta({
           description:
@@ -221,6 +226,20 @@ const mapping = z
           .min(0, aRidge)
           .optional()
           .meta({ description: 'Keeps weights small, as --ridge of patchscopes fit.', default: 0 }),
+        rank: whole(1).optional().meta({ description: 'Of low-rank.' }),
+        features: whole(1).optional().meta({ description: 'Of kernel.', default: 1024 }),
+        bandwidth: aboveZero.optional().meta({
+          description:
+            'Of kernel: distance of states that are alike. Default: their median distance, map by map.',
+        }),
+        hidden: whole(1)
+          .optional()
+          .meta({ description: 'Of mlp: floats between its layers.', default: 1024 }),
+        activation: word(activations).optional().meta({ description: 'Of mlp.', default: 'silu' }),
+        epochs: whole(1)
+          .optional()
+          .meta({ description: 'Of mlp: how often it sees each pair.', default: 100 }),
+        rate: aboveZero.optional().meta({ description: 'Of mlp: size of its first steps.', default: 0.003 }),
         positions: word(['sample', 'all'])
           .optional()
           .meta({ description: "The source's position, or all tokens but BOS.", default: 'sample' }),
@@ -239,7 +258,7 @@ const mapping = z
   )
   .meta({
     description:
-      'What a state goes through on its way: identity, a file of patchscopes fit, relative to this one, or what the run fits itself before its first cell.',
+      'What a state goes through on its way: identity, a file of patchscopes fit, relative to this one, several of them, one after the other, or what the run fits itself before its first cell.',
     default: 'identity',
   });
 
@@ -341,7 +360,7 @@ export const experimentSchema = section({
 });
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
-export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string>;
+export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string | readonly string[]>;
 export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */

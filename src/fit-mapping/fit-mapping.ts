@@ -2,11 +2,19 @@
 import type { Engine } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { type Fit, fitBytes, leastPairs, makeFitter } from '../mapping/fit.js';
+import { optionsOf, ridgeOf } from '../mapping/kind-options.js';
 import { MappingWriter } from '../mapping/mapping-file.js';
-import { applyMap } from '../mapping/maps.js';
+import { applyMap, parameterCount } from '../mapping/maps.js';
 import { Quality } from '../mapping/quality.js';
 import { writeWhole } from '../output-file.js';
-import type { Experiment, MappingFit, MappingKind, MappingRecord, MapRecord } from '../patchscope.js';
+import type {
+  Experiment,
+  KindOptions,
+  MappingFit,
+  MappingKind,
+  MappingRecord,
+  MapRecord,
+} from '../patchscope.js';
 import type { Place } from '../places.js';
 import { DEFAULT_VARIANT } from '../plan/pairs.js';
 import { makePlan } from '../plan/plan.js';
@@ -57,10 +65,11 @@ class FitTask {
   readonly #options: FitOptions;
   readonly #places: readonly PlacesOfSource[];
   readonly #split: Split;
-  readonly #record: Omit<MappingRecord, 'maps'>;
+  readonly #ridge: number;
+  readonly #record: Omit<MappingRecord, 'maps'> & { readonly options: KindOptions };
 
   constructor(experiment: Experiment, engine: Engine, options: FitOptions) {
-    const { kind, ridge = 0, heldOut = 0.1, positions = 'sample', targetSite } = options;
+    const { kind, heldOut = 0.1, positions = 'sample', targetSite } = options;
     const { record, tokenizer } = engine;
     const plan = makePlan(experiment, tokenizer, record);
     const variant = variantOf(experiment, options.variant);
@@ -79,10 +88,14 @@ class FitTask {
     const prompts = promptsOf(plan, variant.name, positions, tokenizer.bosToken);
     this.#split = splitPrompts(prompts, heldOut, experiment.seed);
     const pairs = { train: pairCount(this.#split.train), heldOut: pairCount(this.#split.heldOut) };
-    checkPairs(kind, record.embeddingSize, pairs.train, ridge);
     const model = { sha256: record.sha256, width: record.embeddingSize, ...(side && { side }) };
+    const widths = { source: model, target: model };
+    this.#ridge = ridgeOf(kind, options.ridge);
+    const used = { kind, options: optionsOf(kind, options.options ?? {}, widths) };
+    checkPairs(used, model.width, pairs.train, this.#ridge);
     this.#record = {
-      kind,
+      ...used,
+      parameters: parameterCount({ ...used, ...widths }),
       source: model,
       target: model,
       data: {
@@ -101,6 +114,7 @@ class FitTask {
       targets.map(
         (target): MapRecord => ({
           ...{ source, target, ridge: LONG_NUMBER, condition: LONG_NUMBER },
+          ...(this.#record.kind === 'kernel' && { bandwidth: LONG_NUMBER }),
           ...{ r2: unknown, cosine: unknown },
         }),
       ),
@@ -127,11 +141,11 @@ class FitTask {
 
   /** Source places whose sums are in memory together. */
   #groups(): PlacesOfSource[][] {
-    const { kind, source, target } = this.#record;
+    const { data } = this.#record;
     const groups: PlacesOfSource[][] = [];
     let bytes = Number.POSITIVE_INFINITY;
     for (const places of this.#places) {
-      const own = fitBytes({ kind, source, target, targets: places.targets.length });
+      const own = fitBytes({ ...this.#record, targets: places.targets.length }, data.pairs.train);
       if (bytes + own > GROUP_BYTES) {
         groups.push([]);
         bytes = 0;
@@ -143,11 +157,15 @@ class FitTask {
   }
 
   async #fitGroup(group: readonly PlacesOfSource[]): Promise<(Fit & MapRecord)[]> {
-    const { kind, source, target } = this.#record;
-    const { ridge = 0 } = this.#options;
+    const { kind, options, source, target, data } = this.#record;
     const { threads } = this.#engine.record;
+    const { seed } = data;
+    const { signal } = this.#options;
     const fitters = group.map(({ targets }) =>
-      makeFitter({ kind, ridge, source, target, targets: targets.length, threads }),
+      makeFitter({
+        ...{ kind, options, ridge: this.#ridge, seed, source, target },
+        ...{ targets: targets.length, threads, signal },
+      }),
     );
     for await (const rows of this.#rowsOf(this.#split.train, group)) {
       for (const [i, places] of group.entries())
@@ -175,7 +193,13 @@ class FitTask {
       measured[split] = fits.map(() => new Quality(width));
       for await (const rows of this.#rowsOf(judged[split], group)) {
         for (const [i, { map, source, target }] of fits.entries()) {
-          const mapped = await applyMap(map, rows.of(source), width, this.#engine.record.threads);
+          const mapped = await applyMap(
+            this.#record,
+            map,
+            rows.of(source),
+            width,
+            this.#engine.record.threads,
+          );
           measured[split][i]!.add(mapped, rows.of(target));
         }
       }
@@ -202,7 +226,8 @@ class FitTask {
   }
 
   #noteDoubts({ source, target, ridge, condition }: MapRecord): void {
-    const { ridge: asked = 0, onNote } = this.#options;
+    const { onNote } = this.#options;
+    const asked = this.#ridge;
     if (ridge > asked) {
       const pair = `${keyOf(source)} -> ${keyOf(target)}`;
       onNote?.(
@@ -230,8 +255,13 @@ function keyOf({ site, layer }: Place): string {
   return layer === 'embed' ? site : `${site}.${layer}`;
 }
 
-function checkPairs(kind: MappingKind, width: number, pairs: number, ridge: number): void {
-  const least = leastPairs(kind, width);
+function checkPairs(
+  { kind, options }: { kind: MappingKind; options: KindOptions },
+  width: number,
+  pairs: number,
+  ridge: number,
+): void {
+  const least = leastPairs(kind, width, options);
   if (pairs >= least || ridge > 0) return;
   throw new PatchscopeError(
     'bad_input',

@@ -1,6 +1,13 @@
-/** Which map of a file serves a patch. */
+/** Which maps of which files serve a patch. */
 import { PatchscopeError } from '../errors.js';
-import type { FileMapping, MappedModel, MappingRecord, MapRecord, Side } from '../patchscope.js';
+import type {
+  FileMapping,
+  FittedMapping,
+  MappedModel,
+  MappingRecord,
+  MapRecord,
+  Side,
+} from '../patchscope.js';
 import type { Place } from '../places.js';
 
 /**
@@ -18,6 +25,28 @@ export function findMap({ maps }: MappingRecord, source: Place, target: Place): 
   );
 }
 
+/** A map of a file. */
+export interface Step {
+  readonly mapping: FileMapping;
+  readonly map: MapRecord;
+}
+
+export function linksOf(mapping: FittedMapping): readonly FileMapping[] {
+  return mapping.kind === 'chain' ? mapping.links : [mapping];
+}
+
+/** Every way from one place to another, one map of each link after the other. */
+export function waysOf([first, ...rest]: readonly FileMapping[], source: Place, target: Place): Step[][] {
+  if (first === undefined) return [];
+  if (rest.length === 0) {
+    const map = findMap(first.record, source, target);
+    return map === undefined ? [] : [[{ mapping: first, map }]];
+  }
+  return first.record.maps
+    .filter((map) => isSame(map.source, source))
+    .flatMap((map) => waysOf(rest, map.target, target).map((way) => [{ mapping: first, map }, ...way]));
+}
+
 /** What a mapping is used on. */
 export interface MappedUse {
   readonly model: Omit<MappedModel, 'side'>;
@@ -27,14 +56,18 @@ export interface MappedUse {
 }
 
 /** @throws PatchscopeError `bad_input` where a mapping is of other models or sides, or lacks a map. */
-export function checkMapping({ path, record }: FileMapping, use: MappedUse): void {
+export function checkMapping(mapping: FittedMapping, use: MappedUse): void {
   const { model } = use;
-  const bad = (what: string) => new PatchscopeError('bad_input', `The mapping ${path} ${what}`);
+  const links = linksOf(mapping);
+  const [first, last] = [links[0]!, links.at(-1)!];
+  checkJoints(links);
   for (const [which, side] of [
     ['source', use.sourceSide],
     ['target', use.targetSide],
   ] as const) {
-    const fitted = record[which];
+    const link = which === 'source' ? first : last;
+    const fitted = link.record[which];
+    const bad = (what: string) => new PatchscopeError('bad_input', `The mapping ${link.path} ${what}`);
     if (fitted.width !== model.width) {
       throw bad(
         `was fitted to ${which} states of ${fitted.width} floats, and those of this model have ${model.width}: fit one to it with patchscopes fit.`,
@@ -51,13 +84,47 @@ export function checkMapping({ path, record }: FileMapping, use: MappedUse): voi
       );
     }
   }
-  const missing = use.places.find(([source, target]) => findMap(record, source, target) === undefined);
-  if (missing !== undefined) {
-    const [source, target] = missing.map(placeText);
-    throw bad(
-      `has no map from ${source} to ${target}: it has ${record.maps.length}, the first from ${placeText(record.maps[0]!.source)} to ${placeText(record.maps[0]!.target)}.`,
+  for (const [source, target] of use.places) {
+    const ways = waysOf(links, source, target);
+    if (ways.length === 1) continue;
+    const [from, to] = [placeText(source), placeText(target)];
+    if (ways.length > 1) {
+      const through = ways.slice(0, 2).map((way) => placeText(way[0]!.map.target));
+      throw new PatchscopeError(
+        'bad_input',
+        `The mappings ${namesOf(links)} lead from ${from} to ${to} in ${ways.length} ways, by ${through.join(' and by ')}: fit them so that there is one.`,
+      );
+    }
+    if (links.length > 1) {
+      throw new PatchscopeError(
+        'bad_input',
+        `The mappings ${namesOf(links)} do not lead from ${from} to ${to}: each must have a map from where a map of the one before ends.`,
+      );
+    }
+    const { maps } = first.record;
+    throw new PatchscopeError(
+      'bad_input',
+      `The mapping ${first.path} has no map from ${from} to ${to}: it has ${maps.length}, the first from ${placeText(maps[0]!.source)} to ${placeText(maps[0]!.target)}.`,
     );
   }
+}
+
+/** What one link gives must be what the next one takes. */
+function checkJoints(links: readonly FileMapping[]): void {
+  links.slice(1).forEach((link, i) => {
+    const [before, after] = [links[i]!.record.target, link.record.source];
+    const keys = [before, after].map(({ sha256, width, side }) => [sha256, width, side ?? 'decoder'].join());
+    if (keys[0] === keys[1]) return;
+    const text = ({ sha256, width }: MappedModel) => `${width} floats of model ${sha256.slice(0, 12)}`;
+    throw new PatchscopeError(
+      'bad_input',
+      `The mapping ${links[i]!.path} gives states of ${text(before)}, and ${link.path}, which follows it, takes ${text(after)}: chain mappings of which each takes what the one before gives.`,
+    );
+  });
+}
+
+function namesOf(links: readonly FileMapping[]): string {
+  return links.map(({ name }) => name).join(', ');
 }
 
 function isSame(a: Place, b: Place): boolean {

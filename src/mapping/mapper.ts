@@ -1,15 +1,15 @@
 /** Applies the maps of mapping files to states, many at once. */
 import { PatchscopeError } from '../errors.js';
 import { concatenate } from '../floats.js';
-import type { FileMapping } from '../patchscope.js';
+import type { FileMapping, FittedMapping } from '../patchscope.js';
 import type { Place } from '../places.js';
-import { findMap } from './find-map.js';
+import { linksOf, type Step, waysOf } from './find-map.js';
 import { MappingFile } from './mapping-file.js';
 import { applyMap } from './maps.js';
 
 /** A state on its way from one place to another. */
 export interface MapTask {
-  readonly mapping: FileMapping;
+  readonly mapping: FittedMapping;
   readonly source: Place;
   readonly target: Place;
   readonly state: Float32Array;
@@ -51,13 +51,19 @@ export class Mapper {
   /** Of one map; states that several cells share go through it once. */
   async #apply(group: readonly MapTask[]): Promise<Float32Array[]> {
     const { mapping, source, target } = group[0]!;
-    const { record } = mapping;
     const states = [...new Set(group.map(({ state }) => state))];
-    const map = this.#read(mapping, (file) => file.map(findMap(record, source, target)!));
-    const rows = await applyMap(map, concatenate(states), record.source.width, this.#threads);
-    const { width } = record.target;
+    const way = waysOf(linksOf(mapping), source, target)[0]!;
+    let rows: Float32Array = concatenate(states);
+    for (const step of way) rows = await this.#step(step, rows);
+    const { width } = way.at(-1)!.mapping.record.target;
     const rowOf = new Map(states.map((state, i) => [state, rows.subarray(i * width, (i + 1) * width)]));
     return group.map(({ state }) => rowOf.get(state)!);
+  }
+
+  #step({ mapping, map }: Step, rows: Float32Array): Promise<Float32Array> {
+    const { record } = mapping;
+    const tensors = this.#read(mapping, (file) => file.map(map));
+    return applyMap(record, tensors, rows, record.source.width, this.#threads);
   }
 
   #read<T>({ path, sha256 }: FileMapping, read: (file: MappingFile) => T): T {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { PatchscopeError } from '../errors.js';
-import { type FileMapping, type MappingRecord, mappingKinds } from '../patchscope.js';
+import { type FileMapping, type FittedMapping, type MappingRecord, mappingKinds } from '../patchscope.js';
 import {
   layOut,
   readHeader,
@@ -87,6 +87,20 @@ export function readMapping(file: string): FileMapping {
   } finally {
     open.close();
   }
+}
+
+/**
+ * Of several files a chain, each taking what the one before gives.
+ *
+ * @throws PatchscopeError `bad_input` where one can't be read or is no mapping.
+ */
+export function readMappings(files: readonly string[]): FittedMapping {
+  const links = files.map(readMapping);
+  if (links.length === 1) return links[0]!;
+  const sha256 = createHash('sha256')
+    .update(links.map((link) => link.sha256).join())
+    .digest('hex');
+  return { kind: 'chain', name: links.map(({ name }) => name).join(' > '), sha256, links };
 }
 
 /** Writes maps one after the other, and at the end how good they are. */

@@ -1,7 +1,7 @@
 /** The mappings of a plan's variants, checked against the model and every cell. */
 import { PatchscopeError } from '../errors.js';
 import { checkMapping } from '../mapping/find-map.js';
-import type { Experiment, FileMapping, Mapping, Settings } from '../patchscope.js';
+import type { Experiment, FittedMapping, Mapping, Settings } from '../patchscope.js';
 import type { Place } from '../places.js';
 import type { Grid } from './arrange.js';
 import type { ModelShape, VariantSettings } from './pairs.js';
@@ -16,8 +16,8 @@ export function mappingsOf(
   grids: ReadonlyMap<string, Grid>,
   places: readonly Place[],
   { sha256, embeddingSize: width }: ModelShape,
-): ReadonlyMap<string, FileMapping> {
-  const mapped = new Map<string, FileMapping>();
+): ReadonlyMap<string, FittedMapping> {
+  const mapped = new Map<string, FittedMapping>();
   for (const { name, mapping, sourceSide, targetSide } of variants) {
     if (mapping.kind === 'identity') continue;
     if (mapping.kind === 'unfitted') {
@@ -51,7 +51,7 @@ export function keptSettings<T extends Partial<Settings> & Pick<Experiment, 'var
 }
 
 function kept(mapping: Mapping): object {
-  if (mapping.kind !== 'file') return mapping;
+  if (mapping.kind === 'identity' || mapping.kind === 'unfitted') return mapping;
   const { kind, name, sha256 } = mapping;
-  return { kind, name, sha256 };
+  return { kind, name, sha256, ...(kind === 'chain' && { links: mapping.links.map(kept) }) };
 }

@@ -8,7 +8,7 @@ import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { needsOwn } from '../metrics.js';
-import { type Control, controls, type Experiment, type FileMapping, type Side } from '../patchscope.js';
+import { type Control, controls, type Experiment, type FittedMapping, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
@@ -45,7 +45,7 @@ export interface Plan {
   readonly continuation?: readonly ResolvedToken[];
   readonly cacheLayout: CacheLayout;
   /** Of the variants that have one other than the identity, by name. */
-  readonly mappings: ReadonlyMap<string, FileMapping>;
+  readonly mappings: ReadonlyMap<string, FittedMapping>;
   /** Where the model's own next token is read from, if a metric compares with it: the last block's output. */
   readonly ownPlace?: Place;
   /** Of all that is above. */

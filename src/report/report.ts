@@ -14,6 +14,7 @@ import { groupBars } from './group-bars.js';
 import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
 import { expectations, knownRuns, tellingSigns } from './known.js';
+import { mappingBars } from './mapping-bars.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
 import { failureReasons, signatureCauses, signatureCounts, signatureCurves } from './signatures.js';
@@ -91,6 +92,11 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       ...{ name: 'by-group', title: 'By group' },
       about: 'Groups of samples, such as their relation.',
       parts: hasGroups ? each(groupBars) : [],
+    },
+    {
+      ...{ name: 'by-mapping', title: 'By mapping' },
+      about: 'What a mapping of more numbers is good for.',
+      parts: each(mappingBars),
     },
     {
       ...{ name: 'texts', title: 'Texts' },

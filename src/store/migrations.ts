@@ -6,6 +6,7 @@ import { m003Sweeps } from './m003-sweeps.js';
 import { m004Mappings } from './m004-mappings.js';
 import { m005Probes } from './m005-probes.js';
 import { m006Signatures } from './m006-signatures.js';
+import { m009MappingFits } from './m009-mapping-fits.js';
 
 export interface Migration {
   readonly name: string;
@@ -20,6 +21,7 @@ export const migrations: readonly Migration[] = [
   m004Mappings,
   m005Probes,
   m006Signatures,
+  m009MappingFits,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

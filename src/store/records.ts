@@ -1,5 +1,5 @@
 import type { EngineRecord } from '../engine.js';
-import type { EditOp, FileMapping, Side } from '../patchscope.js';
+import type { EditOp, FileMapping, MappingRecord, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
 export type ModelRecord = Pick<
@@ -75,8 +75,10 @@ export interface RunContents {
   readonly mappings?: readonly MappingRow[];
 }
 
-/** What is kept of a mapping's file. */
-export type MappingRow = Pick<FileMapping, 'name' | 'sha256' | 'record'>;
+/** What is kept of a mapping's file, or of the files of a chain. */
+export interface MappingRow extends Pick<FileMapping, 'name' | 'sha256'> {
+  readonly record: MappingRecord | { readonly kind: 'chain'; readonly links: readonly MappingRow[] };
+}
 
 export interface PromptRecord {
   /** Null where the prompt was given as token ids. */

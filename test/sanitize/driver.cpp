@@ -7,6 +7,7 @@
 #include "least_squares.h"
 #include "log.h"
 #include "matrix.h"
+#include "mlp.h"
 #include "model_handle.h"
 
 #include "ggml-backend.h"
@@ -235,6 +236,21 @@ void use_matrices() {
         for (size_t i = 0; i < weights.size(); ++i) {
             expect(std::fabs(map.weights[i] - weights[i]) < 1e-3f, "least squares find the map");
         }
+        LeastSquares again(inputs, outputs, true);
+        again.add(x, y, 2);
+        const LowRankMap low = again.solve_low_rank(0.0, inputs, 1, 2);
+        for (size_t i = 0; i < weights.size(); ++i) {
+            float product = 0.0f;
+            for (size_t k = 0; k < inputs; ++k) {
+                product += low.up[i / inputs * inputs + k] * low.down[k * inputs + i % inputs];
+            }
+            expect(std::fabs(product - weights[i]) < 1e-3f, "full rank finds the map");
+        }
+        const MlpShape shape{inputs, 5, outputs, Activation::silu};
+        Mlp mlp(shape, rows, std::vector<float>(shape.parameters(), 0.01f), 2);
+        const double before = mlp.train(x, y, 0.01, 1e-8);
+        expect(mlp.train(x, y, 0.01, 1e-8) < before, "a step lessens the loss");
+        expect(mlp.parameters().size() == shape.parameters(), "as many parameters");
     }
 }
 

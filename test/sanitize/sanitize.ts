@@ -69,6 +69,7 @@ function compile(headers: string, librariesFolder: string): string {
     'device_list.cpp',
     'gguf_header.cpp',
     'least_squares_object.cpp',
+    'mlp_object.cpp',
     'model.cpp',
     'rpc.cpp',
   ]);

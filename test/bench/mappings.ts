@@ -1,0 +1,169 @@
+/**
+ * What mappings cost: `npm run bench:mappings`, or `-- solve`, `-- pairs`, `-- apply` for one measure. The machine
+ * must have nothing else to do. Each runs in a process of its own, so that its peak of memory is its own.
+ */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  ChunkRunner,
+  type Experiment,
+  fitMapping,
+  type Mapping,
+  makePlan,
+  openEngine,
+  parsePosition,
+  readMapping,
+  resolveModel,
+  run,
+} from '../../src/index.js';
+import { type Fit, makeFitter } from '../../src/mapping/fit.js';
+import { applyMap } from '../../src/mapping/maps.js';
+import { Quality } from '../../src/mapping/quality.js';
+import { gaussians } from '../../src/random.js';
+import { middle } from './comparison.js';
+import { modelName } from './workloads.js';
+
+const THREADS = Math.min(2, os.availableParallelism());
+const ROUNDS = 5;
+
+/** Some rows of a pool of numbers, other ones for each `turn`. */
+const pool = gaussians(3_000_017, 1);
+function rowsOf(count: number, width: number, turn: number): Float32Array {
+  return Float32Array.from({ length: count * width }, (_, i) => pool[(i * 7 + turn * 65_537) % pool.length]!);
+}
+
+const measures = {
+  /** Width 4,096: sums of some pairs, the system of 4,097, memory beside the rows. */
+  async solve() {
+    const [width, block, blocks] = [4096, 1024, 8];
+    const fitter = makeFitter(taskOf(width, 1));
+    let adding = 0;
+    for (let turn = 0; turn < blocks; turn++) {
+      const [x, y] = [rowsOf(block, width, turn), rowsOf(block, width, turn + 1000)];
+      adding += await seconds(() => fitter.add(x, [y]));
+    }
+    const solving = await seconds(() => fitter.solve());
+    const rate = (adding * 100_000) / (block * blocks);
+    say(`width 4096: the sums of 100,000 pairs ${rate.toFixed(0)} s (measured on ${block * blocks})`);
+    say(`width 4096: solved in ${solving.toFixed(1)} s (wanted: below 40)`);
+    say(`peak of memory: ${megabytes()} MB (wanted: below 1000)`);
+  },
+
+  /** 10 x 10 layers, width 576, 10,000 pairs of which a tenth is held out. */
+  async pairs() {
+    const [width, block, layers] = [576, 500, 10];
+    let total = 0;
+    for (let source = 0; source < layers; source++) {
+      const fitter = makeFitter(taskOf(width, layers));
+      const part = (turn: number) => ({
+        x: rowsOf(block, width, source * 1000 + turn),
+        ys: Array.from({ length: layers }, (_, i) => rowsOf(block, width, 20_000 + i * 100 + turn)),
+      });
+      for (let turn = 0; turn < 18; turn++) {
+        const { x, ys } = part(turn);
+        total += await seconds(() => fitter.add(x, ys));
+      }
+      let fits: Fit[] = [];
+      total += await seconds(async () => {
+        fits = await fitter.solve();
+      });
+      // judged on the tenth that is held out, and on as many others
+      for (const turn of [0, 1, 18, 19]) {
+        const { x, ys } = part(turn);
+        total += await seconds(async () => {
+          for (const [i, { map }] of fits.entries()) {
+            const mapped = await applyMap({ kind: 'affine' }, map, x, width, THREADS);
+            new Quality(width).add(mapped, ys[i]!);
+          }
+        });
+      }
+    }
+    say(
+      `100 maps of width 576 from 10,000 pairs: ${total.toFixed(1)} s (wanted: below 90 beside the capture)`,
+    );
+  },
+
+  /** Cells that generate through affine maps, against the same cells without. */
+  async apply() {
+    const engine = await openEngine(await resolveModel(modelName), { gpu: 'off' });
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'bench-'));
+    try {
+      const output = path.join(folder, 'affine.safetensors');
+      await fitMapping(experiment({ kind: 'identity' }), engine, output, {
+        ...{ kind: 'affine', ridge: 0.1, positions: 'all' },
+      });
+      const mapping = readMapping(output);
+      const timeOf = (used: Mapping) =>
+        seconds(async () => {
+          const plan = makePlan(experiment(used), engine.tokenizer, engine.record);
+          for await (const _ of run(plan, new ChunkRunner(plan, engine)));
+        });
+      const costs: number[] = [];
+      for (let round = 0; round <= ROUNDS; round++) {
+        const [plain, mapped] = [await timeOf({ kind: 'identity' }), await timeOf(mapping)];
+        if (round > 0) costs.push(mapped / plain - 1);
+      }
+      costs.sort((a, b) => a - b);
+      const [least, most] = [costs[0]!, costs.at(-1)!];
+      const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+      say(
+        `cells of 20 tokens through affine maps: ${percent(middle(costs))} more time than without (${percent(least)} to ${percent(most)}, wanted: below 5 %)`,
+      );
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+      await engine.close();
+    }
+  },
+};
+
+function taskOf(width: number, targets: number): Parameters<typeof makeFitter>[0] {
+  const model = { width };
+  return {
+    ...{ kind: 'affine', options: {}, ridge: 0, seed: 0 },
+    ...{ source: model, target: model, targets, threads: THREADS },
+  };
+}
+
+function experiment(mapping: Mapping): Experiment {
+  const at = (text: string) => ({ prompt: { kind: 'text' as const, text }, position: parsePosition('-1') });
+  return {
+    name: 'mapped',
+    samples: ['Paris is the capital of', 'The opposite of hot is', 'Two and two make', 'The sky is'].map(
+      (text, i) => ({
+        name: `${i}`,
+        source: at(text),
+        target: at('cat -> cat; 135 -> 135; hello -> hello; ?'),
+      }),
+    ),
+    sourceLayers: 'all',
+    targetLayers: 'same',
+    mapping,
+    reading: { topK: 5, maxTokens: 20, stop: [] },
+    seed: 0,
+  };
+}
+
+async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const begin = performance.now();
+  await work();
+  return (performance.now() - begin) / 1000;
+}
+
+const megabytes = () => Math.round(process.resourceUsage().maxRSS / 1000);
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+const asked = process.argv[2];
+if (asked !== undefined && asked in measures) await measures[asked as keyof typeof measures]();
+else {
+  for (const name of Object.keys(measures)) {
+    spawnSync(process.execPath, [...process.execArgv, fileURLToPath(import.meta.url), name], {
+      stdio: 'inherit',
+    });
+  }
+}
