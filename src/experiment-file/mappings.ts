@@ -58,7 +58,10 @@ export class Mappings {
     } = mapping;
     return {
       kind: 'unfitted',
-      fit: { kind, options: given(options), ...given({ ridge, positions, targetSite, heldOut }) },
+      fit: {
+        ...{ kind, ...given({ ridge, positions, targetSite, heldOut }) },
+        ...(Object.keys(options).length > 0 && { options }),
+      },
       prompts: this.#prompts(samples, [...path, 'samples'], variant),
     };
   }
