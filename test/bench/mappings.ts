@@ -88,7 +88,7 @@ const measures = {
 
   /** Cells that generate through affine maps, against the same cells without. */
   async apply() {
-    const engine = await openEngine(await resolveModel(modelName), { gpu: 'off' });
+    const engine = await openEngine(await resolveModel(modelName), { gpu: 'off', threads: 1 });
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'bench-'));
     try {
       const output = path.join(folder, 'affine.safetensors');
