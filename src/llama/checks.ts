@@ -1,4 +1,5 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
+import { earliestCut } from '../edges.js';
 import type {
   AttentionCut,
   CacheLayout,
@@ -13,7 +14,6 @@ import { PatchscopeError } from '../errors.js';
 import { allFinite } from '../floats.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
-import { earliestCut } from './edges.js';
 
 const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
 

@@ -2,8 +2,8 @@
  * Rows of the same tokens, which share what comes before the first of them that is patched, read or cut off
  * from another, and what their encoder gives.
  */
+import { earliestCut } from '../edges.js';
 import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
-import { earliestCut } from './edges.js';
 import { type EncoderPrompt, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
 

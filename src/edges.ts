@@ -1,5 +1,5 @@
 /** Edges of attention that a row cuts. */
-import type { AttentionCut } from '../engine.js';
+import type { AttentionCut } from './engine.js';
 
 /** The first token of a prompt that is cut off from an earlier one; infinity where there is none. */
 export function earliestCut(cuts: readonly AttentionCut[]): number {
