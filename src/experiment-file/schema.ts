@@ -184,7 +184,9 @@ const samples = z
         data: z
           .union([text, z.array(text).min(1, someNames)], { error: someNames })
           .optional()
-          .meta({ description: 'From the package: entities, sentences, relations, or relations/NAME.' }),
+          .meta({
+            description: 'From the package: entities, sentences, two-hops, relations, or relations/NAME.',
+          }),
         file: text.optional().meta({ description: 'A file of samples, relative to this one.' }),
         format: word(['jsonl', 'csv', 'tsv', 'text', 'patchscopes-tsv', 'popqa', 'lre'])
           .optional()

@@ -4,6 +4,7 @@ import { onOneLine } from '../store/format.js';
 import { withResults } from '../store/results.js';
 import { chosenRun, type RunSummary } from '../store/run-list.js';
 import { bestCurves } from './best-curves.js';
+import { cellChoices } from './cell-choice.js';
 import { curves } from './curves.js';
 import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
@@ -68,7 +69,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'layer-pairs', title: 'By source and target layer' },
       about: 'Colours of one metric mean the same in all its pictures.',
-      parts: isGrid ? each(heatMaps) : [],
+      parts: isGrid ? [...each(heatMaps), ...each(cellChoices)] : [],
     },
     {
       ...{ name: 'by-group', title: 'By group' },
