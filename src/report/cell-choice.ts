@@ -48,7 +48,7 @@ ORDER BY observation.run_id, observation.variant, observation.control, observati
       caption:
         'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Samples of which a cell failed are left out.',
       data: {
-        sql,
+        sql: `-- a row is one cell; shares of samples are made from these rows\n${sql}`,
         columns: [
           ...['run_id', 'variant', 'control', 'draw', 'samples', 'cells', 'some cell', 'held out'],
           ...['chosen on even samples', 'chosen on odd samples'],
