@@ -107,6 +107,30 @@ Napi::Object to_object(Napi::Env env, const SiteTable & table) {
     return out;
 }
 
+std::vector<AttentionCut> to_cuts(const Napi::Value & value) {
+    std::vector<AttentionCut> cuts;
+    if (value.IsUndefined()) {
+        return cuts;
+    }
+    const auto list = value.As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+        const auto cut = list.Get(i).As<Napi::Object>();
+        cuts.push_back({to_ints(cut.Get("layers")), to_ints(cut.Get("rows")), to_ints(cut.Get("keys"))});
+    }
+    return cuts;
+}
+
+// Why no edge can be cut, for each block; null where each can.
+Napi::Array to_object(Napi::Env env, const AttentionTable & table) {
+    Napi::Array reasons = Napi::Array::New(env);
+    for (int il = 0; il < table.n_layer(); ++il) {
+        const std::string & reason = table.reason(il);
+        reasons.Set((uint32_t)il,
+                    reason.empty() ? Napi::Value(env.Null()) : Napi::Value(Napi::String::New(env, reason)));
+    }
+    return reasons;
+}
+
 // States are read straight into the arrays that JavaScript gets: the references keep those alive, and are
 // touched on the JavaScript thread only.
 class StateArrays {
@@ -209,6 +233,7 @@ Napi::Value Context::describe(const Napi::CallbackInfo & info) {
     if (const SiteTable * sites = decoder->encoder_sites()) {
         out.Set("encoderSites", to_object(env, *sites));
     }
+    out.Set("uncuttable", to_object(env, decoder->attention()));
     out.Set("labelMilliseconds", decoder->sites().milliseconds);
     return out;
 }
@@ -224,6 +249,7 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
     step.sequences = to_ints(in.Get("sequences"));
     step.outputs = to_vector<Napi::Uint8Array, int8_t>(in.Get("outputs"));
     decoding->states.fill(in, n_embd, step);
+    step.cuts = to_cuts(in.Get("cuts"));
     const auto readings = in.Get("readings").As<Napi::Object>();
     step.read_options = to_read_options(readings);
     const std::vector<int32_t> rows = to_ints(readings.Get("rows"));

@@ -40,7 +40,20 @@ bool Decoder::on_node(ggml_tensor * node, bool ask, void * self) {
     if (ask && decoder->seen_ != nullptr) {
         decoder->see(node);
     }
-    return decoder->armed_ != nullptr ? Tap::on_node(node, ask, decoder->armed_) : !ask;
+    if (decoder->armed_ == nullptr) {
+        return !ask;
+    }
+    const bool wanted = decoder->armed_ == decoder->tap_.get() && decoder->watch_attention(node, ask);
+    return Tap::on_node(node, ask, decoder->armed_) || wanted;
+}
+
+bool Decoder::watch_attention(ggml_tensor * node, bool ask) {
+    if (!ask) {
+        cuts_->computed();
+        return false;
+    }
+    key_cells_->before(node);
+    return cuts_->before(node);
 }
 
 // Nodes are asked about before they are computed. No device but the CPU can be told to stop, so a node that
@@ -103,6 +116,9 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, n_streams, std::min<uint32_t>(2, n_tokens));
         check_graph(graph);
         sites_ = label_sites(graph, model_->n_layer(), n_embd_);
+        attention_ = std::make_unique<AttentionTable>(graph, model_->n_layer());
+        key_cells_ = std::make_unique<KeyCells>(*attention_);
+        cuts_ = std::make_unique<AttentionCuts>(*attention_, *key_cells_);
         tap_ = std::make_unique<Tap>(*sites_, n_embd_);
         if (model_->n_encoder_layer() > 0) {
             if (ggml_graph_get_tensor(graph, "cross_embd") == nullptr) {
@@ -169,7 +185,10 @@ LogitResults Decoder::decode(Step & step) {
         step.outputs.data(),
     };
 
+    key_cells_->arm(step.sequences, step.positions);
+    cuts_->arm(step.cuts, step.sequences, step.positions);
     compute(*tap_, step, std::move(output_index), "decode", [&] { return llama_decode(ctx_, batch); });
+    cuts_->disarm();
     std::vector<const float *> rows;
     for (const LogitRead & read : step.logit_reads) {
         const float * logits = llama_get_logits_ith(ctx_, read.token);
@@ -282,11 +301,13 @@ LogitResults Decoder::reduce(const std::vector<const float *> & rows, const std:
 
 void Decoder::clear() {
     llama_memory_clear(llama_get_memory(ctx_), false);
+    key_cells_->clear();
     encoded_.clear();
 }
 
 void Decoder::copy_sequence(llama_seq_id from, llama_seq_id to) {
     llama_memory_seq_cp(llama_get_memory(ctx_), from, to, -1, -1);
+    key_cells_->copy_sequence(from, to);
 }
 
 void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
@@ -294,6 +315,7 @@ void Decoder::remove_sequence(llama_seq_id sequence, llama_pos first) {
         throw Error("engine",
                     "This model's memory can't be cut back to " + std::to_string(first) + " tokens.");
     }
+    key_cells_->remove_sequence(sequence, first);
 }
 
 LogitResults Decoder::lens(const float * states, int32_t n, const ReadOptions & options) {

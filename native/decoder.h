@@ -2,6 +2,7 @@
 // logits. Knows tokens, sequences, layers and rows; knows no JavaScript and no experiment.
 #pragma once
 
+#include "attention_cuts.h"
 #include "error.h"
 #include "reduce.h"
 #include "sample.h"
@@ -62,6 +63,7 @@ struct Step : StateWork {
     std::vector<llama_pos> positions; // each sequence goes on where it ended
     std::vector<llama_seq_id> sequences;
     std::vector<int8_t> outputs; // 1: compute the logits (and keep the last block's row) of this token
+    std::vector<AttentionCut> cuts;
     std::vector<LogitRead> logit_reads;
     ReadOptions read_options;
 };
@@ -90,6 +92,8 @@ public:
 
     size_t n_embd() const { return (size_t)n_embd_; }
     const SiteTable & sites() const { return *sites_; }
+    // Of the blocks that read from left to right.
+    const AttentionTable & attention() const { return *attention_; }
     // Null where the model has no encoder.
     const SiteTable * encoder_sites() const { return encoder_sites_.get(); }
     // Bytes of the K/V cache (or recurrent state) of this context.
@@ -118,6 +122,7 @@ public:
 private:
     static bool on_node(ggml_tensor * node, bool ask, void * self);
     void see(ggml_tensor * node);
+    bool watch_attention(ggml_tensor * node, bool ask);
     void label_encoder();
     int32_t run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences);
     // Runs `work`, which gives llama.cpp's status, and throws unless all that was planned was done.
@@ -130,6 +135,7 @@ private:
     void check_streams() const;
     void check_streams(const std::vector<llama_seq_id> & sequences) const;
     void check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const;
+    void check_cuts(const std::vector<AttentionCut> & cuts, size_t n_tokens) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;
     // rows: (n_vocab) each, one for each read
     LogitResults reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
@@ -139,6 +145,9 @@ private:
     DecoderOptions options_;
     std::unique_ptr<SiteTable> sites_;
     std::unique_ptr<SiteTable> encoder_sites_;
+    std::unique_ptr<AttentionTable> attention_;
+    std::unique_ptr<KeyCells> key_cells_;
+    std::unique_ptr<AttentionCuts> cuts_;
     std::unique_ptr<Tap> tap_;
     std::unique_ptr<Tap> encoder_tap_;
     Tap * armed_ = nullptr;                       // during a decode or an encode

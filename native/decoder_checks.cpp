@@ -47,6 +47,7 @@ void Decoder::check(const Step & step) const {
                " tokens, not " + std::to_string(n_outputs) + ".");
     }
     check_states(step, n, *sites_);
+    check_cuts(step.cuts, n);
     check_tokens(step.read_options.tracked);
     for (const LogitRead & read : step.logit_reads) {
         if (read.token < 0 || read.token >= (int32_t)n || step.outputs[read.token] != 1) {
@@ -152,6 +153,30 @@ void Decoder::check_states(const StateWork & states, size_t n_tokens, const Site
         if (!all_finite(write.vectors.data(), write.vectors.size()) ||
             !all_finite(write.alphas.data(), write.alphas.size())) {
             throw Error("not_finite", "What is to be written at " + place + " holds NaN or infinity.");
+        }
+    }
+}
+
+void Decoder::check_cuts(const std::vector<AttentionCut> & cuts, size_t n_tokens) const {
+    for (const AttentionCut & cut : cuts) {
+        for (int32_t il : cut.layers) {
+            if (il < 0 || il >= attention_->n_layer()) {
+                refuse("Layer " + std::to_string(il) + " is not one of the model's " +
+                       std::to_string(attention_->n_layer()) + ".");
+            }
+            if (!attention_->reason(il).empty()) {
+                throw Error("no_site", "No edge of attention can be cut at layer " + std::to_string(il) +
+                                           ": " + attention_->reason(il) + ".");
+            }
+        }
+        for (int32_t token : cut.tokens) {
+            if (token < 0 || token >= (int32_t)n_tokens) {
+                refuse("Row " + std::to_string(token) + " is outside the batch of " +
+                       std::to_string(n_tokens) + ".");
+            }
+        }
+        if (std::any_of(cut.keys.begin(), cut.keys.end(), [](llama_pos key) { return key < 0; })) {
+            refuse("A position before the first can't be cut.");
         }
     }
 }

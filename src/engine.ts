@@ -110,9 +110,24 @@ export interface Edit extends CapturePoint {
   readonly atGenerated?: boolean;
 }
 
+/**
+ * Edges of attention that are cut: in these layers the tokens `from` do not attend to the tokens `to`. Only
+ * earlier tokens can be cut off; a token always attends to itself. In an encoder-decoder model all of it is of
+ * the decoder, among its own tokens.
+ */
+export interface AttentionCut {
+  /** Indexes of tokens of the prompt. */
+  readonly from: readonly number[];
+  readonly to: readonly number[];
+  readonly layers: readonly number[];
+  /** Also from each generated token that is read on. Default: from the prompt's tokens alone. */
+  readonly atGenerated?: boolean;
+}
+
 /** One patched run. */
 export interface PatchRow extends TokenInput {
   readonly edits: readonly Edit[];
+  readonly cuts?: readonly AttentionCut[];
   /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
   readonly continuation?: readonly number[];
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */

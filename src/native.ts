@@ -116,7 +116,15 @@ export interface NativeEncodeStep extends NativeStateWork {
   readonly sequences: Int32Array;
 }
 
+/** In these layers the rows do not attend to the earlier tokens of their sequences at the positions `keys`. */
+export interface NativeCut {
+  readonly layers: Int32Array;
+  readonly rows: Int32Array;
+  readonly keys: Int32Array;
+}
+
 export interface NativeStep extends NativeStateWork {
+  readonly cuts?: readonly NativeCut[];
   readonly tokens: Int32Array;
   readonly positions: Int32Array;
   readonly sequences: Int32Array;
@@ -160,6 +168,8 @@ export interface NativeContext {
     readonly sites: NativeSites;
     /** In an encoder-decoder model. */
     readonly encoderSites?: NativeSites;
+    /** For each block why no edge of its attention can be cut, as a clause; null where each can. */
+    readonly uncuttable: readonly (string | null)[];
     /** What it took to find the sites. */
     readonly labelMilliseconds: number;
   };

@@ -223,9 +223,27 @@ export interface Fidelity {
   readonly heldOut: number | null;
 }
 
+/** Tokens of a prompt: all of them, those from one index to another (negative from the end), or all that hold a piece of its text. */
+export type Span =
+  | { readonly kind: 'all' }
+  | { readonly kind: 'range'; readonly first: number; readonly last: number }
+  | Extract<Position, { readonly kind: 'text' }>;
+
+/** In these layers the tokens `from` do not attend to the earlier ones of the tokens `to`. */
+export interface Cut {
+  readonly from: readonly Span[];
+  readonly to: readonly Span[];
+  /** A selector of blocks. */
+  readonly layers: string;
+  /** Also from each generated token. Default: from the prompt's alone. */
+  readonly atGenerated?: boolean;
+}
+
 export interface PromptAt {
   readonly prompt: Prompt;
   readonly position: Position;
+  /** Of a target: edges of attention that are cut. */
+  readonly cuts?: readonly Cut[];
 }
 
 /** One pair of prompts. In an encoder-decoder model the encoder reads the prompt, and the decoder begins. */

@@ -1,5 +1,5 @@
 import { PatchscopeError } from './errors.js';
-import type { Position } from './patchscope.js';
+import type { Position, Span } from './patchscope.js';
 
 /**
  * Reads a position as it is typed: a whole number is an index, anything else a piece of the prompt's text,
@@ -11,6 +11,41 @@ export function parsePosition(typed: string): Position {
   return text === undefined
     ? { kind: 'text', text: typed }
     : { kind: 'text', text, occurrence: Number(occurrence) };
+}
+
+/** Reads tokens as they are typed: `all`, an index, a range such as `0..4`, else a piece of the prompt's text. */
+export function parseSpan(typed: string): Span {
+  if (typed === 'all') return { kind: 'all' };
+  const [, first, last] = /^(-?\d+)(?:\.\.(-?\d+))?$/.exec(typed) ?? [];
+  if (first !== undefined) return { kind: 'range', first: Number(first), last: Number(last ?? first) };
+  return parsePosition(typed) as Extract<Position, { kind: 'text' }>;
+}
+
+/**
+ * The tokens a span means, in their order.
+ *
+ * @param tokens and `which` as of `resolvePosition`.
+ * @throws PatchscopeError `bad_input` where they are not there.
+ */
+export function resolveSpan(span: Span, tokens: readonly Uint8Array[], which: string): number[] {
+  if (span.kind === 'all') return tokens.map((_, i) => i);
+  if (span.kind === 'range') {
+    const first = resolveIndex(span.first, tokens.length, which);
+    const last = resolveIndex(span.last, tokens.length, which);
+    if (last >= first) return tokens.flatMap((_, i) => (i >= first && i <= last ? [i] : []));
+    throw new PatchscopeError(
+      'bad_input',
+      `The positions ${span.first}..${span.last} of the ${which} prompt are ${first} to ${last}: begin with the earlier one.`,
+    );
+  }
+  const end = lastByte(span.text, span.occurrence, tokens, which);
+  const begin = end + 1 - Buffer.byteLength(span.text, 'utf8');
+  let passed = 0;
+  return tokens.flatMap((bytes, i) => {
+    const from = passed;
+    passed += bytes.length;
+    return passed > begin && from <= end && bytes.length > 0 ? [i] : [];
+  });
 }
 
 /**
@@ -58,6 +93,21 @@ function resolveText(
   tokens: readonly Uint8Array[],
   which: string,
 ): number {
+  const end = lastByte(text, occurrence, tokens, which);
+  let passed = 0;
+  return tokens.findIndex((bytes) => {
+    passed += bytes.length;
+    return end < passed;
+  });
+}
+
+/** Of a piece of the prompt's text, counted over all its tokens. */
+function lastByte(
+  text: string,
+  occurrence: number | undefined,
+  tokens: readonly Uint8Array[],
+  which: string,
+): number {
   const prompt = Buffer.concat(tokens);
   const wanted = Buffer.from(text, 'utf8');
   if (wanted.length === 0) throw new PatchscopeError('bad_input', `The ${which} position is an empty text.`);
@@ -84,11 +134,7 @@ function resolveText(
       `The text '${text}' occurs ${ends.length} time${ends.length === 1 ? '' : 's'} in the ${which} prompt: there is no '${text}#${occurrence}'.`,
     );
   }
-  let passed = 0;
-  return tokens.findIndex((bytes) => {
-    passed += bytes.length;
-    return end < passed;
-  });
+  return end;
 }
 
 /** Quoted, on one line. */

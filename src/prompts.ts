@@ -64,14 +64,23 @@ export function resolvePrompt(
       token: decode(bytes[tokenIndex]!),
     };
   }
-  const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
-  // a BOS token that was put in front is not part of the text one may point at
-  const written = bytes.map((own, i) =>
-    i === 0 && prompt.kind === 'text' && tokenIds[0] === tokenizer.bosToken ? new Uint8Array() : own,
-  );
-  const tokenIndex = resolvePosition(position, written, which, draw);
+  const tokenIndex = resolvePosition(position, writtenBytes(tokenIds, text, tokenizer), which, draw);
   const decoder = start === undefined ? {} : { decoderTokenIds: [start], side };
-  return { text, ...reading, tokenIds, ...decoder, tokenIndex, token: decode(bytes[tokenIndex]!) };
+  const token = tokenText(tokenIds[tokenIndex]!, tokenizer);
+  return { text, ...reading, tokenIds, ...decoder, tokenIndex, token };
+}
+
+/** A BOS token that was put in front is not part of the text one may point at. */
+export function writtenBytes(
+  tokenIds: readonly number[],
+  text: string | null,
+  tokenizer: Tokenizer,
+): Uint8Array[] {
+  return tokenIds.map((tokenId, i) =>
+    i === 0 && text !== null && tokenId === tokenizer.bosToken
+      ? new Uint8Array()
+      : tokenizer.tokenBytes(tokenId),
+  );
 }
 
 function readingOf({ bos = true, special = false, chat = false }: Extract<Prompt, { kind: 'text' }>) {

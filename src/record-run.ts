@@ -93,12 +93,13 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch }) => ({
+    variants: pairs.map(({ sample, variant, source, target, patch, cuts }) => ({
       sample,
       name: variant,
       source: prompts.place(source),
       target: prompts.place(target),
       ...patch,
+      ...(cuts && { cuts }),
     })),
     prompts: prompts.all,
     mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],

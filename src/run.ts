@@ -274,6 +274,7 @@ export class ChunkRunner implements Runner {
     return {
       ...inputOf(pair.target),
       edits: [edit],
+      ...(pair.cuts && { cuts: pair.cuts }),
       seed: this.#seed(index),
       trackedTokens: ownToken === undefined ? pair.trackedTokens : [...pair.trackedTokens, ownToken],
       ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),

@@ -59,6 +59,7 @@ export async function dryRun(
       ['source tokens', summary.sourceTokens],
       ['target tokens, at most', summary.targetTokens],
       ['K/V layout', plan.cacheLayout],
+      ...cutRows(plan),
       ['memory, about', `${Math.ceil(memoryBytes / 1e6)} MB`],
       ...fits.map(({ variant, fit, experiment: { samples }, found }) => [
         `mapping of ${variant}`,
@@ -69,6 +70,21 @@ export async function dryRun(
     ].map((row) => row.map(String)),
     truncated: false,
   });
+}
+
+/** What is cut in the first sample, variant by variant: positions and layers. */
+function cutRows({ pairs }: Plan): [string, string][] {
+  return pairs
+    .filter(({ sample }) => sample === 0)
+    .flatMap(({ variant, cuts = [] }) =>
+      cuts.map(({ from, to, layers, atGenerated }): [string, string] => {
+        const queries = [...(from.length > 0 ? [from.join(' ')] : []), ...(atGenerated ? ['generated'] : [])];
+        return [
+          `attention cut, ${variant}`,
+          `from ${queries.join(' and ')} to ${to.join(' ')}, layers ${layers.join(' ')}`,
+        ];
+      }),
+    );
 }
 
 /** Of some neighbouring cells in the middle, once to warm up and once by the clock. */

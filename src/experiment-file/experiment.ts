@@ -82,7 +82,8 @@ function variantPrompts(file: ExperimentFile, root: Located) {
   return (file.variants ?? []).flatMap((variant, index) => {
     const filled = (['source', 'target'] as const).flatMap((side): [string, Filled][] => {
       const { prompt, position } = variant[side] ?? {};
-      return prompt === undefined && position === undefined
+      const cut = side === 'target' ? variant.target?.cut : undefined;
+      return prompt === undefined && position === undefined && cut === undefined
         ? []
         : [[side, promptAt(file, root, side, index)]];
     });

@@ -56,11 +56,12 @@ export class Mappings {
       'held-out': heldOut,
       ...options
     } = mapping;
+    const ofKind = given(options);
     return {
       kind: 'unfitted',
       fit: {
         ...{ kind, ...given({ ridge, positions, targetSite, heldOut }) },
-        ...(Object.keys(options).length > 0 && { options }),
+        ...(Object.keys(ofKind).length > 0 && { options: ofKind }),
       },
       prompts: this.#prompts(samples, [...path, 'samples'], variant),
     };

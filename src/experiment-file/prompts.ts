@@ -1,12 +1,13 @@
 /** A source or target of the file, with its templates -> its prompt and position for each sample. */
-import type { Prompt, PromptAt } from '../patchscope.js';
-import { parsePosition } from '../positions.js';
+import type { Cut, Prompt, PromptAt } from '../patchscope.js';
+import { parsePosition, parseSpan } from '../positions.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import type { ExperimentFile } from './schema.js';
 import { type Row, Template } from './template.js';
 
 type Side = 'source' | 'target';
 type PlaceKeys = Partial<ExperimentFile['source']>;
+type CutKeys = NonNullable<ExperimentFile['target']['cut']>[number];
 type PromptKeys = Exclude<NonNullable<PlaceKeys['prompt']>, string>;
 
 /** What one sample gives. */
@@ -17,6 +18,29 @@ export type Filled = (row: Row) => PromptAt;
  * @throws PatchscopeError `bad_input`
  */
 export function promptAt(file: ExperimentFile, root: Located, side: Side, variant?: number): Filled {
+  const place = placeAt(file, root, side, variant);
+  if (side === 'source') return place;
+  const own = variant === undefined ? undefined : file.variants![variant]!.target?.cut;
+  const path = own === undefined ? ['target', 'cut'] : ['variants', variant!, 'target', 'cut'];
+  const cuts = (own ?? file.target.cut ?? []).map((cut, i) => cutOf(cut, root, [...path, i]));
+  if (cuts.length === 0) return place;
+  return (row) => ({ ...place(row), cuts: cuts.map((fill) => fill(row)) });
+}
+
+function cutOf(cut: CutKeys, root: Located, path: Path): (row: Row) => Cut {
+  const spans = (key: 'from' | 'to') => {
+    const typed = cut[key];
+    const templates = Array.isArray(typed)
+      ? typed.map((one, i) => templateAt(root, [...path, key, i], String(one)))
+      : [templateAt(root, [...path, key], String(typed))];
+    return (row: Row) => templates.map((template) => parseSpan(template.fill(row)));
+  };
+  const [from, to] = [spans('from'), spans('to')];
+  const settings = { layers: String(cut.layers ?? 'all'), atGenerated: cut['at-generated'] ?? false };
+  return (row) => ({ from: from(row), to: to(row), ...settings });
+}
+
+function placeAt(file: ExperimentFile, root: Located, side: Side, variant: number | undefined): Filled {
   const own = variant === undefined ? undefined : file.variants![variant]![side];
   const base = checked(keysOf(file[side].prompt), root, [side, 'prompt']);
   const path = own?.prompt === undefined ? [side, 'prompt'] : ['variants', variant!, side, 'prompt'];

@@ -99,12 +99,29 @@ const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
 const sourcePlace = place(
   layers.optional().meta({ description: 'Layers to take states from.', default: 'all' }),
 );
-const targetPlace = place(
-  targetLayers.optional().meta({
-    description: 'Layers to put states into: same, below or above the source layer, or layers.',
-    default: 'same',
-  }),
-);
+const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
+const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
+const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
+
+const cut = section({
+  from: spans.meta({ description: 'Tokens that do not attend. Of a text all tokens that hold it.' }),
+  to: spans.meta({ description: 'The tokens they do not attend to; only earlier ones, and never itself.' }),
+  layers: layers.optional().meta({ description: 'In these layers.', default: 'all' }),
+  'at-generated': flag.optional().meta({ description: 'From each generated token too.', default: false }),
+});
+
+const targetPlace = {
+  ...place(
+    targetLayers.optional().meta({
+      description: 'Layers to put states into: same, below or above the source layer, or layers.',
+      default: 'same',
+    }),
+  ),
+  cut: z
+    .array(cut, 'a list of cuts, { from, to, layers } each')
+    .optional()
+    .meta({ description: 'Edges of attention that are cut in the target.' }),
+};
 
 const edit = section({
   op: word(editOps)
@@ -163,7 +180,8 @@ const samples = z
           .union([text, z.array(text).min(1, someNames)], { error: someNames })
           .optional()
           .meta({
-            description: 'From the package: entities, sentences, world, relations, or relations/NAME.',
+            description:
+              'From the package: entities, sentences, world, two-hops, relations, or relations/NAME.',
           }),
         file: text.optional().meta({ description: 'A file of samples, relative to this one.' }),
         format: word(['jsonl', 'csv', 'tsv', 'text', 'patchscopes-tsv', 'popqa', 'lre'])

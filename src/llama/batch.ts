@@ -1,5 +1,5 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
-import type { Edit, ScoredToken } from '../engine.js';
+import type { AttentionCut, Edit, ScoredToken } from '../engine.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
 import { type BatchLimits, cutsOf } from './cuts.js';
 import { type RowEdit, type RowPoint, rowEdit, type SitePoint, StateRows } from './state-rows.js';
@@ -32,6 +32,11 @@ export interface OwnReading {
   readonly tracked?: readonly number[] | undefined;
 }
 
+/** Edges of attention cut from one row. */
+interface RowCut extends Pick<AttentionCut, 'to' | 'layers'> {
+  readonly row: number;
+}
+
 interface Read extends OwnReading {
   readonly row: number;
 }
@@ -44,6 +49,7 @@ export class Batch {
   readonly #outputs: boolean[] = [];
   readonly #captures: RowPoint[] = [];
   readonly #edits: RowEdit[] = [];
+  readonly #cuts: RowCut[] = [];
   readonly #reads: Read[] = [];
   readonly #allOutputs: boolean;
 
@@ -75,6 +81,11 @@ export class Batch {
     if (needsOutput) this.#outputs[row] = true;
   }
 
+  /** Cuts the row off from earlier positions of its sequence. */
+  cut(row: number, { to, layers }: Pick<AttentionCut, 'to' | 'layers'>): void {
+    this.#cuts.push({ row, to, layers });
+  }
+
   /** Reads the distribution of the token after this row. */
   read(row: number, own: OwnReading = {}): void {
     this.#reads.push({ ...own, row });
@@ -96,6 +107,11 @@ export class Batch {
         sequences: Int32Array.from(this.#sequences.slice(begin, end)),
         outputs: Uint8Array.from(this.#outputs.slice(begin, end), Number),
         ...work.native,
+        cuts: this.#cuts.filter(within).map(({ row, to, layers }) => ({
+          layers: Int32Array.from(layers),
+          rows: Int32Array.of(row - begin),
+          keys: Int32Array.from(to),
+        })),
         readings: {
           ...readings,
           rows: Int32Array.from(reads, ({ row }) => row - begin),

@@ -1,5 +1,7 @@
 /** What is wrong with what an engine is given, said in one sentence before any of it reaches the addon. */
+import { earliestCut } from '../edges.js';
 import type {
+  AttentionCut,
   CacheLayout,
   CapturePoint,
   Edit,
@@ -20,10 +22,12 @@ type SitesBySide = Readonly<Partial<Record<Side, NativeSites>>>;
 export class Checks {
   readonly #record: EngineRecord;
   readonly #sites: SitesBySide;
+  readonly #uncuttable: readonly (string | null)[];
 
-  constructor(record: EngineRecord, modelSites: SitesBySide) {
+  constructor(record: EngineRecord, modelSites: SitesBySide, uncuttable: readonly (string | null)[]) {
     this.#record = record;
     this.#sites = modelSites;
+    this.#uncuttable = uncuttable;
   }
 
   cacheLayout(layout: CacheLayout = 'unified'): void {
@@ -84,6 +88,7 @@ export class Checks {
     if (!Array.isArray(until) || !until.every((text) => typeof text === 'string'))
       throw new TypeError('Expected until to be an array of strings.');
     if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
+    for (const one of row.cuts ?? []) this.cut(one, tokenIds.length);
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {
@@ -123,6 +128,30 @@ export class Checks {
       throw new PatchscopeError('no_site', `This model has no ${site} at layer ${layer}: ${reason}.`);
     }
     checkTokenIndex(tokenIndex, (side === 'encoder' ? encoderTokenIds : tokenIds).length);
+  }
+
+  cut({ from, to, layers, atGenerated = false }: AttentionCut, tokens: number): void {
+    for (const [name, list] of Object.entries({ from, to, layers })) {
+      if (!Array.isArray(list)) throw new TypeError(`Expected ${name} of a cut to be an array of numbers.`);
+    }
+    for (const tokenIndex of [...from, ...to]) checkTokenIndex(tokenIndex, tokens);
+    if (layers.length === 0) throw bad('A cut names no layers: say in which layers attention is cut.');
+    const last = this.#record.layerCount - 1;
+    for (const layer of layers) {
+      if (!Number.isInteger(layer) || layer < 0 || layer > last) {
+        throw bad(`Layer ${layer} of a cut is not in the model, whose layers are 0 to ${last}.`);
+      }
+      const reason = this.#uncuttable[layer];
+      if (reason) {
+        throw new PatchscopeError(
+          'no_site',
+          `No edge of attention can be cut at layer ${layer} of this model: ${reason}.`,
+        );
+      }
+    }
+    if (to.length === 0 || !(atGenerated || earliestCut([{ from, to, layers }]) < tokens)) {
+      throw bad('A cut has no edge: none of its tokens from comes after one of its tokens to.');
+    }
   }
 
   edit(edit: Edit, input: TokenInput): void {

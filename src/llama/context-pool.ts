@@ -20,6 +20,7 @@ interface Facts {
   readonly onHost: boolean;
   readonly vocabularySize: number;
   readonly sites: Readonly<Partial<Record<Side, NativeSites>>>;
+  readonly uncuttable: readonly (string | null)[];
 }
 
 export class ContextPool {
@@ -54,7 +55,7 @@ export class ContextPool {
           { cause: error },
         );
       });
-    const { memoryBytes, sites: decoder, encoderSites: encoder } = probe.describe();
+    const { memoryBytes, sites: decoder, encoderSites: encoder, uncuttable } = probe.describe();
     probe.close();
     const { vocabularySize } = model.describe();
     return new ContextPool(model, settings, {
@@ -62,6 +63,7 @@ export class ContextPool {
       onHost,
       vocabularySize,
       sites: { decoder, ...(encoder && { encoder }) },
+      uncuttable,
     });
   }
 
@@ -71,6 +73,11 @@ export class ContextPool {
 
   get sites(): Facts['sites'] {
     return this.#facts.sites;
+  }
+
+  /** For each block why no edge of its attention can be cut, or null. */
+  get uncuttable(): Facts['uncuttable'] {
+    return this.#facts.uncuttable;
   }
 
   /** An empty context of at least this size; the last one of the layout is closed if it is too small. */

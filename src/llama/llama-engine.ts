@@ -160,7 +160,7 @@ class LlamaEngine implements Engine {
     this.#limits = limits;
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
-    this.#checks = new Checks(record, pool.sites);
+    this.#checks = new Checks(record, pool.sites, pool.uncuttable);
     this.#workers = workers;
   }
 

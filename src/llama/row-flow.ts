@@ -144,6 +144,9 @@ export class RowFlow {
     for (const edit of ofSide(run.row.row.edits, 'decoder')) {
       if (edit.atGenerated) batch.edit(row, edit, this.#limits.needsOutput(edit));
     }
+    for (const cut of run.row.row.cuts ?? []) {
+      if (cut.atGenerated) batch.cut(row, cut);
+    }
     batch.read(row, ownReading(run));
   }
 
@@ -161,6 +164,12 @@ export class RowFlow {
       const rows = this.#addRest(batch, slot);
       for (const edit of ofSide(row.row.edits, 'decoder')) {
         batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
+      }
+      for (const cut of row.row.cuts ?? []) {
+        for (const tokenIndex of cut.from) {
+          const to = cut.to.filter((key) => key < tokenIndex);
+          if (to.length > 0) batch.cut(rows[tokenIndex - first]!, { to, layers: cut.layers });
+        }
       }
       for (const tokenIndex of this.#reading.tokenIndexes ?? []) {
         batch.read(rows[tokenIndex - first]!, { tracked: row.row.trackedTokens });

@@ -1,7 +1,8 @@
 /**
- * Rows of the same tokens, which share what comes before the first of them that is patched or read, and
- * what their encoder gives.
+ * Rows of the same tokens, which share what comes before the first of them that is patched, read or cut off
+ * from another, and what their encoder gives.
  */
+import { earliestCut } from '../edges.js';
 import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
 import { type EncoderPrompt, ofSide } from './encode.js';
 import type { Limits } from './limits.js';
@@ -15,7 +16,7 @@ export interface GroupRow {
 export interface RowGroup {
   /** In an encoder-decoder model. */
   readonly encoder: EncoderPrompt | undefined;
-  /** Tokens that are neither patched nor read. */
+  /** Tokens that are neither patched nor read nor cut off from others. */
   readonly prefix: readonly number[];
   /** The rest of the prompt. */
   readonly rest: readonly number[];
@@ -31,6 +32,7 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
       row.tokenIds.length - 1,
       ...ofSide(row.edits, 'decoder').map(({ tokenIndex }) => tokenIndex),
       ...(reading.tokenIndexes ?? []),
+      earliestCut(row.cuts ?? []),
     );
     const key = `${prefixLength}:${row.tokenIds.join(',')}:${encoderKey(row)}`;
     const group = groups.get(key);

@@ -1,6 +1,6 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
 import { followingTokens } from '../continuation.js';
-import type { Tokenizer } from '../engine.js';
+import type { AttentionCut, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
 import {
@@ -12,6 +12,7 @@ import {
   tokenText,
 } from '../prompts.js';
 import { uniforms } from '../random.js';
+import { resolveCuts } from './cuts.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
 export interface Pair {
@@ -21,6 +22,8 @@ export interface Pair {
   readonly source: ResolvedPrompt;
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
+  /** Edges of attention that are cut in the target; absent where there are none. */
+  readonly cuts?: readonly AttentionCut[];
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
 }
@@ -95,12 +98,16 @@ export function resolvePairs(
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
+      const at = own.target ?? sample.target;
+      const target = resolver.target(at, source, targetSide, seed, following);
+      const cuts = resolveCuts(at.cuts ?? [], target, tokenizer, shape.layerCount);
       return {
         sample: index,
         variant: name,
         source,
-        target: resolver.target(own.target ?? sample.target, source, targetSide, seed, following),
+        target,
         patch: { op, alpha, atGenerated },
+        ...(cuts.length > 0 && { cuts }),
         trackedTokens,
       };
     });

@@ -1,6 +1,8 @@
 /** How much work a plan is, before any of it is done. */
 import { cacheCells } from '../cache-layout.js';
+import { earliestCut } from '../edges.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
+import type { Pair } from './pairs.js';
 import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 
 /** What bounds a batch, as an engine records it. */
@@ -30,9 +32,9 @@ export interface PlanSummary {
   readonly cacheTokens: number;
 }
 
-/** The rows of one chunk that have the same target. */
+/** Neighbouring rows of one chunk that have the same target and share as much of it. */
 interface Group {
-  readonly target: ResolvedPrompt;
+  readonly pair: Pair;
   readonly rows: number;
 }
 
@@ -47,9 +49,9 @@ export function summarize(
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
     const times = plan.repeats.includes(chunk) ? 2 : 1;
-    for (const { target, rows } of groupsOf(plan, chunk)) {
-      const length = lengthOf(target);
-      const prefix = prefixOf(target);
+    for (const { pair, rows } of groupsOf(plan, chunk)) {
+      const length = lengthOf(pair.target);
+      const prefix = prefixOf(pair);
       const slots = Math.max(1, Math.min(rows, batchRows, Math.floor(batchTokens / (length - prefix))));
       const perRow = length - prefix + following;
       batches += times * Math.ceil(rows / slots) * (1 + following);
@@ -77,12 +79,9 @@ export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
   const following = Math.max(0, stepCount(plan) - 1);
   const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
-  const targets = new Set(pairs.map(({ pair }) => pair.target));
-  const prefixes = [...targets].reduce((sum, target) => sum + prefixOf(target), 0);
-  const rows = pairs.reduce(
-    (sum, { pair: { target } }) => sum + lengthOf(target) - prefixOf(target) + following,
-    0,
-  );
+  const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
+  const prefixes = [...targets.values()].reduce((sum, pair) => sum + prefixOf(pair), 0);
+  const rows = pairs.reduce((sum, { pair }) => sum + lengthOf(pair.target) - prefixOf(pair) + following, 0);
   return [...sources].reduce((sum, source) => sum + lengthBefore(source), prefixes + rows);
 }
 
@@ -91,9 +90,10 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
   let rows = 0;
   for (let cell = begin; cell < end; cell++) {
     rows++;
-    const { target } = plan.pairs[plan.cells.pair[cell]!]!;
-    if (cell + 1 < end && plan.pairs[plan.cells.pair[cell + 1]!]!.target === target) continue;
-    yield { target, rows };
+    const pair = plan.pairs[plan.cells.pair[cell]!]!;
+    const next = cell + 1 < end ? plan.pairs[plan.cells.pair[cell + 1]!]! : undefined;
+    if (next?.target === pair.target && prefixOf(next) === prefixOf(pair)) continue;
+    yield { pair, rows };
     rows = 0;
   }
 }
@@ -112,8 +112,8 @@ function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
 }
 
 /** Tokens that the rows of a target share. */
-function prefixOf({ side, tokenIndex }: ResolvedPrompt): number {
-  return side === 'encoder' ? 0 : tokenIndex;
+function prefixOf({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
+  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
 }
 
 function lengthOf(prompt: ResolvedPrompt): number {

@@ -7,6 +7,7 @@ import { accuraciesOf } from './accuracy.js';
 import { accuracyBars, accuracyCurves, accuracyMaps } from './accuracy-pictures.js';
 import { accuracyTable } from './accuracy-table.js';
 import { bestCurves } from './best-curves.js';
+import { cellChoices } from './cell-choice.js';
 import { curves } from './curves.js';
 import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
@@ -86,7 +87,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'layer-pairs', title: 'By source and target layer' },
       about: 'Colours of one metric mean the same in all its pictures.',
-      parts: isGrid ? each(heatMaps) : [],
+      parts: isGrid ? [...each(heatMaps), ...each(cellChoices)] : [],
     },
     {
       ...{ name: 'by-group', title: 'By group' },

@@ -1,4 +1,4 @@
-import type { EngineRecord } from '../engine.js';
+import type { AttentionCut, EngineRecord } from '../engine.js';
 import type { EditOp, FileMapping, MappingRecord, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
@@ -111,6 +111,8 @@ export interface VariantRecord {
   readonly op: EditOp;
   readonly alpha: number;
   readonly atGenerated: boolean;
+  /** Edges of attention that are cut in the target; kept as JSON. */
+  readonly cuts?: readonly AttentionCut[];
 }
 
 /** A token of a prompt. */

@@ -229,7 +229,7 @@ class SqliteStore implements Store {
     variant: VariantRecord,
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
-    const { sample, name, source, target, op, alpha, atGenerated } = variant;
+    const { sample, name, source, target, op, alpha, atGenerated, cuts } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -247,6 +247,7 @@ class SqliteStore implements Store {
       op,
       alpha,
       Number(atGenerated),
+      cuts === undefined ? null : JSON.stringify(cuts),
     );
     this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
     this.#chunks.addToken(targetModelId, target.tokenId, target.token);

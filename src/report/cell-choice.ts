@@ -1,0 +1,76 @@
+/** Whether a sample is right in some cell of the grid, and in one cell that was chosen on other samples. */
+import type { Database } from 'better-sqlite3';
+import { grouped } from '../group.js';
+import { cellChoice } from '../statistics/cell-choice.js';
+import { layerText } from '../store/format.js';
+import { ask, sqlText } from './data.js';
+import { type Part, partName } from './part.js';
+import type { Subject } from './subject.js';
+
+interface Row {
+  readonly run_id: number;
+  readonly variant: string;
+  readonly control: string;
+  readonly draw: number;
+  readonly sample_idx: number;
+  readonly source_layer: number;
+  readonly target_layer: number;
+  readonly value: number;
+}
+
+/** Of metrics that are 0 or 1. */
+export function cellChoices(database: Database, { runIds }: Subject, metric: string): Part[] {
+  const sql = `SELECT observation.run_id, observation.variant, observation.control, observation.draw,
+  observation.sample_idx, observation.source_layer, observation.target_layer, score.value
+FROM observation
+JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
+WHERE observation.run_id IN (${runIds}) AND observation.target_layer IS NOT NULL
+ORDER BY observation.run_id, observation.variant, observation.control, observation.draw, observation.sample_idx,
+  observation.source_layer, observation.target_layer`;
+  const all = ask<Row>(database, sql);
+  if (!all.every(({ value }) => value === 0 || value === 1)) return [];
+  const rows = [
+    ...grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw])),
+  ]
+    .map(([, own]) => ({ first: own[0]!, ...wholeGrid(own) }))
+    .filter(({ right, cells }) => right.length > 1 && cells.length > 1)
+    .map(({ first, right, cells }) => {
+      const { someCell, heldOut, chosen } = cellChoice(right);
+      return [
+        ...[first.run_id, first.variant, first.control, first.draw, right.length, cells.length],
+        ...[someCell, heldOut, ...chosen.map((cell) => cells[cell]!)],
+      ];
+    });
+  if (rows.length === 0) return [];
+  return [
+    {
+      ...{ name: partName('cell-choice', metric), title: `${metric} in some cell, and in a chosen one` },
+      caption:
+        'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Samples of which a cell failed are left out.',
+      data: {
+        sql: `-- a row is one cell; shares of samples are made from these rows\n${sql}`,
+        columns: [
+          ...['run_id', 'variant', 'control', 'draw', 'samples', 'cells', 'some cell', 'held out'],
+          ...['chosen on even samples', 'chosen on odd samples'],
+        ],
+        rows,
+      },
+    },
+  ];
+}
+
+/** The samples that have all cells, and the cells by their layers. */
+function wholeGrid(rows: readonly Row[]) {
+  const nameOf = ({ source_layer, target_layer }: Row) =>
+    `${layerText(source_layer)} to ${layerText(target_layer)}`;
+  const cells = [...new Set(rows.map(nameOf))];
+  const samples = [...grouped(rows, ({ sample_idx }) => sample_idx).values()];
+  const right = samples.filter(({ length }) => length === cells.length);
+  return {
+    cells,
+    right: right.map((sample) => {
+      const values = new Map(sample.map((row) => [nameOf(row), row.value]));
+      return cells.map((cell) => values.get(cell)!);
+    }),
+  };
+}
