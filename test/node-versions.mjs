@@ -37,7 +37,7 @@ function passes(version) {
         maxBuffer: 2 ** 28,
       });
       const counts = Object.fromEntries(
-        [...stdout.matchAll(/^\S* ?(tests|pass|fail|skipped) (\d+)$/gm)].map(([, what, count]) => [
+        [...stdout.matchAll(/^all (tests|pass|fail|skipped) (\d+)$/gm)].map(([, what, count]) => [
           what,
           count,
         ]),
