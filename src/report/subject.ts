@@ -26,7 +26,7 @@ export interface Subject {
   readonly isSmallerBetter: (metric: string) => boolean;
   /** The side whose layers are swept; both may be. */
   readonly axis: 'source_layer' | 'target_layer';
-  /** Some states go to a layer other than their own. */
+  /** The states of a layer go to several layers, and a layer takes those of several. */
   readonly isGrid: boolean;
   /** In the order of lines; the embedding is where block outputs begin. */
   readonly places: readonly Place[];
@@ -48,10 +48,14 @@ JOIN mapping ON mapping.id = observation.mapping_id`;
 
 export function subjectOf(database: Database, runs: readonly RunSummary[]): Subject {
   const runIds = runs.map(({ runId }) => runId).join(', ');
-  const [shape] = ask<{ sources: number; elsewhere: number | null; controls: number | null }>(
+  const [shape] = ask<{ sources: number; grids: number | null; controls: number | null }>(
     database,
-    `SELECT count(DISTINCT source_layer) AS sources, sum(source_layer <> target_layer) AS elsewhere, sum(control <> 'none') AS controls
-    FROM observation WHERE run_id IN (${runIds})`,
+    `SELECT max(sources) AS sources, sum(pairs > max(sources, targets)) AS grids, sum(controls) AS controls
+    FROM (
+      SELECT count(DISTINCT source_layer) AS sources, count(DISTINCT target_layer) AS targets,
+        count(DISTINCT source_layer || ' ' || target_layer) AS pairs, sum(control <> 'none') AS controls
+      FROM observation WHERE run_id IN (${runIds}) GROUP BY run_id, variant
+    )`,
   );
   const places = ask<Place>(
     database,
@@ -73,7 +77,7 @@ export function subjectOf(database: Database, runs: readonly RunSummary[]): Subj
     seeds: new Map(seeds.map(({ id, seed }) => [id, seed])),
     ...{ metrics, isSmallerBetter: smallerIsBetter(database, metrics) },
     axis: shape!.sources > 1 ? 'source_layer' : 'target_layer',
-    isGrid: Number(shape!.elsewhere) > 0,
+    isGrid: Number(shape!.grids) > 0,
     hasControls: Number(shape!.controls) > 0,
     hasGroups: groups.length > 0,
   };
