@@ -1,0 +1,180 @@
+/**
+ * The paper's experiments, small, on both real models: `npm run results` writes their tables and pictures into
+ * results/ anew; further words, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
+ * others go on.
+ */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { query } from '../src/index.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const results = path.join(root, 'results');
+const db = path.join(results, 'published.db');
+const further = process.argv.slice(2);
+
+interface Published {
+  readonly name: string;
+  readonly models: Readonly<Record<string, readonly string[]>>;
+  /** What is found, of the run `:run`. */
+  readonly tables: readonly { readonly title: string; readonly sql: string }[];
+  /** Of the report's pictures. */
+  readonly pictures: readonly string[];
+}
+
+const [smollm2, gemma] = ['smollm2-135m-instruct', 'gemma-3-270m'];
+const relations = ['country_capital_city', 'country_currency', 'fruit_outside_color'];
+const someFacts = `samples={data: [${relations.map((name) => `relations/${name}`).join(', ')}], subjects: 9, sentences: 1}`;
+const grid = (layers: string) => [`source.layers=${layers}`, `target.layers=${layers}`];
+
+const published: readonly Published[] = [
+  {
+    name: 'next-token',
+    models: { [smollm2!]: ['samples.limit=40'], [gemma!]: ['samples.limit=40'] },
+    tables: [
+      {
+        title: 'precision@1 by layer, with 95 % intervals',
+        sql: `SELECT source_layer AS layer, ${[
+          'token-identity',
+          'logit-lens',
+          'affine-lens',
+          'affine-lens-as-released',
+        ]
+          .map(
+            (variant) =>
+              `max(CASE WHEN variant = '${variant}' AND control = 'none' THEN printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) END) AS "${variant}"`,
+          )
+          .join(', ')},
+          max(CASE WHEN variant = 'token-identity' AND control = 'random' THEN printf('%.2f', value) END) AS "random vector",
+          max(CASE WHEN variant = 'token-identity' AND control = 'shuffled' THEN printf('%.2f', value) END) AS "other state"
+        FROM metric WHERE run_id = :run AND name = 'precision-at-1' AND "group" = '' AND source_layer % 2 = 1
+        GROUP BY source_layer ORDER BY source_layer`,
+      },
+    ],
+    pictures: ['curve-precision-at-1'],
+  },
+  {
+    name: 'attribute-extraction',
+    models: {
+      [smollm2!]: [someFacts, 'reading.tokens=10', ...grid('[1, 6, 11, 16, 21, 26]')],
+      [gemma!]: [someFacts, 'reading.tokens=10', ...grid('[1, 4, 7, 10, 13, 16]')],
+    },
+    tables: [
+      {
+        title: 'accuracy, mean ± sd over source layers; a sample counts where some target layer succeeds',
+        sql: `SELECT "group" AS relation, max(samples) AS N, max(known_samples) AS known,
+          ${(
+            [
+              ['answer-found', 'none', 'Patchscope'],
+              ['answer-found', 'random', 'random vector'],
+              ['answer-found', 'shuffled', 'other state'],
+              ['probe', 'none', 'probe'],
+            ] as const
+          )
+            .map(
+              ([name, control, title]) =>
+                `max(CASE WHEN name = '${name}' AND control = '${control}' THEN printf('%.2f ± %.2f', mean, sd) END) AS "${title}"`,
+            )
+            .join(', ')}
+        FROM accuracy WHERE run_id = :run AND variant = 'patched' GROUP BY "group" ORDER BY "group"`,
+      },
+    ],
+    pictures: [],
+  },
+  {
+    name: 'entity-resolution',
+    models: {
+      [smollm2!]: ['samples={data: entities, from: 45, limit: 32}'],
+      [gemma!]: ['samples={data: entities, from: 45, limit: 32}'],
+    },
+    tables: [
+      {
+        title: 'ROUGE-L of the cropped text by layer, with 95 % intervals',
+        sql: `SELECT source_layer AS layer, ${['popular', 'rare']
+          .flatMap((group) => [
+            `max(CASE WHEN "group" = '${group}' AND control = 'none' THEN printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) END) AS ${group}`,
+            `max(CASE WHEN "group" = '${group}' AND control = 'shuffled' THEN printf('%.2f', value) END) AS "${group}, other state"`,
+          ])
+          .join(', ')}
+        FROM metric WHERE run_id = :run AND name = 'rouge-l-cropped' AND source_layer IS NOT NULL
+        GROUP BY source_layer ORDER BY source_layer`,
+      },
+    ],
+    pictures: [],
+  },
+];
+
+fs.mkdirSync(results, { recursive: true });
+for (const one of published) publish(one);
+
+function publish({ name, models, tables, pictures }: Published): void {
+  const parts = [`# ${name}\n\nMade by \`npm run results\`.\n`];
+  for (const [model, settings] of Object.entries(models)) {
+    const set = settings.flatMap((setting) => ['--set', setting]);
+    const run = runOf(name, model, set);
+    const asked = query(db, facts.replaceAll(':run', `${run}`));
+    parts.push(`## ${asked.rows[0]![0]}\n`);
+    const shown = set.map((word) => (word === '--set' ? word : `'${word}'`)).join(' ');
+    parts.push(`\`\`\`sh\nnpx patchscopes run ${name} -m ${model} ${shown}\n\`\`\`\n`);
+    parts.push(`${asked.rows[0]!.slice(1).join('; ')}.\n`);
+    for (const { title, sql } of tables) {
+      parts.push(`${title[0]!.toUpperCase()}${title.slice(1)}:\n`, table(sql.replaceAll(':run', `${run}`)));
+    }
+    for (const picture of picturesOf(run, pictures, `${name}-${model}`)) parts.push(picture);
+  }
+  fs.writeFileSync(path.join(results, `${name}.md`), `${parts.join('\n').trimEnd()}\n`);
+}
+
+/** The run's id; a run that is there and whole is taken. */
+function runOf(name: string, model: string, set: readonly string[]): number {
+  const command = ['run', name, '-m', model, ...set];
+  const found = fs.existsSync(db)
+    ? query(
+        db,
+        `SELECT run.id, run.status FROM run JOIN model ON model.id = run.source_model_id
+        WHERE run.name = '${name}' AND model.path GLOB '*${model}*' ORDER BY run.id DESC LIMIT 1`,
+      ).rows[0]
+    : undefined;
+  if (found?.[1] !== 'done') {
+    cli([...command, ...further, '--db', db, ...(found === undefined ? [] : ['--resume'])]);
+    return runOf(name, model, set);
+  }
+  return Number(found[0]);
+}
+
+const facts = `SELECT model.name || ', ' || model.quantization,
+  run.cells_planned || ' cells', 'seed ' || run.seed, 'llama.cpp ' || run.llama_cpp, run.backend || ', ' || run.threads || ' threads',
+  'model sha256 ' || substr(model.sha256, 1, 12), substr(run.started_at, 1, 10)
+FROM run JOIN model ON model.id = run.source_model_id WHERE run.id = :run`;
+
+function table(sql: string): string {
+  const { columns, rows } = query(db, sql);
+  const line = (cells: readonly unknown[]) => `| ${cells.map((cell) => cell ?? '').join(' | ')} |`;
+  return [line(columns), line(columns.map(() => '---')), ...rows.map(line), ''].join('\n');
+}
+
+/** Copied beside the tables, on white: a picture alone does not follow the reader's colours. */
+function picturesOf(run: number, names: readonly string[], of: string): string[] {
+  if (names.length === 0) return [];
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'published-'));
+  const svg = path.join(folder, 'svg');
+  cli(['report', `${run}`, '--db', db, '-o', path.join(folder, 'report.html'), '--svg', svg]);
+  const links = names.map((name) => {
+    const picture = fs.readFileSync(path.join(svg, `${name}.svg`), 'utf8');
+    const file = `${of}-${name}.svg`;
+    fs.writeFileSync(path.join(results, file), picture.replace('<svg ', '<svg style="background: white" '));
+    return `![${name} of ${of}](${file})\n`;
+  });
+  fs.rmSync(folder, { recursive: true });
+  return links;
+}
+
+function cli(args: readonly string[]): void {
+  const { status } = spawnSync(process.execPath, [path.join(root, 'dist', 'cli.js'), ...args], {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  if (status !== 0) process.exit(status ?? 1);
+}
