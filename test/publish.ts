@@ -106,6 +106,12 @@ const published: readonly Published[] = [
   },
 ];
 
+/** Its model, and how it was run. */
+const facts = `SELECT model.name || ', ' || model.quantization,
+  run.cells_planned || ' cells', 'seed ' || run.seed, 'llama.cpp ' || run.llama_cpp, run.backend || ', ' || run.threads || ' threads',
+  'model sha256 ' || substr(model.sha256, 1, 12), substr(run.started_at, 1, 10)
+FROM run JOIN model ON model.id = run.source_model_id WHERE run.id = :run`;
+
 fs.mkdirSync(results, { recursive: true });
 for (const one of published) publish(one);
 
@@ -143,11 +149,6 @@ function runOf(name: string, model: string, set: readonly string[]): number {
   }
   return Number(found[0]);
 }
-
-const facts = `SELECT model.name || ', ' || model.quantization,
-  run.cells_planned || ' cells', 'seed ' || run.seed, 'llama.cpp ' || run.llama_cpp, run.backend || ', ' || run.threads || ' threads',
-  'model sha256 ' || substr(model.sha256, 1, 12), substr(run.started_at, 1, 10)
-FROM run JOIN model ON model.id = run.source_model_id WHERE run.id = :run`;
 
 function table(sql: string): string {
   const { columns, rows } = query(db, sql);

@@ -184,7 +184,7 @@ test('a state put back where it was is as long as what it meets, and is contamin
 });
 
 test('in the known-answers model a right answer has no sign, and a patch behind the last block that reads it is contaminated', async (t) => {
-  const { experiment } = readExperiment('known-answers', {
+  const { experiment } = readExperiment('world-city', {
     set: ['target.layers=[0, 5]', 'source.layers=2', 'controls.unpatched=true', 'controls.random=1'],
   });
   const { path } = await stored(t, world, experiment);
