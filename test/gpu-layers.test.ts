@@ -162,7 +162,7 @@ const patchEverywhere = `
 `;
 
 test('patched runs give the same with any number of blocks on a GPU device', async (t) => {
-  const { code, stdout, stderr } = await runChild(patchEverywhere);
+  const { code, stdout, stderr } = await runChild(patchEverywhere, { limit: 400_000 }); // a driver in software compiles shaders for minutes
   assert.equal(code, 0, stderr);
   const [reference, ...others] = stdout
     .trim()

@@ -67,11 +67,14 @@ async function observed(engine: Engine, experiment: Experiment, target: readonly
 function experimentOn(prompts: Reference['prompts']): Experiment {
   const { experiment } = readExperiment('next-token', { limit: 1 });
   const [sample] = experiment.samples;
+  const asked = (name: string) => (variants as readonly string[]).includes(name);
   return {
     ...experiment,
+    variants: experiment.variants!.filter(({ name }) => asked(name)),
     samples: prompts.map(({ tokens, position }, i) => ({
       ...sample!,
       name: String(i),
+      variants: Object.fromEntries(Object.entries(sample!.variants!).filter(([name]) => asked(name))),
       source: { prompt: { kind: 'tokens', tokenIds: tokens }, position: { kind: 'index', index: position } },
     })),
   };
