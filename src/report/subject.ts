@@ -92,12 +92,17 @@ function smallerIsBetter(database: Database, metrics: readonly string[]): Subjec
 }
 
 function namer(places: readonly Place[]): (place: Place) => string {
-  const differ = (of: (place: Place) => unknown) => new Set(places.map(of)).size > 1;
+  const count = (of: (place: Place) => unknown) => new Set(places.map(of)).size;
   const sitesOf = ({ source_site, site }: Place) =>
     source_site === site ? site : `${source_site} to ${site}`;
   const runOf = ({ run_id, run_name }: Place) => `run ${run_id} ${run_name}`;
-  const parts = [runOf, ({ variant }: Place) => variant, ({ mapping }: Place) => mapping, sitesOf].filter(
-    differ,
+  const variantOf = ({ variant }: Place) => variant;
+  const mappingOf = ({ mapping }: Place) => mapping;
+  const ownOf = (place: Place) => `${runOf(place)} ${variantOf(place)}`;
+  // a variant that has but one mapping says which by its own name
+  const isTold = count((place) => `${ownOf(place)} ${mappingOf(place)}`) === count(ownOf);
+  const parts = [runOf, variantOf, mappingOf, sitesOf].filter(
+    (of) => count(of) > 1 && !(of === mappingOf && isTold && count(variantOf) > 1),
   );
   return (place) => onOneLine(parts.map((of) => of(place)).join(', '));
 }
