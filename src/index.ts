@@ -42,6 +42,13 @@ export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';
 export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, lensPosition, planLens, runLens } from './lens.js';
+export {
+  type EnginePair,
+  type ModelsChoice,
+  modelsChoices,
+  openPair,
+  type PairOptions,
+} from './llama/engine-pair.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export {
   type BuildChoice,
@@ -83,7 +90,8 @@ export type {
 } from './patchscope.js';
 export { controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
-export type { ModelShape, Pair } from './plan/pairs.js';
+export { modelNotes } from './plan/model-notes.js';
+export type { ModelShape, Pair, PlannedModel, PlannedModels } from './plan/pairs.js';
 export {
   type Cell,
   cellAt,
@@ -114,6 +122,7 @@ export type { PageCell, PageTable } from './report/readings-table.js';
 export { type Report, type ReportOptions, writeReport } from './report/write-report.js';
 export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions, run } from './run.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
+export { CapturedStates, type SourceReadings, type SourceStates } from './source-states.js';
 export { type Deletion, deleteRun } from './store/delete.js';
 export {
   type Export,

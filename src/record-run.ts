@@ -1,6 +1,6 @@
 /** A run and its observations, written to a results file as they come. */
 import os from 'node:os';
-import type { Engine } from './engine.js';
+import type { Engine, EngineRecord } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
 import { keptSettings } from './plan/mappings.js';
@@ -163,7 +163,14 @@ export interface StoredChunk extends ChunkResult {
 }
 
 /** What a run's record takes from the engine, in this process or in another one. */
-export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
+export type RecordedEngine = RecordedModels & Pick<Engine, 'tolerance'>;
+
+interface RecordedModels {
+  /** Of the target's model. */
+  readonly record: EngineRecord;
+  /** Default: the same. */
+  readonly sourceRecord?: EngineRecord;
+}
 
 /**
  * Passes chunks on after each of them is stored. The store is opened and the run begun with the first chunk,
@@ -222,7 +229,7 @@ export async function* recordRun(
  */
 export function findUnfinishedRun(
   header: RunHeader,
-  engine: Pick<Engine, 'record'>,
+  engine: RecordedModels,
   openResults: () => Store,
   which?: number,
 ): UnfinishedRun | undefined {
@@ -247,17 +254,22 @@ export function needUnfinishedRun(...args: Parameters<typeof findUnfinishedRun>)
 function runRecord(
   { contents: _, ...run }: RunHeader,
   startedAt: Date,
-  { record }: Pick<Engine, 'record'>,
+  { record, sourceRecord = record }: RecordedModels,
   tolerance: number | null,
 ): RunRecord {
   return {
     ...run,
     startedAt,
     host: os.hostname(),
-    sourceModel: record,
+    sourceModel: sourceRecord,
     targetModel: record,
     engine: record,
+    sourceEngine: sourceRecord.sha256 === record.sha256 ? null : sourceEngine(sourceRecord),
     addon: record.addon,
     tolerance,
   };
+}
+
+function sourceEngine({ devices, gpuLayers, batchTokens, batchRows, batchOutputs }: EngineRecord) {
+  return { devices, gpuLayers, batchTokens, batchRows, batchOutputs };
 }

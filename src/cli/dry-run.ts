@@ -6,11 +6,12 @@ import { duration } from './progress.js';
 const CALIBRATION_TOKENS = 2048;
 
 export async function dryRun(plan: Plan, engine: EngineProcess, json: boolean): Promise<string> {
-  const { record } = engine;
-  const summary = summarize(plan, record, record.embeddingSize);
+  const { record, sourceRecord } = engine;
+  const summary = summarize(plan, record, sourceRecord.embeddingSize);
   const seconds = (await secondsPerToken(plan, engine)) * (summary.sourceTokens + summary.targetTokens);
   const memoryBytes =
     record.bytes +
+    (sourceRecord.sha256 === record.sha256 ? 0 : sourceRecord.bytes) +
     summary.stateBytes +
     summary.cacheTokens * record.cacheTokenBytes +
     // logits are kept in the graph and on the host

@@ -1,7 +1,7 @@
 import type { Argv } from 'yargs';
-import { engineArguments, experimentArguments, SEPARATOR } from '../cli/arguments.js';
-import { EXIT, interruptSignal, note, print, withEngine } from '../cli/session.js';
-import { oneModel, realNumber, wholeNumber } from '../cli/values.js';
+import { engineArguments, experimentArguments, SEPARATOR, twoModelArguments } from '../cli/arguments.js';
+import { chosenModels, EXIT, interruptSignal, note, print, withEngines } from '../cli/session.js';
+import { realNumber, wholeNumber } from '../cli/values.js';
 import {
   defaultModel,
   fitMapping,
@@ -47,7 +47,11 @@ const own = (yargs: Argv) =>
     .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors');
 
 const build = (yargs: Argv) =>
-  engineArguments(own(yargs)).default('model', undefined, `the file's, or ${defaultModel}`);
+  engineArguments(twoModelArguments(own(yargs))).default(
+    'model',
+    undefined,
+    `the file's, or ${defaultModel}`,
+  );
 
 export const addFit = (yargs: Argv) =>
   yargs.command(
@@ -69,10 +73,17 @@ export const addFit = (yargs: Argv) =>
         ...(args.variant !== undefined && { variant: args.variant }),
         ...(args.targetSite !== undefined && { targetSite: args.targetSite }),
       };
-      const model = args.model ?? oneModel(models) ?? defaultModel;
+      const chosen = chosenModels(args, models);
       const signal = interruptSignal();
-      const { maps, data } = await withEngine({ ...args, model }, signal, (engine) =>
-        fitMapping(experiment, engine, args.output, { ...options, onNote: note, signal }),
+      const { maps, data } = await withEngines(
+        { ...args, ...chosen },
+        signal,
+        ({ source, target, areInTurn }) =>
+          fitMapping(experiment, source, args.output, {
+            ...options,
+            ...(target !== source && { target, areInTurn }),
+            ...{ onNote: note, signal },
+          }),
       );
       note(
         `pairs   ${data.pairs.train} to fit to, ${data.pairs.heldOut} held out (${data.prompts.train} and ${data.prompts.heldOut} prompts)`,

@@ -21,7 +21,9 @@ export interface EngineProcessOptions extends OpenInput {
 }
 
 export interface EngineProcess extends Runner {
+  /** Of the target's model. */
   readonly record: EngineRecord;
+  readonly sourceRecord: EngineRecord;
   /** Of the process that does the work at the moment, if there is one. */
   readonly pid: number | undefined;
   /**
@@ -53,12 +55,14 @@ export async function openEngineProcess({
   ...input
 }: EngineProcessOptions): Promise<EngineProcess> {
   checkResolved(input.model);
+  if (input.target !== undefined) checkResolved(input.target.model);
   const { link, identity } = await openChild(input, onNote, () => undefined);
   return new ReopenedEngine(input, onNote, link, identity);
 }
 
 class ReopenedEngine implements EngineProcess {
   readonly record: EngineRecord;
+  readonly sourceRecord: EngineRecord;
   readonly #identity: Identity;
   readonly #input: OpenInput;
   readonly #onNote: (line: string) => void;
@@ -74,13 +78,15 @@ class ReopenedEngine implements EngineProcess {
   #closed = false;
 
   constructor(input: OpenInput, onNote: (line: string) => void, link: ChildLink, identity: Identity) {
-    const { file: _, ...record } = identity;
+    const { file: _, source, ...record } = identity;
     this.record = record;
+    this.sourceRecord = source;
     this.#identity = identity;
     // not anew what fits: a process that follows must compute what the first one would have
     this.#input = {
       ...input,
       engine: { ...input.engine, gpuLayers: record.gpuLayers, threads: record.threads },
+      ...(input.target && { target: { ...input.target, sourceGpuLayers: source.gpuLayers } }),
     };
     this.#onNote = onNote;
     this.#link = link;

@@ -1,6 +1,7 @@
 /** What goes over the channel between a run and the process of its engine; structured clones of it. */
 import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
+import type { ModelsChoice } from '../llama/engine-pair.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { Outcome } from '../observation.js';
@@ -10,15 +11,31 @@ import type { Plan } from '../plan/plan.js';
 export interface OpenInput {
   readonly model: ResolvedModel;
   readonly engine: Omit<EngineOptions, 'onNote'>;
+  /** The target's model, where it is another one than the source's. */
+  readonly target?: TargetModel;
   /** File that captured states are kept in; default: none. */
   readonly states?: string;
   /** URL of a module with an `openEngine` of its own. */
   readonly module?: string;
 }
 
+export interface TargetModel {
+  readonly model: ResolvedModel;
+  readonly models: ModelsChoice;
+  /** As those of the engine, for the source's model. */
+  readonly sourceGpuLayers?: EngineOptions['gpuLayers'];
+  /** Folder for states on their way, where the models are in memory in turn. */
+  readonly folder: string;
+}
+
+/** What is said of both models; that of the target is the engine's own. */
+export interface Records extends EngineRecord {
+  readonly source: EngineRecord;
+}
+
 /** What may be asked of the process, and what it answers. */
 export interface Tasks {
-  readonly open: { readonly input: OpenInput; readonly answer: EngineRecord };
+  readonly open: { readonly input: OpenInput; readonly answer: Records };
   /** The plan made is the one that chunks are of. */
   readonly plan: { readonly input: Experiment; readonly answer: Plan };
   readonly usePlan: { readonly input: Plan; readonly answer: undefined };

@@ -20,7 +20,8 @@ export function findMap({ maps }: MappingRecord, source: Place, target: Place): 
 
 /** What a mapping is used on. */
 export interface MappedUse {
-  readonly model: Omit<MappedModel, 'side'>;
+  readonly source: Omit<MappedModel, 'side'>;
+  readonly target: Omit<MappedModel, 'side'>;
   readonly sourceSide: Side | undefined;
   readonly targetSide: Side | undefined;
   readonly places: readonly (readonly [source: Place, target: Place])[];
@@ -28,13 +29,12 @@ export interface MappedUse {
 
 /** @throws PatchscopeError `bad_input` where a mapping is of other models or sides, or lacks a map. */
 export function checkMapping({ path, record }: FileMapping, use: MappedUse): void {
-  const { model } = use;
   const bad = (what: string) => new PatchscopeError('bad_input', `The mapping ${path} ${what}`);
   for (const [which, side] of [
     ['source', use.sourceSide],
     ['target', use.targetSide],
   ] as const) {
-    const fitted = record[which];
+    const [fitted, model] = [record[which], use[which]];
     if (fitted.width !== model.width) {
       throw bad(
         `was fitted to ${which} states of ${fitted.width} floats, and those of this model have ${model.width}: fit one to it with patchscopes fit.`,

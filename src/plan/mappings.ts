@@ -1,26 +1,37 @@
-/** The mappings of a plan's variants, checked against the model and every cell. */
-import { checkMapping } from '../mapping/find-map.js';
+/** The mappings of a plan's variants, checked against the models and every cell. */
+import { PatchscopeError } from '../errors.js';
+import { checkMapping, type MappedUse } from '../mapping/find-map.js';
 import type { Experiment, FileMapping, Mapping, Settings } from '../patchscope.js';
 import type { Place } from '../places.js';
 import type { Grid } from './arrange.js';
-import type { ModelShape, VariantSettings } from './pairs.js';
+import type { PlannedModels, VariantSettings } from './pairs.js';
 
 /**
  * Those other than the identity, by the variant's name.
  *
- * @throws PatchscopeError `bad_input` where one does not serve the model, or some cell of its variant.
+ * @throws PatchscopeError `bad_input` where one does not serve the models, or some cell of its variant, or where
+ *   states are as wide as those of the other model only by a mapping and there is none.
  */
 export function mappingsOf(
   variants: readonly VariantSettings[],
   grids: ReadonlyMap<string, Grid>,
   places: readonly Place[],
-  { sha256, embeddingSize: width }: ModelShape,
+  models: PlannedModels,
 ): ReadonlyMap<string, FileMapping> {
   const mapped = new Map<string, FileMapping>();
+  const [source, target] = [models.source.record, models.target.record].map(
+    ({ sha256, embeddingSize: width }) => ({ sha256, width }),
+  ) as [MappedUse['source'], MappedUse['target']];
   for (const { name, mapping, sourceSide, targetSide } of variants) {
-    if (mapping.kind === 'identity') continue;
+    if (mapping.kind === 'identity') {
+      if (source.width === target.width) continue;
+      throw new PatchscopeError(
+        'bad_input',
+        `The source's states have ${source.width} floats and the target's ${target.width}, so they need a mapping: patchscopes fit with the same two models makes one, as the file that --mapping or the key mapping names.`,
+      );
+    }
     const pairs = grids.get(name)!.map(([source, target]) => [places[source]!, places[target]!] as const);
-    checkMapping(mapping, { model: { sha256, width }, sourceSide, targetSide, places: pairs });
+    checkMapping(mapping, { source, target, sourceSide, targetSide, places: pairs });
     mapped.set(name, mapping);
   }
   return mapped;

@@ -4,6 +4,7 @@ import { m001Initial } from './m001-initial.js';
 import { m002Sites } from './m002-sites.js';
 import { m003Sweeps } from './m003-sweeps.js';
 import { m004Mappings } from './m004-mappings.js';
+import { m007SourceEngine } from './m007-source-engine.js';
 
 export interface Migration {
   readonly name: string;
@@ -11,7 +12,13 @@ export interface Migration {
 }
 
 /** Only ever appended to: files with any prefix of this list exist. */
-export const migrations: readonly Migration[] = [m001Initial, m002Sites, m003Sweeps, m004Mappings];
+export const migrations: readonly Migration[] = [
+  m001Initial,
+  m002Sites,
+  m003Sweeps,
+  m004Mappings,
+  m007SourceEngine,
+];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */
 const applicationId = 0x50534350;
