@@ -32,14 +32,15 @@ interface TextOfTokens {
 /** As it is written: without a BOS, and without a blank, that a tokenizer put before it. */
 export function textOfTokens({ prompt, tokenizer }: TokenizedPrompt): TextOfTokens {
   const tokenIds = positionTokens(prompt);
-  const isText = prompt.text !== null && prompt.side !== 'decoder';
   const parts = tokenIds.map((tokenId, i) =>
     i === 0 && tokenIds.length > 1 && tokenId === tokenizer.bosToken
       ? Buffer.alloc(0)
       : Buffer.from(tokenizer.tokenBytes(tokenId)),
   );
   const all = Buffer.concat(parts);
-  const blank = isText && all[0] === BLANK && !prompt.text!.startsWith(' ') ? 1 : 0;
+  const written = Buffer.from(prompt.side === 'decoder' ? '' : (prompt.text ?? ''));
+  const isPutBefore = all[0] === BLANK && sharedLength(all.subarray(1), written) > sharedLength(all, written);
+  const blank = isPutBefore ? 1 : 0;
   let end = -blank;
   const ends = parts.map(({ length }) => {
     end += length;

@@ -311,9 +311,10 @@ function ontoItself(experiment: Experiment): Experiment {
       'A mapping between two models is fitted to texts that both of them read: give source prompts as text, not as token ids.',
     );
   };
+  // what is read behind a target says nothing of its states
+  const { metrics: _, controls: __, ...rest } = experiment;
   return {
-    ...experiment,
-    // tokens that are scored, and what follows a target, say nothing of its states
+    ...rest,
     reading: { topK: 1, maxTokens: 1, stop: [] },
     samples: experiment.samples.map((sample) => ({
       ...sample,
