@@ -1,9 +1,11 @@
 /** Laws of runs and fits between two models: other weights, widths, kinds and vocabularies. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { alignedTokens } from '../src/alignment.js';
 import { convertModel } from '../src/convert.js';
@@ -424,7 +426,7 @@ function cli(...args: string[]) {
   return { code: status, stdout, stderr };
 }
 
-test('from the command line: a fit, a run that is gone on with, and the models in the results', () => {
+test('from the command line: a fit, a run and the models in its results, and a patch', () => {
   const [source, target] = [pathOf('llama'), pathOf('gpt2')];
   const file = join(folder(), 'cross.json');
   writeFileSync(
@@ -492,4 +494,56 @@ test('from the command line: a fit, a run that is gone on with, and the models i
   );
   assert.equal(patch.code, 0, patch.stderr);
   assert.equal(JSON.parse(patch.stdout).target_layer, 2);
+});
+
+test('a run between two models that was killed goes on to the same results, with the same two models', async () => {
+  const [source, target, other] = [pathOf('llama'), pathOf('gptneox-sequential'), pathOf('gemma3')];
+  const file = join(folder(), 'killed.json');
+  writeFileSync(
+    file,
+    JSON.stringify({
+      name: 'killed',
+      samples: Array.from({ length: 150 }, (_, i) => ({
+        prompt: `${prompts[i % 40]} ${'abcdefghij'[i % 10]}${i}`,
+      })),
+      source: { prompt: '{prompt}', position: -1, layers: 'all' },
+      target: { prompt: { same: 'source' }, position: -1, layers: 'all' },
+      metrics: ['precision-at-1'],
+    }),
+  );
+  const two = ['-m', source, '--target-model', target];
+  const asked = (db: string, ...more: string[]) => [
+    'run',
+    file,
+    ...two,
+    '--db',
+    db,
+    '-t',
+    '1',
+    '--gpu',
+    'off',
+    ...more,
+  ];
+  const [whole, broken] = [join(folder(), 'whole-two.db'), join(folder(), 'killed-two.db')];
+  const done = cli(...asked(whole).slice(0, -4));
+  assert.equal(done.code, 0, done.stderr);
+  const chunks = () =>
+    existsSync(broken) && query(broken, "SELECT 1 FROM sqlite_schema WHERE name = 'chunk'").rows.length > 0
+      ? (query(broken, 'SELECT count(*) FROM chunk').rows[0]![0] as number)
+      : 0;
+  const child = spawn(process.execPath, [command, ...asked(broken, '--models', 'in-turn')], {
+    stdio: 'ignore',
+  });
+  while (chunks() === 0) await sleep(5);
+  child.kill('SIGKILL');
+  await once(child, 'close');
+  assert.ok(chunks() < (query(whole, 'SELECT chunks_planned FROM run').rows[0]![0] as number));
+  const wrong = cli('run', file, '-m', source, '--target-model', other, '--db', broken, '--resume', '1');
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /the target model was .* and is /);
+  const swapped = cli('run', file, '-m', other, '--target-model', target, '--db', broken, '--resume', '1');
+  assert.match(swapped.stderr, /the source model was .* and is /);
+  const rest = cli('run', file, ...two, '--db', broken, '--resume', '1');
+  assert.equal(rest.code, 0, rest.stderr);
+  assert.deepEqual(dumpResults(broken), dumpResults(whole));
 });

@@ -98,14 +98,25 @@ function tableOf(maps: readonly MapRecord[]): string {
   const place = ({ site, layer }: MapRecord['source']) => (layer === 'embed' ? 'embed' : `${site} ${layer}`);
   return formatTable({
     truncated: false,
-    columns: ['source', 'target', 'r2', 'r2 held out', 'cosine', 'cosine held out', 'ridge', 'condition'],
-    rows: maps.map(({ source, target, r2, cosine, ridge, condition }) => [
+    columns: [
+      'source',
+      'target',
+      'r2',
+      'r2 held out',
+      'cosine',
+      'cosine held out',
+      'error held out',
+      'ridge',
+      'condition',
+    ],
+    rows: maps.map(({ source, target, r2, cosine, relativeError, ridge, condition }) => [
       place(source),
       place(target),
       rounded(r2.train),
       rounded(r2.heldOut),
       rounded(cosine.train),
       rounded(cosine.heldOut),
+      rounded(relativeError?.heldOut ?? null),
       ridge,
       condition === null ? null : condition.toExponential(1),
     ]),

@@ -52,10 +52,19 @@ export function readSamples(
     const both = data === undefined ? 'has neither data nor a file' : 'has both data and a file';
     throw badAt(around(root, ['samples']).place, `samples ${both} where one of them is needed`);
   }
-  const most = Math.min(limit, samples.limit ?? limit);
+  const { skip = 0 } = samples;
+  const most = skip + Math.min(limit, samples.limit ?? limit);
   const read =
     data === undefined ? fileRows(samples, file!, root, most) : dataRows(samples, [data].flat(), root);
-  return read.slice(0, most).map(({ fields, place }, i) => ({ fields, where: `sample ${i + 1} (${place})` }));
+  if (read.length <= skip) {
+    throw badAt(
+      around(root, ['samples', 'skip']).place,
+      `samples.skip is ${skip} where there are ${read.length} samples: leave out fewer`,
+    );
+  }
+  return read
+    .slice(skip, most)
+    .map(({ fields, place }, i) => ({ fields, where: `sample ${skip + i + 1} (${place})` }));
 }
 
 function dataRows(samples: SamplesFile, names: readonly string[], root: Located): Read[] {

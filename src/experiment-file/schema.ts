@@ -195,7 +195,12 @@ const samples = z
         sentences: whole(1)
           .optional()
           .meta({ description: 'Of relations and lre: only so many sentences about each subject.' }),
-        limit: whole(1).optional().meta({ description: 'Only so many samples, from the first on.' }),
+        skip: whole(0)
+          .optional()
+          .meta({ description: 'Leave out so many samples, from the first on.', default: 0 }),
+        limit: whole(1)
+          .optional()
+          .meta({ description: 'Only so many samples, from the first that is not left out.' }),
       }),
     ],
     { error: 'a list of samples, or a set of keys with data or a file' },

@@ -142,7 +142,7 @@ class FitTask {
       targets.map(
         (target): MapRecord => ({
           ...{ source, target, ridge: LONG_NUMBER, condition: LONG_NUMBER },
-          ...{ r2: unknown, cosine: unknown },
+          ...{ r2: unknown, cosine: unknown, relativeError: unknown },
         }),
       ),
     );
@@ -227,6 +227,7 @@ class FitTask {
         ...fit,
         r2: { train: ofTrain.r2, heldOut: ofHeldOut.r2 },
         cosine: { train: ofTrain.cosine, heldOut: ofHeldOut.cosine },
+        relativeError: { train: ofTrain.relativeError, heldOut: ofHeldOut.relativeError },
       };
     });
   }
