@@ -161,14 +161,15 @@ async function closing<E extends Closed, T>(
   engine: E,
   work: (engine: E) => Promise<T>,
 ): Promise<T> {
-  const say = (what: string, name: string, record: EngineRecord) =>
+  const say = (name: string, record: EngineRecord) =>
     note(
-      `${what}   ${name}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
+      `model   ${name}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
     );
   try {
     const { record, sourceRecord = record } = engine;
-    say('model', model, sourceRecord);
-    if (targetModel !== undefined && sourceRecord.sha256 !== record.sha256) say('into ', targetModel, record);
+    say(model, sourceRecord);
+    if (targetModel !== undefined && sourceRecord.sha256 !== record.sha256)
+      say(`into ${targetModel}`, record);
     return await work(engine);
   } finally {
     await engine.close();
