@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -12,10 +12,11 @@ import { convertModel } from '../src/convert.js';
 import type { Engine, Tokenizer } from '../src/engine.js';
 import { openEngineProcess } from '../src/engine-process/engine-process.js';
 import { type FitOptions, fitMapping } from '../src/fit-mapping/fit-mapping.js';
+import { fitMappings } from '../src/fit-mapping/fit-mappings.js';
 import { type EnginePair, type ModelsChoice, openPair } from '../src/llama/engine-pair.js';
 import { readMapping } from '../src/mapping/mapping-file.js';
 import type { Outcome } from '../src/observation.js';
-import type { Experiment, FileMapping, Prompt, PromptAt } from '../src/patchscope.js';
+import type { Experiment, FileMapping, Mapping, Prompt, PromptAt } from '../src/patchscope.js';
 import { modelNotes } from '../src/plan/model-notes.js';
 import { cellAt, chunkCount, makePlan, type Plan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
@@ -162,7 +163,7 @@ test('states of another width need a mapping, and the sentence says what makes o
   const pair = await pairFor('llama', 'gpt2');
   await refused(
     () => runOn(pair, experiment()),
-    /^The source's states have 64 floats and the target's 32, so they need a mapping: patchscopes fit with the same two models/,
+    /^The source's states have 64 floats and the target's 32, so they need a mapping: the key mapping .* patchscopes fit with the same two models/,
   );
 });
 
@@ -442,7 +443,7 @@ test('from the command line: a fit, a run and the models in its results, and a p
   );
   const none = cli('run', 'cross.json', '--no-db');
   assert.equal(none.code, 2);
-  assert.match(none.stderr, /patchscopes fit with the same two models makes one/);
+  assert.match(none.stderr, /patchscopes fit with the same two models makes a file/);
   const fit = cli('fit', 'cross.json', '-o', 'cross.safetensors', '--all-positions', '--ridge', '0.01');
   assert.equal(fit.code, 0, fit.stderr);
   const run = (...more: string[]) => cli('run', 'cross.json', '--set', 'mapping=cross.safetensors', ...more);
@@ -496,6 +497,31 @@ test('from the command line: a fit, a run and the models in its results, and a p
   assert.equal(JSON.parse(patch.stdout).target_layer, 2);
 });
 
+/** A killed run of an experiment, gone on with, and one that was let be, each with its own folder of mappings. */
+async function killedAndWhole(file: string, how: { readonly whole: string[]; readonly broken: string[] }) {
+  const name = basename(file, '.json');
+  const [whole, broken] = ['whole', 'broken'].map((which) => join(folder(), `${name}-${which}`, 'two.db'));
+  const asked = (db: string | undefined, more: string[]) => ['run', file, '--db', db!, ...more];
+  const done = cli(...asked(whole, how.whole));
+  assert.equal(done.code, 0, done.stderr);
+  const chunks = () =>
+    existsSync(broken!) && query(broken!, "SELECT 1 FROM sqlite_schema WHERE name = 'chunk'").rows.length > 0
+      ? (query(broken!, 'SELECT count(*) FROM chunk').rows[0]![0] as number)
+      : 0;
+  const child = spawn(process.execPath, [command, ...asked(broken, how.broken), '-t', '1', '--gpu', 'off'], {
+    stdio: 'ignore',
+  });
+  while (chunks() === 0) await sleep(5);
+  child.kill('SIGKILL');
+  await once(child, 'close');
+  assert.ok(chunks() < (query(whole!, 'SELECT chunks_planned FROM run').rows[0]![0] as number));
+  return {
+    whole: whole!,
+    broken: broken!,
+    resume: (...more: string[]) => cli(...asked(broken, [...more, '--resume', '1'])),
+  };
+}
+
 test('a run between two models that was killed goes on to the same results, with the same two models', async () => {
   const [source, target, other] = [pathOf('llama'), pathOf('gptneox-sequential'), pathOf('gemma3')];
   const file = join(folder(), 'killed.json');
@@ -512,38 +538,90 @@ test('a run between two models that was killed goes on to the same results, with
     }),
   );
   const two = ['-m', source, '--target-model', target];
-  const asked = (db: string, ...more: string[]) => [
-    'run',
-    file,
-    ...two,
-    '--db',
-    db,
-    '-t',
-    '1',
-    '--gpu',
-    'off',
-    ...more,
-  ];
-  const [whole, broken] = [join(folder(), 'whole-two.db'), join(folder(), 'killed-two.db')];
-  const done = cli(...asked(whole).slice(0, -4));
-  assert.equal(done.code, 0, done.stderr);
-  const chunks = () =>
-    existsSync(broken) && query(broken, "SELECT 1 FROM sqlite_schema WHERE name = 'chunk'").rows.length > 0
-      ? (query(broken, 'SELECT count(*) FROM chunk').rows[0]![0] as number)
-      : 0;
-  const child = spawn(process.execPath, [command, ...asked(broken, '--models', 'in-turn')], {
-    stdio: 'ignore',
+  const { whole, broken, resume } = await killedAndWhole(file, {
+    whole: two,
+    broken: [...two, '--models', 'in-turn'],
   });
-  while (chunks() === 0) await sleep(5);
-  child.kill('SIGKILL');
-  await once(child, 'close');
-  assert.ok(chunks() < (query(whole, 'SELECT chunks_planned FROM run').rows[0]![0] as number));
-  const wrong = cli('run', file, '-m', source, '--target-model', other, '--db', broken, '--resume', '1');
+  const wrong = resume('-m', source, '--target-model', other);
   assert.equal(wrong.code, 2);
   assert.match(wrong.stderr, /the target model was .* and is /);
-  const swapped = cli('run', file, '-m', other, '--target-model', target, '--db', broken, '--resume', '1');
-  assert.match(swapped.stderr, /the source model was .* and is /);
-  const rest = cli('run', file, ...two, '--db', broken, '--resume', '1');
+  assert.match(resume('-m', other, '--target-model', target).stderr, /the source model was .* and is /);
+  const rest = resume(...two);
   assert.equal(rest.code, 0, rest.stderr);
   assert.deepEqual(dumpResults(broken), dumpResults(whole));
 });
+
+test('a run that fits its own mapping between two widths goes on after it was killed, to the same bits', async () => {
+  const file = join(folder(), 'own-map.json');
+  const lines = (begin: number, count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      prompt: `${prompts[(begin + i) % 40]} ${'abcdefghij'[i % 10]}${begin + i}`,
+    }));
+  writeFileSync(
+    file,
+    JSON.stringify({
+      name: 'own-map',
+      model: { source: pathOf('llama'), target: pathOf('gpt2') },
+      samples: lines(0, 150),
+      source: { prompt: '{prompt}', position: -1, layers: 'all' },
+      target: { prompt: { same: 'source' }, position: -1, layers: '0,2' },
+      mapping: { positions: 'all', ridge: 0.01, samples: lines(150, 30) },
+      variants: [
+        { name: 'same' },
+        { name: 'other', target: { prompt: TARGET } },
+        { name: 'alone', edit: { op: 'scale' }, mapping: 'identity' },
+      ],
+      metrics: ['precision-at-1', 'surprisal'],
+      controls: { shuffled: 1, unpatched: true, repeat: 2 },
+    }),
+  );
+  const dry = cli('run', file, '--db', join(folder(), 'own-map-whole', 'two.db'), '--dry-run', '--json');
+  assert.equal(dry.code, 0, dry.stderr);
+  const { planSha256, mappings } = JSON.parse(dry.stdout);
+  assert.deepEqual([planSha256, mappings.length, mappings[0].file], [null, 2, mappings[1].file]);
+  const { whole, broken, resume } = await killedAndWhole(file, {
+    whole: [],
+    broken: ['--models', 'in-turn'],
+  });
+  const map = (db: string) => join(dirname(db), 'mappings', basename(mappings[0].file));
+  const { mtimeMs } = statSync(map(broken));
+  const rest = resume('--models', 'in-turn');
+  assert.equal(rest.code, 0, rest.stderr);
+  assert.deepEqual(readdirSync(dirname(map(broken))), [basename(mappings[0].file)]);
+  assert.equal(statSync(map(broken)).mtimeMs, mtimeMs, 'what was fitted is not fitted again');
+  assert.deepEqual(readFileSync(map(broken)), readFileSync(map(whole)));
+  assert.deepEqual(dumpResults(broken), dumpResults(whole));
+  const count = (what: string) => query(whole, `SELECT count(*) FROM ${what}`).rows[0]![0] as number;
+  assert.ok(count('observation WHERE norm_ratio IS NOT NULL') > 150 * 3 * 2 * 2);
+  assert.ok(count('observation WHERE differs = 0') > 0);
+  assert.equal(count('observation WHERE differs = 1'), 0);
+});
+
+for (const kind of ['linear', 'low-rank', 'kernel', 'mlp'] as const) {
+  test(`a map of kind ${kind} is fitted and used between two widths, and no other pair of models shares it`, async () => {
+    const own = join(folder(), `own-${kind}`);
+    const unfitted: Mapping = {
+      kind: 'unfitted',
+      fit: {
+        kind,
+        positions: 'all',
+        ...(kind !== 'mlp' && { ridge: 1e-3 }),
+        ...(kind === 'low-rank' && { options: { rank: 5 } }),
+        ...(kind === 'kernel' && { options: { features: 40 } }),
+        ...(kind === 'mlp' && { options: { hidden: 20, epochs: 5 } }),
+      },
+      prompts: prompts.slice(12).map((prompt) => at(text(prompt))),
+    };
+    for (const [i, to] of (['gpt2', 'gemma3'] as const).entries()) {
+      const pair = await pairFor('llama', to);
+      const { source, target } = pair;
+      const ready = await fitMappings(experiment({ mapping: unfitted, metrics: [] }), source, {
+        ...{ folder: own, target },
+      });
+      assert.equal(readdirSync(own).length, i + 1);
+      const { plan, outcomes } = await runOn(pair, ready);
+      const read = outcomes.filter((_, i) => cellAt(plan, i).control === 'none');
+      assert.ok(read.every(({ normRatio }) => normRatio! > 0));
+    }
+  });
+}

@@ -27,7 +27,7 @@ export function mappingsOf(
       if (source.width === target.width || patch?.op === 'scale') continue;
       throw new PatchscopeError(
         'bad_input',
-        `The source's states have ${source.width} floats and the target's ${target.width}, so they need a mapping: the key mapping with samples has the run fit one, and patchscopes fit with the same two models makes one, as the file that --mapping or the key mapping names.`,
+        `The source's states have ${source.width} floats and the target's ${target.width}, so they need a mapping: the key mapping with samples has a run fit one, and patchscopes fit with the same two models makes a file for that key or --mapping.`,
       );
     }
     if (mapping.kind === 'unfitted') {
