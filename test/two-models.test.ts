@@ -20,6 +20,7 @@ import type { Experiment, FileMapping, Mapping, Prompt, PromptAt } from '../src/
 import { modelNotes } from '../src/plan/model-notes.js';
 import { cellAt, chunkCount, makePlan, type Plan } from '../src/plan/plan.js';
 import { parsePosition } from '../src/positions.js';
+import { GroupProber } from '../src/probing/group-prober.js';
 import { resolvePrompt } from '../src/prompts.js';
 import { uniforms } from '../src/random.js';
 import { ChunkRunner } from '../src/run.js';
@@ -406,6 +407,32 @@ test('models in memory in turn give the bits, and the mapping, that they give to
       all.push(...(await process.run(chunk)));
     }
     assert.deepEqual(all, outcomes, 'also after the process died');
+  } finally {
+    await process.close();
+  }
+});
+
+test('a probe learns from the states of the source model, also in turn', async () => {
+  const pair = await pairFor('llama', 'gpt2');
+  const what = experiment({
+    samples: prompts.map((prompt, i) => ({
+      ...{ name: `${i}`, source: at(text(prompt)), target: at(SAME) },
+      ...{ subject: `${i}`, class: i % 2 ? 'odd' : 'even' },
+    })),
+    ...{ mapping: await fitted(pair), metrics: [], controls: {}, probe: { folds: 2 } },
+  });
+  const plan = makePlan(what, pair.source.tokenizer, pair.source.record, pair.target);
+  const [expected] = await new GroupProber(plan, pair.source).probe(0, null);
+  assert.equal(expected!.predictions.length, 40 * pair.source.record.layerCount);
+  const target = { ...resolved(pathOf('gpt2')), sha256: `${pathOf('gpt2')} too` };
+  const process = await openEngineProcess({
+    model: resolved(pathOf('llama')),
+    engine: options,
+    target: { model: target, models: 'in-turn', folder: folder() },
+  });
+  try {
+    await process.plan(what);
+    assert.deepEqual(await process.probe(0, null), [expected]);
   } finally {
     await process.close();
   }

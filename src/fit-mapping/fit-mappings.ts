@@ -37,7 +37,7 @@ export function plannedFits(experiment: Experiment, models: ModelRecords, folder
     const { name: variant, mapping } = settings;
     if (mapping.kind !== 'unfitted') return [];
     const own = trainingOf(experiment, settings, mapping.prompts);
-    const name = [experiment.name, keyOf(own, mapping.fit, models)].map(fileWord).join('-');
+    const name = [experiment.name, mapping.fit.kind, keyOf(own, mapping.fit, models)].map(fileWord).join('-');
     return [{ variant, file: path.join(folder, `${name}.safetensors`), experiment: own, fit: mapping.fit }];
   });
 }
