@@ -323,7 +323,7 @@ function ontoItself(experiment: Experiment): Experiment {
     );
   };
   // what is patched, and read behind a target, says nothing of its states
-  const { metrics: _, controls: __, variants, ...rest } = experiment;
+  const { metrics, controls, known, probe, expected, variants, ...rest } = experiment;
   const unmapped = { mapping: { kind: 'identity' }, patch: { op: 'scale' } } as const;
   return {
     ...rest,
