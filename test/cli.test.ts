@@ -1069,7 +1069,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   [
     'a target model of another width, without a mapping',
     patchWords({ '--target-model': tinyPath('moe') }),
-    /floats and the target's 32, so they need a mapping: patchscopes fit/,
+    /floats and the target's 32, so they need a mapping: .*patchscopes fit/,
   ],
   ['a quantised V cache without flash attention', patchWords({ '-fa': 'off', '-ctv': 'q8_0' }), /use -fa on/],
   ['an empty continuation', patchWords({ '--continuation': '' }), /continuation is empty/],

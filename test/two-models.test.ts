@@ -168,6 +168,25 @@ test('states of another width need a mapping, and the sentence says what makes o
   );
 });
 
+test('a variant that only scales takes no state, and so needs no mapping between widths', async () => {
+  const pair = await pairFor('llama', 'gpt2');
+  const what: Partial<Experiment> = {
+    samples: prompts.map((prompt, i) => ({
+      ...{ name: `${i}`, source: at(text(prompt)), target: at(SAME), answer: ['a'] },
+    })),
+    variants: [{ name: 'mapped' }, { name: 'plain', patch: { op: 'scale' } }],
+    ...{ known: 'plain', metrics: ['answer-found'], controls: { unpatched: true } },
+  };
+  await refused(() => runOn(pair, experiment(what)), /so they need a mapping/);
+  const mapping = await fitted(pair, what, { variant: 'mapped' });
+  const variants = [{ name: 'mapped', mapping }, what.variants![1]!];
+  const { plan, outcomes } = await runOn(pair, experiment({ ...what, variants }));
+  assert.deepEqual(modelNotes(plan, pair), []);
+  const plain = outcomes.filter((_, i) => cellAt(plan, i).pair.variant === 'plain');
+  assert.equal(plain.length, 40 * (pair.source.record.layerCount * 2 + 1));
+  assert.ok(plain.every(({ normRatio }) => normRatio === undefined));
+});
+
 const crossings = [
   ['llama', 'gpt2', {}],
   ['gpt2', 'gemma3', {}],
