@@ -46,6 +46,7 @@ Napi::Value Model::load(const Napi::CallbackInfo & info) {
     Placement placement;
     placement.n_gpu_layers = options.Get("gpuLayers").As<Napi::Number>();
     placement.split_by_layer = options.Get("splitMode").As<Napi::String>().Utf8Value() == "layer";
+    placement.vocab_only = options.Get("vocabularyOnly").ToBoolean();
     for (uint32_t i = 0; i < devices.Length(); ++i) {
         placement.devices.push_back(devices.Get(i).As<Napi::String>());
     }

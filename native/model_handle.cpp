@@ -72,6 +72,7 @@ std::string ModelHandle::token_bytes(llama_token token) const {
 std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placement & placement) {
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = placement.n_gpu_layers;
+    params.vocab_only = placement.vocab_only;
     // the other split modes end the process where states are read
     params.split_mode = placement.split_by_layer ? LLAMA_SPLIT_MODE_LAYER : LLAMA_SPLIT_MODE_NONE;
     std::vector<ggml_backend_dev_t> devices;

@@ -36,6 +36,8 @@ struct Placement {
     std::vector<std::string> devices;
     // Blocks are spread over the devices; otherwise all of them go to the first.
     bool split_by_layer = false;
+    // The vocabulary alone: no weights, and no sizes of the model.
+    bool vocab_only = false;
 };
 
 // Throws Error("bad_model" | "no_device" | "out_of_memory"). The file must have passed check_gguf.

@@ -76,6 +76,14 @@ export interface EngineRecord {
   readonly promptTokens: number;
 }
 
+/** What is said of the models of an experiment. */
+export interface ModelRecords {
+  /** Of the target's. */
+  readonly record: EngineRecord;
+  /** Default: the same. */
+  readonly sourceRecord?: EngineRecord;
+}
+
 /** What a model reads. */
 export interface TokenInput {
   /** In an encoder-decoder model the decoder's. */

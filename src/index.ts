@@ -51,6 +51,13 @@ export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';
 export { type Inspection, inspectModel } from './inspect/inspect.js';
 export { type LensExperiment, type LensPlan, lensPosition, planLens, runLens } from './lens.js';
+export {
+  type EnginePair,
+  type ModelsChoice,
+  modelsChoices,
+  openPair,
+  type PairOptions,
+} from './llama/engine-pair.js';
 export { type EngineOptions, openEngine } from './llama/llama-engine.js';
 export {
   type BuildChoice,
@@ -97,7 +104,8 @@ export type {
 } from './patchscope.js';
 export { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
-export type { ModelShape, Pair } from './plan/pairs.js';
+export { modelNotes } from './plan/model-notes.js';
+export type { ModelShape, Pair, PlannedModel, PlannedModels } from './plan/pairs.js';
 export {
   type Cell,
   cellAt,
@@ -133,6 +141,7 @@ export { allChunks, type ChunkResult, ChunkRunner, type Runner, type RunOptions,
 export type { SelfCheck } from './selftest/self-check.js';
 export { selfTest } from './selftest/selftest.js';
 export { isLoopback, type ServeOptions, serveDevices } from './serve.js';
+export { CapturedStates, type SourceReadings, type SourceStates } from './source-states.js';
 export { Bootstrap, type SampleSums } from './statistics/bootstrap.js';
 export { groupedFolds } from './statistics/folds.js';
 export { type Moments, moments } from './statistics/moments.js';

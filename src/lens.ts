@@ -11,15 +11,8 @@ import type { Prompt, Site } from './patchscope.js';
 import { type Place, parsePlaces } from './places.js';
 import { checkLength } from './plan/pairs.js';
 import { inputOf, positionTokens, type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
-import {
-  type ChunkResult,
-  captureLayers,
-  type Failure,
-  failedOutcome,
-  type RunOptions,
-  scoresOf,
-  unlessAborted,
-} from './run.js';
+import { type ChunkResult, failedOutcome, type RunOptions, scoresOf, unlessAborted } from './run.js';
+import { captureLayers, type Failure } from './source-states.js';
 
 export interface LensExperiment {
   readonly prompts: readonly { readonly name: string; readonly prompt: Prompt }[];

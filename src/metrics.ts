@@ -13,7 +13,7 @@ export interface Truth {
   readonly answer: readonly string[];
   /** First tokens of the answers, which were scored. */
   readonly tokenIds: readonly number[];
-  /** What the model itself says next at the source's position, where that was read; its token was scored. */
+  /** What the source's model itself says next at the source's position, where that was read; its token was scored. */
   readonly own: OwnReading | undefined;
 }
 
@@ -32,14 +32,17 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
   'rouge-1-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rouge1),
   'rouge-l-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rougeL),
-  // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says
-  'precision-at-1': ({ steps }, { own }) => own && Number(steps[0]?.[0]?.tokenId === own.tokenId),
+  // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says;
+  // where two models have different tokens, a text that is no token of the other one can't be compared
+  'precision-at-1': ({ steps }, { own }) =>
+    own && own.tokenIds.length > 0 ? Number(own.tokenIds.includes(steps[0]?.[0]?.tokenId ?? -1)) : undefined,
   surprisal: ({ steps }, { own }) => {
     const said = steps[0]?.[0];
-    return own && said && -own.logprob(said.tokenId);
+    const logprob = said && own?.logprob(said.tokenId);
+    return logprob === undefined ? undefined : -logprob;
   },
   'surprisal-of-own': ({ steps }, { own }) => {
-    const scored = steps[0]?.find(({ tokenId }) => tokenId === own?.tokenId);
+    const scored = steps[0]?.find(({ tokenId }) => own?.tokenIds.includes(tokenId));
     return scored && -scored.logprob;
   },
 };

@@ -53,6 +53,8 @@ export interface NativePlacement {
   /** Names as `devices()` lists them; without any, or without blocks, the CPU works alone. */
   readonly devices: readonly string[];
   readonly splitMode: SplitMode;
+  /** Loads no weights: such a model can split texts and do nothing else. Default: false. */
+  readonly vocabularyOnly?: boolean;
 }
 
 export interface NativeContextOptions {

@@ -216,6 +216,8 @@ export interface MapRecord {
   readonly r2: Fidelity;
   /** Mean cosine of y and f(x), over the same. */
   readonly cosine: Fidelity;
+  /** Mean of |y - f(x)| / |y|, over the same; files of older versions have none. */
+  readonly relativeError?: Fidelity;
 }
 
 export interface Fidelity {

@@ -1,6 +1,6 @@
 /** A run and its observations, written to a results file as they come. */
 import os from 'node:os';
-import type { Engine } from './engine.js';
+import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
 import type { FittedMapping } from './patchscope.js';
@@ -175,7 +175,7 @@ export interface StoredChunk extends ChunkResult {
 }
 
 /** What a run's record takes from the engine, in this process or in another one. */
-export type RecordedEngine = Pick<Engine, 'record' | 'tolerance'>;
+export type RecordedEngine = ModelRecords & Pick<Engine, 'tolerance'>;
 
 /**
  * Passes chunks on after each of them is stored. The store is opened and the run begun with the first chunk,
@@ -240,7 +240,7 @@ export async function* recordRun(
  */
 export function findUnfinishedRun(
   header: RunHeader,
-  engine: Pick<Engine, 'record'>,
+  engine: ModelRecords,
   openResults: () => Store,
   which?: number,
 ): UnfinishedRun | undefined {
@@ -265,17 +265,22 @@ export function needUnfinishedRun(...args: Parameters<typeof findUnfinishedRun>)
 function runRecord(
   { contents: _, ...run }: RunHeader,
   startedAt: Date,
-  { record }: Pick<Engine, 'record'>,
+  { record, sourceRecord = record }: ModelRecords,
   tolerance: number | null,
 ): RunRecord {
   return {
     ...run,
     startedAt,
     host: os.hostname(),
-    sourceModel: record,
+    sourceModel: sourceRecord,
     targetModel: record,
     engine: record,
+    sourceEngine: sourceRecord.sha256 === record.sha256 ? null : sourceEngine(sourceRecord),
     addon: record.addon,
     tolerance,
   };
+}
+
+function sourceEngine({ devices, gpuLayers, batchTokens, batchRows, batchOutputs }: EngineRecord) {
+  return { devices, gpuLayers, batchTokens, batchRows, batchOutputs };
 }

@@ -1,25 +1,24 @@
 /** Plan x engine -> outcomes, chunk by chunk; a failed cell is an outcome, not an exception. */
 import { isDeepStrictEqual } from 'node:util';
-import type {
-  CapturePoint,
-  CaptureRequest,
-  Edit,
-  Engine,
-  PatchRow,
-  RowResult,
-  StepReading,
-  TokenReading,
-  WorkOptions,
-} from './engine.js';
-import { concatenate } from './floats.js';
+import type { Edit, Engine, PatchRow, RowResult, StepReading, TokenReading, WorkOptions } from './engine.js';
 import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
 import { type OwnReading, ownReading } from './own-readings.js';
-import type { Place } from './places.js';
 import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
 import { gaussians } from './random.js';
+import {
+  addNeeded,
+  CapturedStates,
+  captureStates,
+  type Failure,
+  type Needed,
+  pointOf,
+  type SourceStates,
+  type States,
+} from './source-states.js';
+import { Translation } from './vocabulary.js';
 
 export interface RunOptions extends WorkOptions {
   /** Chunks to run, in this order. Default: all. */
@@ -92,33 +91,42 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
   };
 }
 
-export type KeepState = (source: ResolvedPrompt, place: Place, state: Float32Array) => void;
-
 /**
  * Runs chunks of one plan on one engine. What comes of a chunk depends on the plan and the engine alone. A chunk that is
- * run again is run from the captures on.
+ * run again is run from the captures on; states that were captured ahead, and lie in a file, are read from it again.
  */
 export class ChunkRunner implements Runner {
   readonly #plan: Plan;
   readonly #engine: Engine;
-  readonly #keep: KeepState;
+  readonly #sources: SourceStates;
   readonly #mapper: Mapper;
+  readonly #translations: { readonly toSource: Translation; readonly toTarget: Translation } | undefined;
   /** Of one block, known by its first cell, and the chunks that were run from it. */
   #captured: { readonly block: number; readonly of: Captured; readonly chunks: Set<number> } | undefined;
 
-  /** @param keep is given each state that is captured. */
-  constructor(plan: Plan, engine: Engine, keep: KeepState = () => undefined) {
+  /**
+   * @param engine of the target's model.
+   * @param sources where states come from. Default: the same engine.
+   */
+  constructor(plan: Plan, engine: Engine, sources: SourceStates = new CapturedStates(plan, engine)) {
     this.#plan = plan;
     this.#engine = engine;
-    this.#keep = keep;
+    this.#sources = sources;
     this.#mapper = new Mapper(engine.record.threads);
+    if (plan.ownPlace !== undefined) {
+      const [own, other] = [sources.tokenizer, engine.tokenizer];
+      this.#translations = {
+        toSource: new Translation(other, own),
+        toTarget: new Translation(own, other),
+      };
+    }
   }
 
   async run(chunk: number, options: WorkOptions = {}): Promise<Outcome[]> {
     const [block, blockEnd] = blockRange(this.#plan, chunk);
     if (this.#captured?.block !== block || this.#captured.chunks.has(chunk)) {
       this.#captured = undefined; // makes room for the next ones
-      const of = await this.#capture(range(block, blockEnd), options);
+      const of = this.#read(await this.#sources.capture(range(block, blockEnd), options));
       this.#captured = { block, of, chunks: new Set() };
     }
     this.#captured.chunks.add(chunk);
@@ -127,61 +135,12 @@ export class ChunkRunner implements Runner {
 
   /** Some cells alone, with nothing kept: their batches are not those of the whole chunk. */
   async runCells(cells: readonly number[], options: WorkOptions = {}): Promise<Outcome[]> {
-    return this.#patch(cells, await this.#capture(cells, options), options);
+    return this.#patch(cells, this.#read(await this.#sources.capture(cells, options)), options);
   }
 
-  async #capture(cells: readonly number[], options: WorkOptions): Promise<Captured> {
-    const { ownPlace } = this.#plan;
-    const needed = new Needed();
-    for (const index of cells) {
-      const { sourcePair, source, control } = cellAt(this.#plan, index);
-      if (control !== 'unpatched') needed.add(sourcePair.source, source);
-    }
-    if (ownPlace !== undefined) for (const source of needed.places.keys()) needed.add(source, ownPlace);
-    const states = await this.#states(needed, options);
-    for (const [source, of] of states) {
-      for (const [place, state] of of) {
-        if (state instanceof Float32Array) this.#keep(source, place, state);
-      }
-    }
-    return { states, own: ownPlace ? await this.#readOwn(states, ownPlace, options) : new Map() };
-  }
-
-  async #states({ places }: Needed, options: WorkOptions): Promise<States> {
-    const requests = [...places].map(([prompt, of]) => ({ prompt, of: [...of] }));
-    const captured = await captureLayers(
-      this.#engine,
-      requests.map(({ prompt, of }) => ({
-        ...inputOf(prompt),
-        points: of.map((place) => pointOf(prompt, place)),
-      })),
-      options,
-    );
-    return new Map(
-      requests.map(({ prompt, of }, i) => [
-        prompt,
-        new Map(of.map((place, k) => [place, captured[i]![k]!] as const)),
-      ]),
-    );
-  }
-
-  /** What the model says next where its last block's output is its own. */
-  async #readOwn(states: States, place: Place, options: WorkOptions): Promise<Captured['own']> {
-    const own = [...states].flatMap(([source, of]) => {
-      const state = of.get(place);
-      return state instanceof Float32Array ? [{ source, state }] : [];
-    });
-    if (own.length === 0) return new Map();
-    const results = await this.#engine.lens(
-      concatenate(own.map(({ state }) => state)),
-      { topK: 1, logits: true },
-      options,
-    );
-    return new Map(
-      results.flatMap((result, i) =>
-        result.status === 'ok' ? [[own[i]!.source, ownReading(result.logits!, result.top[0]!)] as const] : [],
-      ),
-    );
+  #read({ states, next }: Awaited<ReturnType<SourceStates['capture']>>): Captured {
+    const own = [...next].map(([source, token]) => [source, ownReading(token, this.#translations!)] as const);
+    return { states, own: new Map(own) };
   }
 
   async #patch(
@@ -221,12 +180,12 @@ export class ChunkRunner implements Runner {
 
   /** What the target prompts themselves have where they are patched. */
   #metStates(cells: readonly number[], options: WorkOptions): Promise<States> {
-    const needed = new Needed();
+    const needed: Needed = new Map();
     for (const index of cells) {
       const { pair, target, control } = cellAt(this.#plan, index);
-      if (control !== 'unpatched' && pair.patch.op !== 'scale') needed.add(pair.target, target);
+      if (control !== 'unpatched' && pair.patch.op !== 'scale') addNeeded(needed, pair.target, target);
     }
-    return this.#states(needed, options);
+    return captureStates(this.#engine, needed, options);
   }
 
   #normRatio(index: number, vector: Float32Array, met: States): number | undefined {
@@ -270,13 +229,13 @@ export class ChunkRunner implements Runner {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const { reading, samples } = experiment;
-    const ownToken = own.get(pair.source)?.tokenId;
+    const ownTokens = own.get(pair.source)?.tokenIds ?? [];
     return {
       ...inputOf(pair.target),
       edits: [edit],
       ...(pair.cuts && { cuts: pair.cuts }),
       seed: this.#seed(index),
-      trackedTokens: ownToken === undefined ? pair.trackedTokens : [...pair.trackedTokens, ownToken],
+      trackedTokens: [...pair.trackedTokens, ...ownTokens],
       ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };
@@ -311,32 +270,14 @@ export class ChunkRunner implements Runner {
 
 interface Captured {
   readonly states: States;
-  /** What the model itself says at each source, where a metric needs it. */
+  /** What the source's model itself says at each source, where a metric needs it. */
   readonly own: ReadonlyMap<ResolvedPrompt, OwnReading>;
 }
 
 const notFinite = { code: 'not_finite', error: 'The mapped state holds NaN or infinity.' } as const;
 
-/** Which places of which prompts are to be captured. */
-class Needed {
-  readonly places = new Map<ResolvedPrompt, Set<Place>>();
-
-  add(prompt: ResolvedPrompt, place: Place): void {
-    const places = this.places.get(prompt);
-    if (places === undefined) this.places.set(prompt, new Set([place]));
-    else places.add(place);
-  }
-}
-
-/** The state of each prompt at each place that is needed. */
-type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array | Failure>>;
-
 function range(begin: number, end: number): number[] {
   return Array.from({ length: end - begin }, (_, i) => begin + i);
-}
-
-export function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
-  return { ...(side && { side }), ...place, tokenIndex };
 }
 
 /** A random direction with the norm of what would be patched. */
@@ -348,39 +289,6 @@ function randomLike(state: Float32Array, seed: number): Float32Array {
 
 function norm(vector: Float32Array): number {
   return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
-}
-
-export interface Failure {
-  readonly code: string;
-  readonly error: string;
-}
-
-/** The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
-export async function captureLayers(
-  engine: Engine,
-  requests: readonly CaptureRequest[],
-  options: WorkOptions = {},
-): Promise<(Float32Array | Failure)[][]> {
-  const results = await engine.capture(requests, options);
-  return Promise.all(
-    results.map(async (result, i) => {
-      if (result.status === 'ok') return [...result.states];
-      const { points, ...input } = requests[i]!;
-      const placeKey = ({ site, layer }: CapturePoint) => `${site} ${layer}`;
-      const layers = [...new Set(points.map(placeKey))];
-      if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
-      const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
-      const byLayer = await captureLayers(
-        engine,
-        parts.map((part) => ({ ...input, points: part })),
-        options,
-      );
-      const found = new Map(
-        parts.flatMap((part, k) => part.map((point, j) => [point, byLayer[k]![j]!] as const)),
-      );
-      return points.map((point) => found.get(point)!);
-    }),
-  );
 }
 
 /** The most probable tokens, the chosen one and those tracked, each once, by rank. */

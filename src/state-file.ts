@@ -1,14 +1,19 @@
 /**
  * The states that a run captures, in one safetensors file: a tensor for each place, (sources, width), with an
- * index of the sources in its metadata. A row of zeros was not captured.
+ * index of the sources in its metadata. A row of zeros was not captured. What a model says next at each source
+ * may lie there too: all logits, and the most probable token with its log-probability.
  */
 import fs from 'node:fs';
 import type { EngineRecord } from './engine.js';
 import { PatchscopeError } from './errors.js';
+import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
 import { cellAt, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
-import { layOut, type SafetensorsLayout, writeTensor } from './safetensors.js';
+import { layOut, readTensor, type SafetensorsLayout, writeTensor } from './safetensors.js';
+
+const LOGITS = 'next_token.logits';
+const TOP = 'next_token.top';
 
 export class StateFile {
   readonly #path: string;
@@ -16,20 +21,36 @@ export class StateFile {
   readonly #layout: SafetensorsLayout;
   readonly #rows: ReadonlyMap<ResolvedPrompt, number>;
   readonly #width: number;
+  readonly #vocabularySize: number;
 
   /**
    * A file of the same plan and model is gone on with.
    *
+   * @param withNext whether there is room for what the model says next.
    * @throws PatchscopeError `bad_input` where the file is another one, or can't be written.
    */
-  constructor(path: string, plan: Plan, record: Pick<EngineRecord, 'embeddingSize' | 'sha256'>) {
+  constructor(
+    path: string,
+    plan: Plan,
+    record: Pick<EngineRecord, 'embeddingSize' | 'sha256' | 'vocabularySize'>,
+    withNext = false,
+  ) {
     this.#path = path;
     this.#width = record.embeddingSize;
+    this.#vocabularySize = record.vocabularySize;
     this.#rows = new Map(
       [...new Set(plan.pairs.map(({ source }) => source))].map((source, i) => [source, i]),
     );
+    const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
+    const ofNext = [
+      { name: LOGITS, width: this.#vocabularySize },
+      { name: TOP, width: 2 },
+    ];
     this.#layout = layOut(
-      placesOf(plan).map((place) => ({ name: tensorName(place), shape: [this.#rows.size, this.#width] })),
+      [...ofPlaces, ...(withNext ? ofNext : [])].map(({ name, width }) => ({
+        name,
+        shape: [this.#rows.size, width],
+      })),
       {
         format: 'patchscopes-states',
         plan_sha256: plan.sha256,
@@ -41,9 +62,40 @@ export class StateFile {
   }
 
   write(source: ResolvedPrompt, place: Place, state: Float32Array): void {
-    const row = this.#rows.get(source)! * this.#width * state.BYTES_PER_ELEMENT;
-    const at = this.#layout.offsets.get(tensorName(place))! + row;
-    this.#attempt(() => writeTensor(this.#descriptor, at, state));
+    this.#write(tensorName(place), source, state);
+  }
+
+  /** Undefined where it was not captured. */
+  read(source: ResolvedPrompt, place: Place): Float32Array | undefined {
+    return this.#read(tensorName(place), source, this.#width);
+  }
+
+  writeNext(source: ResolvedPrompt, { logits, top }: NextToken): void {
+    this.#write(LOGITS, source, logits);
+    this.#write(TOP, source, Float32Array.of(top.tokenId, top.logprob));
+  }
+
+  readNext(source: ResolvedPrompt): NextToken | undefined {
+    const logits = this.#read(LOGITS, source, this.#vocabularySize);
+    const [tokenId, logprob] = this.#read(TOP, source, 2) ?? [];
+    return logits === undefined || tokenId === undefined || logprob === undefined
+      ? undefined
+      : { logits, top: { tokenId, logprob } };
+  }
+
+  #write(tensor: string, source: ResolvedPrompt, values: Float32Array): void {
+    const at = this.#offset(tensor, source, values.length);
+    this.#attempt(() => writeTensor(this.#descriptor, at, values));
+  }
+
+  #read(tensor: string, source: ResolvedPrompt, length: number): Float32Array | undefined {
+    const at = this.#offset(tensor, source, length);
+    const values = readTensor(this.#descriptor, { shape: [length], offset: at });
+    return values.some((value) => value !== 0) ? values : undefined;
+  }
+
+  #offset(tensor: string, source: ResolvedPrompt, length: number): number {
+    return this.#layout.offsets.get(tensor)! + 4 * length * this.#rows.get(source)!;
   }
 
   close(): void {

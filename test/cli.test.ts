@@ -1067,9 +1067,9 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ],
   ['a K/V type that is none', patchWords({ '-ctk': 'f33' }), /no K\/V type f33/],
   [
-    'another target model',
-    patchWords({ '--target-model': tinyPath('llama') }),
-    /must be the same in this version/,
+    'a target model of another width, without a mapping',
+    patchWords({ '--target-model': tinyPath('moe') }),
+    /floats and the target's 32, so they need a mapping: .*patchscopes fit/,
   ],
   ['a quantised V cache without flash attention', patchWords({ '-fa': 'off', '-ctv': 'q8_0' }), /use -fa on/],
   ['an empty continuation', patchWords({ '--continuation': '' }), /continuation is empty/],

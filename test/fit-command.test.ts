@@ -116,7 +116,10 @@ test('fit prints how good each map is, on prompts it was not made of', () => {
     'scale',
     '--all-positions',
   ).stdout;
-  assert.match(table, /^source +target +r2 +r2 held out +cosine +cosine held out +ridge +condition$/m);
+  assert.match(
+    table,
+    /^source +target +r2 +r2 held out +cosine +cosine held out +error held out +ridge +condition$/m,
+  );
   assert.match(table, /^resid_out 2 +resid_out 5 /m);
 });
 

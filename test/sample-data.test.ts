@@ -163,6 +163,11 @@ test('a text is a sample a line', () => {
   const prompts = samplesOf('{ file: lines.txt }', { source: '{text}' }).map(({ prompt }) => prompt);
   assert.deepEqual(prompts, ['one line', '  two lines ', 'three']);
   assert.equal(samplesOf('{ file: lines.txt, limit: 2 }', { source: '{text}' }).length, 2);
+  const rest = (from: number, limit = '') =>
+    samplesOf(`{ file: lines.txt, from: ${from}${limit} }`, { source: '{text}' }).map(({ prompt }) => prompt);
+  assert.deepEqual(rest(2), prompts.slice(1));
+  assert.deepEqual(rest(2, ', limit: 1'), prompts.slice(1, 2));
+  assertBadInput(() => rest(4), /samples.from is 4 where there are 3\.$/);
   write('wide.txt', Buffer.from('one line\n', 'utf16le'));
   assertBadInput(
     () => samplesOf('{ file: wide.txt }', { source: '{text}' }),

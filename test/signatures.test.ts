@@ -184,14 +184,18 @@ test('a state put back where it was is as long as what it meets, and is contamin
 });
 
 test('in the known-answers model a right answer has no sign, and a patch behind the last block that reads it is contaminated', async (t) => {
-  const { experiment } = readExperiment('world-city', {
-    set: ['target.layers=[0, 5]', 'source.layers=2', 'controls.unpatched=true', 'controls.random=1'],
+  const { experiment } = readExperiment('known-answers', {
+    set: [
+      ...['target.layers=[0, 5]', 'source.layers=2', 'controls.shuffled=0', 'variants=[{ name: seen }]'],
+      'expected=[{ about: a person, metric: answer-first-token, least: 0 }]',
+    ],
+    limit: 4,
   });
   const { path } = await stored(t, world, experiment);
   const cells = rowsOf(
     path,
     `SELECT target_layer, meaningless, contaminated, score.value AS found
-    FROM signature JOIN score USING (observation_id) WHERE control = 'none' AND name = 'answer-found'`,
+    FROM signature JOIN score USING (observation_id) WHERE control = 'none' AND name = 'answer-first-token'`,
   );
   assert.equal(cells.length, 8);
   for (const { target_layer, meaningless, contaminated, found } of cells) {
@@ -212,7 +216,7 @@ test('in the known-answers model a right answer has no sign, and a patch behind 
   const effects = rowsOf(
     path,
     `SELECT source_layer, target_layer, control, value, n, samples FROM effect
-    WHERE name = 'answer-found' AND "group" = '' ORDER BY source_layer, target_layer, control`,
+    WHERE name = 'answer-first-token' AND "group" = '' ORDER BY source_layer, target_layer, control`,
   );
   const overall = effects.find(
     (row) => row.source_layer === null && row.target_layer === null && row.control === 'unpatched',

@@ -125,6 +125,7 @@ test('what was added comes back', (t) => {
     cells_planned: 4,
     cells_failed: 1,
     split_mode: 'layer',
+    source_engine: null,
     tolerance: 0.25,
     plan_sha256: 'ef'.repeat(32),
     experiment_source: 'name: patch # as typed',

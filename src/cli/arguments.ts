@@ -1,6 +1,6 @@
 /** The command line as people type it, made fit for yargs, and the options that commands share. */
 import type { Argv } from 'yargs';
-import { gpuChoices, nearest } from '../index.js';
+import { gpuChoices, modelsChoices, nearest } from '../index.js';
 
 /** llama.cpp's spellings with one dash, which yargs would read as bundles of letters. */
 const llamaSpellings: Readonly<Record<string, string>> = {
@@ -143,6 +143,19 @@ function shortOf(option: string): string {
 function meaning(word: string, known: readonly string[], prefix = ''): string {
   const meant = nearest(word, known);
   return meant === undefined ? '' : `, perhaps ${prefix}${meant} was meant`;
+}
+
+export function twoModelArguments<T>(yargs: Argv<T>) {
+  return yargs
+    .option('target-model', {
+      type: 'string',
+      describe: "the target's model, if it is another (default: --model)",
+    })
+    .option('models', {
+      choices: modelsChoices,
+      default: 'auto' as const,
+      describe: 'two models: together or in-turn in memory; auto: together where both fit',
+    });
 }
 
 export function engineArguments<T>(yargs: Argv<T>) {

@@ -16,24 +16,31 @@ import { duration } from './progress.js';
 /** Tokens that are decoded to see how fast it goes. */
 const CALIBRATION_TOKENS = 2048;
 
-/** @param folder where mappings are looked for; for one that is still to be fitted stands the identity. */
+/** What costs as much, and needs no mapping. */
+const unmapped = { mapping: { kind: 'identity' }, patch: { op: 'scale' } } as const;
+
+/** @param folder where mappings are looked for; where one is still to be fitted nothing is patched. */
 export async function dryRun(
   experiment: Experiment,
   engine: EngineProcess,
   { folder, json }: { readonly folder: string; readonly json: boolean },
 ): Promise<string> {
-  const { record } = engine;
-  const fits = plannedFits(experiment, record, folder).map((fit) => ({ ...fit, found: readFitted(fit) }));
+  const { record, sourceRecord } = engine;
+  const fits = plannedFits(experiment, engine, folder).map((fit) => ({ ...fit, found: readFitted(fit) }));
   const ofVariant = new Map(fits.map(({ variant, found }) => [variant, found]));
   const plan = await engine.plan(
-    withMappings(experiment, (variant) => ofVariant.get(variant) ?? { kind: 'identity' }),
+    withMappings(experiment, (variant) => {
+      const mapping = ofVariant.get(variant);
+      return mapping === undefined ? unmapped : { mapping };
+    }),
   );
   echoPlan(plan);
   const isWhole = fits.every(({ found }) => found !== undefined);
-  const summary = summarize(plan, record, record.embeddingSize);
+  const summary = summarize(plan, record, sourceRecord.embeddingSize);
   const seconds = (await secondsPerToken(plan, engine)) * (summary.sourceTokens + summary.targetTokens);
   const memoryBytes =
     record.bytes +
+    (sourceRecord.sha256 === record.sha256 ? 0 : sourceRecord.bytes) +
     summary.stateBytes +
     summary.cacheTokens * record.cacheTokenBytes +
     // logits are kept in the graph and on the host

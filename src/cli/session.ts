@@ -1,22 +1,30 @@
 /** What every command that runs a model does around its own work. */
 import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import {
   type ChunkResult,
   cellsIn,
   checkSplitMode,
   checkStore,
+  defaultModel,
   defaultThreads,
   type Engine,
   type EngineOptions,
+  type EnginePair,
   type EngineProcess,
+  type EngineRecord,
+  type ModelsChoice,
   needUnfinishedRun,
   type Observation,
   openEngine,
   openEngineProcess,
+  openPair,
   openStore,
   PatchscopeError,
   type Plan,
   type Probing,
+  type ReadExperiment,
   type RecordedEngine,
   type RunHeader,
   recordRun,
@@ -75,6 +83,22 @@ export function engineOptionsOf(args: EngineArguments): Omit<EngineOptions, 'onN
   };
 }
 
+/** The models of a command, as they are typed. */
+export interface ModelArguments extends EngineArguments {
+  readonly targetModel?: string | undefined;
+  readonly models?: ModelsChoice;
+}
+
+/** What is typed comes before what an experiment names. */
+export function chosenModels(
+  typed: { readonly model?: string | undefined; readonly targetModel?: string | undefined },
+  named: ReadExperiment['models'],
+): Pick<ModelArguments, 'model' | 'targetModel'> {
+  const model = typed.model ?? named?.source ?? defaultModel;
+  const targetModel = typed.targetModel ?? (named?.source === named?.target ? undefined : named?.target);
+  return { model, ...(targetModel !== undefined && { targetModel }) };
+}
+
 /** Finds, fetches if need be, and loads a model; closes it after the work. */
 export async function withEngine<T>(
   args: EngineArguments,
@@ -83,16 +107,34 @@ export async function withEngine<T>(
 ): Promise<T> {
   const options = engineOptionsOf(args);
   const file = await fetchModel(args.model, signal);
-  return closing(args.model, await openEngine(file, { ...options, onNote: note }), work);
+  return closing(args, await openEngine(file, { ...options, onNote: note }), work);
+}
+
+/** As `withEngine`, with the target's model where that is another one. */
+export async function withEngines<T>(
+  args: ModelArguments,
+  signal: AbortSignal,
+  work: (engines: EnginePair & Required<RecordedEngine>) => Promise<T>,
+): Promise<T> {
+  const options = { ...engineOptionsOf(args), onNote: note, ...(args.models && { models: args.models }) };
+  const source = await fetchModel(args.model, signal);
+  const target = args.targetModel === undefined ? source : await fetchModel(args.targetModel, signal);
+  const pair = await openPair(source, target, options);
+  const recorded = {
+    record: pair.target.record,
+    sourceRecord: pair.source.record,
+    tolerance: (...asked: Parameters<Engine['tolerance']>) => pair.target.tolerance(...asked),
+  };
+  return closing(args, { ...pair, ...recorded }, work);
 }
 
 /**
- * As `withEngine`, with the engine in a process of its own.
+ * As `withEngines`, with the engines in a process of their own.
  *
  * @param states file that captured states are kept in; default: none.
  */
 export async function withEngineProcess<T>(
-  args: EngineArguments,
+  args: ModelArguments,
   signal: AbortSignal,
   work: (engine: EngineProcess) => Promise<T>,
   states?: string,
@@ -100,19 +142,35 @@ export async function withEngineProcess<T>(
   const engine = engineOptionsOf(args);
   const model = await fetchModel(args.model, signal);
   const options = { model, engine, onNote: note, ...(states !== undefined && { states }) };
-  return closing(args.model, await openEngineProcess(options), work);
+  if (args.targetModel === undefined) return closing(args, await openEngineProcess(options), work);
+  const other = await fetchModel(args.targetModel, signal);
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'patchscopes-'));
+  try {
+    const target = { model: other, models: args.models ?? 'auto', folder } as const;
+    return await closing(args, await openEngineProcess({ ...options, target }), work);
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
 }
 
-async function closing<E extends Pick<Engine, 'record' | 'close'>, T>(
-  model: string,
+interface Closed extends Pick<Engine, 'record' | 'close'> {
+  readonly sourceRecord?: EngineRecord;
+}
+
+async function closing<E extends Closed, T>(
+  { model, targetModel }: ModelArguments,
   engine: E,
   work: (engine: E) => Promise<T>,
 ): Promise<T> {
-  try {
-    const { record } = engine;
+  const say = (name: string, record: EngineRecord) =>
     note(
-      `model   ${model}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
+      `model   ${name}: ${record.name || record.architecture} ${record.quantization}, ${record.layerCount} layers, on ${record.devices.map(({ name }) => name).join(' and ')} (llama.cpp ${record.llamaCpp}, -t ${record.threads})`,
     );
+  try {
+    const { record, sourceRecord = record } = engine;
+    say(model, sourceRecord);
+    if (targetModel !== undefined && sourceRecord.sha256 !== record.sha256)
+      say(`into ${targetModel}`, record);
     return await work(engine);
   } finally {
     await engine.close();
@@ -125,22 +183,6 @@ export async function fetchModel(spec: string, signal?: AbortSignal) {
     return await resolveModel(spec, { signal, onNote: note, onProgress: progress.update });
   } finally {
     progress.stop();
-  }
-}
-
-/** Refuses a second model, until two can be used at once. */
-export async function checkSameModel(
-  model: string,
-  targetModel: string | undefined,
-  signal: AbortSignal,
-): Promise<void> {
-  if (targetModel === undefined || targetModel === model) return;
-  const [source, target] = [await fetchModel(model, signal), await fetchModel(targetModel, signal)];
-  if (source.sha256 !== target.sha256) {
-    throw new PatchscopeError(
-      'bad_input',
-      `Source and target model must be the same in this version: --target-model ${targetModel} is not ${model}.`,
-    );
   }
 }
 

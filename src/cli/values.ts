@@ -128,14 +128,3 @@ export function shardOf(value: string | undefined): Shard | undefined {
     `--shard is '${value}' where k/n is needed, such as 1/3 for the first of three parts.`,
   );
 }
-
-/** The model that an experiment names, if it names one. */
-export function oneModel(
-  models: { readonly source: string; readonly target: string } | undefined,
-): string | undefined {
-  if (models === undefined || models.source === models.target) return models?.source;
-  throw new PatchscopeError(
-    'bad_input',
-    `Source and target model must be the same in this version: ${models.target} is not ${models.source}.`,
-  );
-}

@@ -1,7 +1,7 @@
 import type { Argv } from 'yargs';
-import { engineArguments, experimentArguments, SEPARATOR } from '../cli/arguments.js';
-import { EXIT, interruptSignal, note, print, withEngine } from '../cli/session.js';
-import { oneModel, realNumber, wholeNumber } from '../cli/values.js';
+import { engineArguments, experimentArguments, SEPARATOR, twoModelArguments } from '../cli/arguments.js';
+import { chosenModels, EXIT, interruptSignal, note, print, withEngines } from '../cli/session.js';
+import { realNumber, wholeNumber } from '../cli/values.js';
 import {
   activations,
   defaultModel,
@@ -60,7 +60,11 @@ const own = (yargs: Argv) =>
     .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors');
 
 const build = (yargs: Argv) =>
-  engineArguments(own(yargs)).default('model', undefined, `the file's, or ${defaultModel}`);
+  engineArguments(twoModelArguments(own(yargs))).default(
+    'model',
+    undefined,
+    `the file's, or ${defaultModel}`,
+  );
 
 export const addFit = (yargs: Argv) =>
   yargs.command(
@@ -83,10 +87,13 @@ export const addFit = (yargs: Argv) =>
         ...(args.variant !== undefined && { variant: args.variant }),
         ...(args.targetSite !== undefined && { targetSite: args.targetSite }),
       };
-      const model = args.model ?? oneModel(models) ?? defaultModel;
+      const chosen = chosenModels(args, models);
       const signal = interruptSignal();
-      const { maps, data, parameters } = await withEngine({ ...args, model }, signal, (engine) =>
-        fitMapping(experiment, engine, args.output, { ...options, onNote: note, signal }),
+      const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, (engines) =>
+        fitMapping(experiment, engines.source, args.output, {
+          ...options,
+          ...{ target: engines.target, areInTurn: engines.areInTurn, onNote: note, signal },
+        }),
       );
       note(
         `pairs   ${data.pairs.train} to fit to, ${data.pairs.heldOut} held out (${data.prompts.train} and ${data.prompts.heldOut} prompts)`,
@@ -126,14 +133,25 @@ function tableOf(maps: readonly MapRecord[]): string {
   const place = ({ site, layer }: MapRecord['source']) => (layer === 'embed' ? 'embed' : `${site} ${layer}`);
   return formatTable({
     truncated: false,
-    columns: ['source', 'target', 'r2', 'r2 held out', 'cosine', 'cosine held out', 'ridge', 'condition'],
-    rows: maps.map(({ source, target, r2, cosine, ridge, condition }) => [
+    columns: [
+      'source',
+      'target',
+      'r2',
+      'r2 held out',
+      'cosine',
+      'cosine held out',
+      'error held out',
+      'ridge',
+      'condition',
+    ],
+    rows: maps.map(({ source, target, r2, cosine, relativeError, ridge, condition }) => [
       place(source),
       place(target),
       rounded(r2.train),
       rounded(r2.heldOut),
       rounded(cosine.train),
       rounded(cosine.heldOut),
+      rounded(relativeError?.heldOut ?? null),
       ridge,
       condition === null ? null : condition.toExponential(1),
     ]),

@@ -6,24 +6,27 @@ import {
   resumeArgument,
   SEPARATOR,
   samplingArguments,
+  twoModelArguments,
 } from '../cli/arguments.js';
 import { echoPlan, patchJson, patchTable, scoredTable } from '../cli/cells.js';
 import {
-  checkSameModel,
   commandLine,
   interruptSignal,
+  note,
   printCells,
   resumedRun,
   stored,
-  withEngine,
+  withEngines,
 } from '../cli/session.js';
 import { continuationOf, dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
 import {
   allChunks,
+  CapturedStates,
   ChunkRunner,
   type Experiment,
   editOps,
   makePlan,
+  modelNotes,
   parsePosition,
   readMappings,
   run,
@@ -34,10 +37,6 @@ import {
 
 const own = (yargs: Argv) =>
   yargs
-    .option('target-model', {
-      type: 'string',
-      describe: "the target's model, if it is another (default: --model)",
-    })
     .option('source', { type: 'string', describe: 'source prompt' })
     .option('source-ids', { type: 'string', describe: 'source prompt as raw token ids' })
     .option('source-position', {
@@ -100,7 +99,9 @@ const own = (yargs: Argv) =>
     );
 
 const build = (yargs: Argv) =>
-  engineArguments(outputArguments(resumeArgument(samplingArguments(promptArguments(own(yargs))))));
+  engineArguments(
+    twoModelArguments(outputArguments(resumeArgument(samplingArguments(promptArguments(own(yargs)))))),
+  );
 
 export const addPatch = (yargs: Argv) =>
   yargs.command(
@@ -143,15 +144,19 @@ export const addPatch = (yargs: Argv) =>
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
       const signal = interruptSignal();
-      await checkSameModel(args.model, args.targetModel, signal);
-      process.exitCode = await withEngine(args, signal, async (engine) => {
-        const plan = makePlan(experiment, engine.tokenizer, engine.record);
+      process.exitCode = await withEngines(args, signal, async (engine) => {
+        const { source, target } = engine;
+        const plan = makePlan(experiment, source.tokenizer, source.record, target);
         echoPlan(plan);
+        for (const line of modelNotes(plan, engine)) note(line);
         const header = runHeader(plan, { command: commandLine() });
         const db = dbOf(args);
         const resumed = resumedRun(args.resume, plan, header, engine, db);
         const chunks = allChunks(plan).filter((chunk) => !resumed?.doneChunks.includes(chunk));
-        const results = run(plan, new ChunkRunner(plan, engine), { signal, chunks });
+        const results = run(plan, new ChunkRunner(plan, target, new CapturedStates(plan, source)), {
+          signal,
+          chunks,
+        });
         return printCells(stored(results, header, engine, db, resumed), {
           json: args.json,
           toJson: patchJson(plan),

@@ -6,12 +6,14 @@ import {
   outputArguments,
   resumeArgument,
   SEPARATOR,
+  twoModelArguments,
 } from '../cli/arguments.js';
 import { echoPlan } from '../cli/cells.js';
 import { dryRun } from '../cli/dry-run.js';
 import { effectTable, repeatText } from '../cli/run-facts.js';
 import {
   beQuiet,
+  chosenModels,
   commandLine,
   EXIT,
   interruptSignal,
@@ -22,7 +24,7 @@ import {
   stored,
   withEngineProcess,
 } from '../cli/session.js';
-import { dbOf, mappingsFolder, oneModel, shardOf, wholeNumber } from '../cli/values.js';
+import { dbOf, mappingsFolder, shardOf, wholeNumber } from '../cli/values.js';
 import {
   cellsIn,
   defaultModel,
@@ -58,7 +60,7 @@ const own = (yargs: Argv) =>
     .example('$0 run my.yaml --set source.layers=0..9 --limit 100 --dry-run', 'what would it take?');
 
 const build = (yargs: Argv) =>
-  engineArguments(outputArguments(resumeArgument(own(yargs))))
+  engineArguments(twoModelArguments(outputArguments(resumeArgument(own(yargs)))))
     .default('model', undefined, `the file's, or ${defaultModel}`)
     .default('seed', undefined, "the file's");
 
@@ -78,7 +80,7 @@ export const addRun = (yargs: Argv) =>
         set,
         ...(limit !== undefined && { limit }),
       });
-      const model = args.model ?? oneModel(models) ?? defaultModel;
+      const chosen = chosenModels(args, models);
       const db = dbOf(args);
       const signal = interruptSignal();
       const folder = mappingsFolder(db);
@@ -113,7 +115,7 @@ export const addRun = (yargs: Argv) =>
         return done.failed > 0 ? EXIT.someFailed : EXIT.ok;
       };
       const states = args.dryRun ? undefined : args.states;
-      process.exitCode = await withEngineProcess({ ...args, model }, signal, work, states);
+      process.exitCode = await withEngineProcess({ ...args, ...chosen }, signal, work, states);
     },
   );
 
@@ -198,7 +200,7 @@ function fittingRun(header: RunHeader, engine: EngineProcess, db: string) {
 function argumentsOfRun(argv: readonly string[]): string[] {
   const kept: string[] = [];
   for (let i = 0; i < argv.length; i++) {
-    const [, name, inline] = /^--(shard|db|resume|quiet|states)(=.*)?$/s.exec(argv[i]!) ?? [];
+    const [, name, inline] = /^--(shard|db|resume|quiet|states|models)(=.*)?$/s.exec(argv[i]!) ?? [];
     if (name === undefined) kept.push(argv[i]!);
     else if (inline === undefined && (name !== 'resume' || /^\d+$/.test(argv[i + 1] ?? ''))) {
       if (name !== 'quiet') i++;

@@ -5,11 +5,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { CacheLayout, EngineRecord, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type { FitOptions } from '../fit-mapping/fit-mapping.js';
 import type { FittingProcess } from '../fit-mapping/fit-mappings.js';
 import { checkResolved } from '../models/resolve.js';
 import type { Outcome, Probe } from '../observation.js';
-import type { Experiment, MappingRecord } from '../patchscope.js';
+import type { Experiment, MappingFit, MappingRecord } from '../patchscope.js';
 import { chunkRange, type Plan } from '../plan/plan.js';
 import type { Prober } from '../probing/group-prober.js';
 import { failedOutcome, type Runner } from '../run.js';
@@ -24,7 +23,9 @@ export interface EngineProcessOptions extends OpenInput {
 }
 
 export interface EngineProcess extends Runner, Prober, FittingProcess {
+  /** Of the target's model. */
   readonly record: EngineRecord;
+  readonly sourceRecord: EngineRecord;
   /** Of the process that does the work at the moment, if there is one. */
   readonly pid: number | undefined;
   /**
@@ -56,12 +57,14 @@ export async function openEngineProcess({
   ...input
 }: EngineProcessOptions): Promise<EngineProcess> {
   checkResolved(input.model);
+  if (input.target !== undefined) checkResolved(input.target.model);
   const { link, identity } = await openChild(input, onNote, () => undefined);
   return new ReopenedEngine(input, onNote, link, identity);
 }
 
 class ReopenedEngine implements EngineProcess {
   readonly record: EngineRecord;
+  readonly sourceRecord: EngineRecord;
   readonly #identity: Identity;
   readonly #input: OpenInput;
   readonly #onNote: (line: string) => void;
@@ -77,13 +80,15 @@ class ReopenedEngine implements EngineProcess {
   #closed = false;
 
   constructor(input: OpenInput, onNote: (line: string) => void, link: ChildLink, identity: Identity) {
-    const { file: _, ...record } = identity;
+    const { file: _, source, ...record } = identity;
     this.record = record;
+    this.sourceRecord = source;
     this.#identity = identity;
     // not anew what fits: a process that follows must compute what the first one would have
     this.#input = {
       ...input,
       engine: { ...input.engine, gpuLayers: record.gpuLayers, threads: record.threads },
+      ...(input.target && { target: { ...input.target, sourceGpuLayers: source.gpuLayers } }),
     };
     this.#onNote = onNote;
     this.#link = link;
@@ -93,13 +98,13 @@ class ReopenedEngine implements EngineProcess {
     return this.#link.isAlive ? this.#link.pid : undefined;
   }
 
-  /** What `onNote` of the options would be told, that of the process is. */
   fit(
     file: string,
     experiment: Experiment,
-    { onNote: _, signal, ...options }: FitOptions,
+    fit: MappingFit,
+    { signal }: WorkOptions = {},
   ): Promise<MappingRecord> {
-    return this.#alone(() => this.#ask('fitted a mapping', 'fit', { file, experiment, options }, signal));
+    return this.#alone(() => this.#ask('fitted a mapping', 'fit', { file, experiment, fit }, signal));
   }
 
   plan(experiment: Experiment): Promise<Plan> {

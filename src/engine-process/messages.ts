@@ -1,30 +1,46 @@
 /** What goes over the channel between a run and the process of its engine; structured clones of it. */
 import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
-import type { FitOptions } from '../fit-mapping/fit-mapping.js';
+import type { ModelsChoice } from '../llama/engine-pair.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { Outcome, Probe } from '../observation.js';
-import type { Experiment, MappingRecord } from '../patchscope.js';
+import type { Experiment, MappingFit, MappingRecord } from '../patchscope.js';
 import type { Plan } from '../plan/plan.js';
 
 export interface OpenInput {
   readonly model: ResolvedModel;
   readonly engine: Omit<EngineOptions, 'onNote'>;
+  /** The target's model, where it is another one than the source's. */
+  readonly target?: TargetModel;
   /** File that captured states are kept in; default: none. */
   readonly states?: string;
   /** URL of a module with an `openEngine` of its own. */
   readonly module?: string;
 }
 
+export interface TargetModel {
+  readonly model: ResolvedModel;
+  readonly models: ModelsChoice;
+  /** As those of the engine, for the source's model. */
+  readonly sourceGpuLayers?: EngineOptions['gpuLayers'];
+  /** Folder for states on their way, where the models are in memory in turn. */
+  readonly folder: string;
+}
+
+/** What is said of both models; that of the target is the engine's own. */
+export interface Records extends EngineRecord {
+  readonly source: EngineRecord;
+}
+
 /** What may be asked of the process, and what it answers. */
 export interface Tasks {
-  readonly open: { readonly input: OpenInput; readonly answer: EngineRecord };
+  readonly open: { readonly input: OpenInput; readonly answer: Records };
   readonly fit: {
     readonly input: {
       readonly file: string;
       readonly experiment: Experiment;
-      readonly options: Omit<FitOptions, 'onNote' | 'signal'>;
+      readonly fit: MappingFit;
     };
     readonly answer: MappingRecord;
   };

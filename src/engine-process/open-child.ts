@@ -1,12 +1,11 @@
 /** A process is started, and opens its model. */
 import fs from 'node:fs';
-import type { EngineRecord } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { ChildDeath, ChildLink } from './child-link.js';
-import type { OpenInput } from './messages.js';
+import type { OpenInput, Records } from './messages.js';
 
 /** What must be the same in a process that takes the place of another. */
-export interface Identity extends EngineRecord {
+export interface Identity extends Records {
   readonly file: readonly unknown[];
 }
 
@@ -16,7 +15,8 @@ export async function openChild(
   onNote: (line: string) => void,
   onStart: (link: ChildLink) => void,
 ): Promise<{ readonly link: ChildLink; readonly identity: Identity }> {
-  const file = input.model.parts.map((part) => {
+  const parts = [...input.model.parts, ...(input.target?.model.parts ?? [])];
+  const file = parts.map((part) => {
     const { size, mtimeMs } = fs.statSync(part, { throwIfNoEntry: false }) ?? {};
     return [size, mtimeMs];
   });

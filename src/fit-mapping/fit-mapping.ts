@@ -1,4 +1,4 @@
-/** Fits a mapping to the states that a model has at two places of the same prompts. */
+/** Fits a mapping to the states that a model, or two, have at two places of the same prompts. */
 import type { Engine } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { type Fit, fitBytes, leastPairs, makeFitter } from '../mapping/fit.js';
@@ -14,16 +14,32 @@ import type {
   MappingKind,
   MappingRecord,
   MapRecord,
+  PromptAt,
+  Side,
 } from '../patchscope.js';
 import type { Place } from '../places.js';
 import { DEFAULT_VARIANT } from '../plan/pairs.js';
-import { makePlan } from '../plan/plan.js';
-import { type PlacesOfSource, pairCount, placesOf, promptsOf, type Split, splitPrompts } from './pairs.js';
-import { statesOf } from './state-stream.js';
+import { makePlan, type Plan } from '../plan/plan.js';
+import {
+  type PlacesOfSource,
+  type Positions,
+  pairCount,
+  pairedPromptsOf,
+  placesOf,
+  promptsOf,
+  type Split,
+  splitPrompts,
+} from './pairs.js';
+import { spooled } from './spool.js';
+import { rowsAtOnce, statesOf } from './state-stream.js';
 
 export interface FitOptions extends MappingFit {
   /** The variant whose cells the maps are for. Default: the only one. */
   readonly variant?: string;
+  /** Of the model whose states are mapped to. Default: the same. */
+  readonly target?: Engine;
+  /** Whether both models are in memory in turn, so that all states of one are wanted before any of the other. */
+  readonly areInTurn?: boolean;
   /** One line for a person. */
   readonly onNote?: (line: string) => void;
   readonly signal?: AbortSignal;
@@ -36,7 +52,8 @@ const LONG_NUMBER = -1.2345678901234567e-200;
 
 /**
  * Fits a map for each pair of places that the cells of an experiment have, from source states to the states that
- * the same prompts have where the cells patch, and writes them to a file.
+ * the same prompts have where the cells patch, and writes them to a file. In another model these are the states
+ * of the tokens that end where those of the source end.
  *
  * @throws PatchscopeError `bad_input` where the experiment does not fit the model, or has too few prompts.
  */
@@ -71,33 +88,47 @@ class FitTask {
   constructor(experiment: Experiment, engine: Engine, options: FitOptions) {
     const { kind, heldOut = 0.1, positions = 'sample', targetSite } = options;
     const { record, tokenizer } = engine;
-    const plan = makePlan(experiment, tokenizer, record);
+    const other = options.target === engine ? undefined : options.target;
+    const plan =
+      other === undefined
+        ? makePlan(experiment, tokenizer, record)
+        : makePlan(ontoItself(experiment), tokenizer, record, other);
     const variant = variantOf(experiment, options.variant);
     const settings = { ...experiment, ...variant };
     const { sourceSide: side, targetSide } = settings;
-    if ((side ?? 'decoder') !== (targetSide ?? 'decoder')) {
+    if (other === undefined && (side ?? 'decoder') !== (targetSide ?? 'decoder')) {
       throw new PatchscopeError(
         'bad_input',
         'A mapping is fitted to pairs of states of the same token, and encoder and decoder read different ones: take one side.',
       );
     }
-    const layerCount = side === 'encoder' ? record.encoderLayerCount : record.layerCount;
+    if (other !== undefined) checkSides(engine, other, { source: side, target: targetSide });
+    const target = (other ?? engine).record;
+    const layerCount = targetSide === 'encoder' ? target.encoderLayerCount : target.layerCount;
     this.#engine = engine;
     this.#options = options;
     this.#places = placesOf(plan, variant.name, layerCount, targetSite);
-    const prompts = promptsOf(plan, variant.name, positions, tokenizer.bosToken);
+    const prompts =
+      other === undefined
+        ? promptsOf(plan, variant.name, positions, tokenizer.bosToken).map((prompt) => ({
+            source: prompt,
+            target: prompt,
+          }))
+        : pairsOf(plan, variant.name, positions, { source: engine, target: other }, options.onNote);
     this.#split = splitPrompts(prompts, heldOut, experiment.seed);
     const pairs = { train: pairCount(this.#split.train), heldOut: pairCount(this.#split.heldOut) };
-    const model = { sha256: record.sha256, width: record.embeddingSize, ...(side && { side }) };
-    const widths = { source: model, target: model };
+    const modelOf = ({ sha256, embeddingSize: width }: Engine['record'], ofModel: Side | undefined) => ({
+      ...{ sha256, width },
+      ...(ofModel && { side: ofModel }),
+    });
+    const models = { source: modelOf(record, side), target: modelOf(target, targetSide) };
     this.#ridge = ridgeOf(kind, options.ridge);
-    const used = { kind, options: optionsOf(kind, options.options ?? {}, widths) };
-    checkPairs(used, model.width, pairs.train, this.#ridge);
+    const used = { kind, options: optionsOf(kind, options.options ?? {}, models) };
+    checkPairs(used, models.source.width, pairs.train, this.#ridge);
     this.#record = {
       ...used,
-      parameters: parameterCount({ ...used, ...widths }),
-      source: model,
-      target: model,
+      parameters: parameterCount({ ...used, ...models }),
+      ...models,
       data: {
         experiment: experiment.name,
         positions,
@@ -115,7 +146,7 @@ class FitTask {
         (target): MapRecord => ({
           ...{ source, target, ridge: LONG_NUMBER, condition: LONG_NUMBER },
           ...(this.#record.kind === 'kernel' && { bandwidth: LONG_NUMBER }),
-          ...{ r2: unknown, cosine: unknown },
+          ...{ r2: unknown, cosine: unknown, relativeError: unknown },
         }),
       ),
     );
@@ -169,7 +200,7 @@ class FitTask {
     );
     for await (const rows of this.#rowsOf(this.#split.train, group)) {
       for (const [i, places] of group.entries())
-        await fitters[i]!.add(rows.of(places.source), rows.ofAll(places.targets));
+        await fitters[i]!.add(rows.of(places.source), places.targets.map(rows.target));
     }
     const fits: (Fit & MapPlacesOf)[] = [];
     for (const [i, { source, targets }] of group.entries()) {
@@ -187,20 +218,15 @@ class FitTask {
   ): Promise<(Fit & MapRecord)[]> {
     const { train, heldOut } = this.#split;
     const judged = { train: train.slice(0, heldOut.length), heldOut };
-    const { width } = this.#record.source;
+    const { source: from, target: to } = this.#record;
     const measured = { train: [] as Quality[], heldOut: [] as Quality[] };
     for (const split of ['train', 'heldOut'] as const) {
-      measured[split] = fits.map(() => new Quality(width));
+      measured[split] = fits.map(() => new Quality(to.width));
       for await (const rows of this.#rowsOf(judged[split], group)) {
         for (const [i, { map, source, target }] of fits.entries()) {
-          const mapped = await applyMap(
-            this.#record,
-            map,
-            rows.of(source),
-            width,
-            this.#engine.record.threads,
-          );
-          measured[split][i]!.add(mapped, rows.of(target));
+          const { threads } = this.#engine.record;
+          const mapped = await applyMap(this.#record, map, rows.of(source), from.width, threads);
+          measured[split][i]!.add(mapped, rows.target(target));
         }
       }
     }
@@ -210,18 +236,48 @@ class FitTask {
         ...fit,
         r2: { train: ofTrain.r2, heldOut: ofHeldOut.r2 },
         cosine: { train: ofTrain.cosine, heldOut: ofHeldOut.cosine },
+        relativeError: { train: ofTrain.relativeError, heldOut: ofHeldOut.relativeError },
       };
     });
   }
 
   /** States of all places of a group, some rows at a time. */
   async *#rowsOf(prompts: Split['train'], group: readonly PlacesOfSource[]): AsyncGenerator<RowsByPlace> {
-    const all = group.flatMap(({ source, targets }) => [source, ...targets]);
-    const places = [...new Map(all.map((place) => [keyOf(place), place])).values()];
-    for await (const rows of statesOf(this.#engine, prompts, places, this.#options.signal)) {
-      const byPlace = new Map(places.map((place, i) => [keyOf(place), rows[i]!]));
-      const of = (place: Place) => byPlace.get(keyOf(place))!;
-      yield { of, ofAll: (places) => places.map(of) };
+    const { target = this.#engine, areInTurn, signal } = this.#options;
+    const sources = distinct(group.map(({ source }) => source));
+    const targets = distinct(group.flatMap((places) => places.targets));
+    if (target === this.#engine) {
+      const places = distinct([...sources, ...targets]);
+      const ofPrompts = prompts.map(({ source }) => source);
+      const atOnce = rowsAtOnce(target.record.embeddingSize * places.length);
+      for await (const rows of statesOf(target, ofPrompts, places, atOnce, signal)) {
+        const of = byPlace(places, rows);
+        yield { of, target: of };
+      }
+      return;
+    }
+    const floats = (engine: Engine, places: readonly Place[]) => engine.record.embeddingSize * places.length;
+    const atOnce = rowsAtOnce(floats(this.#engine, sources) + floats(target, targets));
+    const stream = (engine: Engine, side: 'source' | 'target', places: readonly Place[]) =>
+      statesOf(
+        engine,
+        prompts.map((pair) => pair[side]),
+        places,
+        atOnce,
+        signal,
+      );
+    const captured = stream(this.#engine, 'source', sources);
+    const ofSource = areInTurn ? spooled(captured) : captured;
+    try {
+      const ofTarget = stream(target, 'target', targets);
+      for (;;) {
+        const from = await ofSource.next();
+        if (from.done) return;
+        const to = await ofTarget.next();
+        yield { of: byPlace(sources, from.value), target: byPlace(targets, to.value) };
+      }
+    } finally {
+      await ofSource.return(undefined);
     }
   }
 
@@ -244,8 +300,90 @@ class FitTask {
 type MapPlacesOf = Pick<MapRecord, 'source' | 'target'>;
 
 interface RowsByPlace {
-  of(place: Place): Float32Array;
-  ofAll(places: readonly Place[]): Float32Array[];
+  of(this: void, place: Place): Float32Array;
+  target(this: void, place: Place): Float32Array;
+}
+
+function byPlace(places: readonly Place[], rows: readonly Float32Array[]): RowsByPlace['of'] {
+  const found = new Map(places.map((place, i) => [keyOf(place), rows[i]!]));
+  return (place) => found.get(keyOf(place))!;
+}
+
+function distinct(places: readonly Place[]): Place[] {
+  return [...new Map(places.map((place) => [keyOf(place), place])).values()];
+}
+
+/** The target is the source prompt, as the target's model reads it. */
+function ontoItself(experiment: Experiment): Experiment {
+  const same = ({ prompt }: PromptAt): PromptAt => {
+    if (prompt.kind === 'text') return { prompt, position: { kind: 'index', index: 0 } };
+    throw new PatchscopeError(
+      'bad_input',
+      'A mapping between two models is fitted to texts that both of them read: give source prompts as text, not as token ids.',
+    );
+  };
+  // what is patched, and read behind a target, says nothing of its states
+  const { metrics, controls, known, probe, expected, variants, ...rest } = experiment;
+  const unmapped = { mapping: { kind: 'identity' }, patch: { op: 'scale' } } as const;
+  return {
+    ...rest,
+    ...unmapped,
+    ...(variants && { variants: variants.map((variant) => ({ ...variant, ...unmapped })) }),
+    reading: { topK: 1, maxTokens: 1, stop: [] },
+    samples: experiment.samples.map((sample) => ({
+      ...sample,
+      target: same(sample.source),
+      ...(sample.variants && {
+        variants: Object.fromEntries(
+          Object.entries(sample.variants).map(([name, { source = sample.source }]) => [
+            name,
+            { source, target: same(source) },
+          ]),
+        ),
+      }),
+    })),
+  };
+}
+
+/** @throws PatchscopeError `bad_input` for a side that reads no text. */
+function checkSides(
+  source: Engine,
+  target: Engine,
+  sides: { readonly source: Side | undefined; readonly target: Side | undefined },
+): void {
+  for (const [which, engine] of [
+    ['source', source],
+    ['target', target],
+  ] as const) {
+    if (engine.tokenizer.decoderStartToken === undefined || sides[which] === 'encoder') continue;
+    throw new PatchscopeError(
+      'bad_input',
+      `A mapping between two models is fitted to texts that both of them read, and the decoder of the ${which} model starts from a token and not from a text: take the ${which} side encoder.`,
+    );
+  }
+}
+
+function pairsOf(
+  plan: Plan,
+  variant: string,
+  positions: Positions,
+  { source, target }: { readonly source: Engine; readonly target: Engine },
+  onNote: FitOptions['onNote'],
+) {
+  const tokenizers = { source: source.tokenizer, target: target.tokenizer };
+  const { prompts, leftOut } = pairedPromptsOf(plan, variant, positions, tokenizers);
+  if (prompts.length === 0) {
+    throw new PatchscopeError(
+      'bad_input',
+      `The two models never end a token at the same place of a prompt, at any of the ${leftOut} positions: take all positions (--all-positions), or other prompts.`,
+    );
+  }
+  if (leftOut > 0) {
+    onNote?.(
+      `left out ${leftOut} positions where the two models don't end a token at the same place of the text`,
+    );
+  }
+  return prompts;
 }
 
 /** Beyond it float32 states say less of a map's weakest direction than rounding does. */

@@ -1,24 +1,23 @@
-/** Before the plan: an experiment's unfitted mappings become files, each fitted once for a model and an engine. */
+/** Before the plan: an experiment's unfitted mappings become files, each fitted once for the models and their engines. */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import type { Engine, EngineRecord } from '../engine.js';
+import type { Engine, ModelRecords, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { makeFolder } from '../folders.js';
 import { readMapping } from '../mapping/mapping-file.js';
 import { writeWhole } from '../output-file.js';
-import type { Experiment, FileMapping, Mapping, MappingFit, MappingRecord } from '../patchscope.js';
+import type { Experiment, FileMapping, MappingFit, MappingRecord, Settings } from '../patchscope.js';
 import { type VariantSettings, variantsOf } from '../plan/pairs.js';
 import { type FitOptions, fitInto } from './fit-mapping.js';
 
-/** An engine in another process, which fits there. */
-export interface FittingProcess {
-  readonly record: EngineRecord;
+/** An engine in another process, or two, which fit there. */
+export interface FittingProcess extends ModelRecords {
   /** As `fitInto`. */
-  fit(file: string, experiment: Experiment, options: FitOptions): Promise<MappingRecord>;
+  fit(file: string, experiment: Experiment, fit: MappingFit, options?: WorkOptions): Promise<MappingRecord>;
 }
 
-export interface FitMappingsOptions extends Pick<FitOptions, 'onNote' | 'signal'> {
+export interface FitMappingsOptions extends Omit<FitOptions, keyof MappingFit | 'variant'> {
   /** Where the files are kept, and looked for. */
   readonly folder: string;
 }
@@ -33,40 +32,43 @@ export interface PlannedFit {
 }
 
 /** What is to be fitted before an experiment can be planned, or was already. */
-export function plannedFits(experiment: Experiment, record: EngineRecord, folder: string): PlannedFit[] {
+export function plannedFits(experiment: Experiment, models: ModelRecords, folder: string): PlannedFit[] {
   return variantsOf(experiment).flatMap((settings) => {
     const { name: variant, mapping } = settings;
     if (mapping.kind !== 'unfitted') return [];
     const own = trainingOf(experiment, settings, mapping.prompts);
-    const name = [experiment.name, variant, keyOf(own, mapping.fit, record)].map(fileWord).join('-');
+    const name = [experiment.name, mapping.fit.kind, keyOf(own, mapping.fit, models)].map(fileWord).join('-');
     return [{ variant, file: path.join(folder, `${name}.safetensors`), experiment: own, fit: mapping.fit }];
   });
 }
 
 /**
  * The experiment with files in place of mappings that are to be fitted. A file that is there already, and whole,
- * is taken as it is.
+ * is taken as it is. Variants with the same settings share one.
  *
+ * @param engine of the source's model; that of the target's is among the options where it is another.
  * @throws PatchscopeError `bad_input` where a mapping can't be fitted, or its file can't be written.
  */
 export async function fitMappings(
   experiment: Experiment,
   engine: Engine | FittingProcess,
-  { folder, onNote, signal }: FitMappingsOptions,
+  { folder, ...options }: FitMappingsOptions,
 ): Promise<Experiment> {
+  const { onNote, target } = options;
+  const models = target === undefined ? engine : { sourceRecord: engine.record, record: target.record };
   const found = new Map<string, FileMapping>();
-  for (const planned of plannedFits(experiment, engine.record, folder)) {
+  for (const planned of plannedFits(experiment, models, folder)) {
     const { variant, file } = planned;
     let mapping = readFitted(planned);
     if (mapping === undefined) {
       onNote?.(fitText(planned));
-      await fitFile(planned, engine, { ...(onNote && { onNote }), ...(signal && { signal }) });
+      await fitFile(planned, engine, options);
       mapping = readFitted(planned);
       if (mapping === undefined) throw new Error(`${file} was fitted and can't be read.`);
     } else onNote?.(`mapping of ${variant}: ${file}`);
     found.set(variant, mapping);
   }
-  return withMappings(experiment, (variant) => found.get(variant)!);
+  return withMappings(experiment, (variant) => ({ mapping: found.get(variant)! }));
 }
 
 /** For a person. */
@@ -86,20 +88,23 @@ export function readFitted({ variant, file }: PlannedFit): FileMapping | undefin
   }
 }
 
-/** @param of what takes the place of the unfitted mapping of a variant. */
-export function withMappings(experiment: Experiment, of: (variant: string) => Mapping): Experiment {
+/** @param of what a variant has in place of its unfitted mapping. */
+export function withMappings(
+  experiment: Experiment,
+  of: (variant: string) => Pick<Settings, 'mapping' | 'patch'>,
+): Experiment {
   const settings = variantsOf(experiment);
   const unfitted = settings.filter(({ mapping }) => mapping.kind === 'unfitted').map(({ name }) => name);
   if (unfitted.length === 0) return experiment;
   const { variants } = experiment;
   const mapping = experiment.mapping.kind === 'unfitted' ? { kind: 'identity' as const } : experiment.mapping;
   return variants === undefined
-    ? { ...experiment, mapping: of(unfitted[0]!) }
+    ? { ...experiment, ...of(unfitted[0]!) }
     : {
         ...experiment,
         mapping,
         variants: variants.map((variant) =>
-          unfitted.includes(variant.name) ? { ...variant, mapping: of(variant.name) } : variant,
+          unfitted.includes(variant.name) ? { ...variant, ...of(variant.name) } : variant,
         ),
       };
 }
@@ -107,14 +112,15 @@ export function withMappings(experiment: Experiment, of: (variant: string) => Ma
 async function fitFile(
   { variant, file, experiment, fit }: PlannedFit,
   engine: Engine | FittingProcess,
-  more: Pick<FitOptions, 'onNote' | 'signal'>,
+  options: Omit<FitMappingsOptions, 'folder'>,
 ): Promise<void> {
-  const options = { ...fit, ...more };
   try {
     makeFolder(path.dirname(file));
     fs.rmSync(file, { force: true }); // not whole
     await writeWhole(file, (part) =>
-      'fit' in engine ? engine.fit(part, experiment, options) : fitInto(part, experiment, engine, options),
+      'fit' in engine
+        ? engine.fit(part, experiment, fit, options)
+        : fitInto(part, experiment, engine, { ...fit, ...options }),
     );
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
@@ -148,9 +154,13 @@ function trainingOf(
   };
 }
 
-/** The same for the same bits; anywhere, but for the path of the model and what is left over in its context. */
-function keyOf(experiment: Experiment, fit: MappingFit, record: EngineRecord): string {
-  const { path: _, promptTokens: __, ...decides } = record;
+/** The same for the same bits; anywhere, but for the paths of the models and what is left over in their contexts. */
+function keyOf(
+  experiment: Experiment,
+  fit: MappingFit,
+  { record, sourceRecord = record }: ModelRecords,
+): string {
+  const decides = [sourceRecord, record].map(({ path: _, promptTokens: __, ...rest }) => rest);
   const text = JSON.stringify([experiment, fit, decides]);
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }

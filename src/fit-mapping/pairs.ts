@@ -1,5 +1,6 @@
 /** Which states a mapping is fitted to: the places of a plan's cells, the tokens of its source prompts. */
-import type { CaptureRequest, TokenInput } from '../engine.js';
+import { alignedTokens } from '../alignment.js';
+import type { CaptureRequest, TokenInput, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { MappingRecord, Side, Site } from '../patchscope.js';
 import { type Place, placeAt } from '../places.js';
@@ -13,6 +14,13 @@ export type Positions = MappingRecord['data']['positions'];
 export interface TokensOfPrompt extends TokenInput {
   readonly side: Side | undefined;
   readonly tokenIndexes: readonly number[];
+}
+
+/** A prompt as both models read it, with as many tokens on each side, pair by pair. */
+export interface PromptPair {
+  readonly source: TokensOfPrompt;
+  /** The same object where there is one model. */
+  readonly target: TokensOfPrompt;
 }
 
 /** A place whose states are mapped, and where to. */
@@ -41,6 +49,47 @@ export function placesOf(
     bySource.set(source, targets.set(`${target.site} ${target.layer}`, target));
   }
   return [...bySource].map(([source, targets]) => ({ source, targets: [...targets.values()] }));
+}
+
+/**
+ * The source prompts of a variant, of which the targets are the same as another model reads them, each with the
+ * tokens after which both have read the same text.
+ */
+export function pairedPromptsOf(
+  plan: Plan,
+  variant: string,
+  positions: Positions,
+  tokenizers: { readonly source: Tokenizer; readonly target: Tokenizer },
+): { readonly prompts: PromptPair[]; readonly leftOut: number } {
+  const bosToken = tokenizers.source.bosToken;
+  const targets = new Map(
+    plan.pairs.map(({ source, target }) => [JSON.stringify(inputOf(source)), { source, target }]),
+  );
+  let leftOut = 0;
+  const prompts = promptsOf(plan, variant, positions, bosToken).flatMap((tokens): PromptPair[] => {
+    const { side: _, tokenIndexes, ...input } = tokens;
+    const { source, target } = targets.get(JSON.stringify(input))!;
+    const matches = new Map(
+      alignedTokens(
+        { prompt: source, tokenizer: tokenizers.source },
+        { prompt: target, tokenizer: tokenizers.target },
+      ),
+    );
+    const paired = tokenIndexes.filter((index) => matches.has(index));
+    leftOut += tokenIndexes.length - paired.length;
+    if (paired.length === 0) return [];
+    return [
+      {
+        source: { ...tokens, tokenIndexes: paired },
+        target: {
+          ...inputOf(target),
+          side: target.side,
+          tokenIndexes: paired.map((index) => matches.get(index)!),
+        },
+      },
+    ];
+  });
+  return { prompts, leftOut };
 }
 
 /** The source prompts of a variant, each once. `all` leaves out a BOS token that a prompt begins with. */
@@ -73,8 +122,8 @@ export function promptsOf(
 }
 
 export interface Split {
-  readonly train: readonly TokensOfPrompt[];
-  readonly heldOut: readonly TokensOfPrompt[];
+  readonly train: readonly PromptPair[];
+  readonly heldOut: readonly PromptPair[];
 }
 
 /**
@@ -82,7 +131,7 @@ export interface Split {
  *
  * @throws PatchscopeError `bad_input` where the share leaves nothing to hold out, or nothing to train on.
  */
-export function splitPrompts(prompts: readonly TokensOfPrompt[], share: number, seed: number): Split {
+export function splitPrompts(prompts: readonly PromptPair[], share: number, seed: number): Split {
   if (!(share >= 0 && share < 1)) {
     throw new PatchscopeError(
       'bad_input',
@@ -110,8 +159,8 @@ export function splitPrompts(prompts: readonly TokensOfPrompt[], share: number, 
   };
 }
 
-export function pairCount(prompts: readonly TokensOfPrompt[]): number {
-  return prompts.reduce((sum, { tokenIndexes }) => sum + tokenIndexes.length, 0);
+export function pairCount(prompts: readonly PromptPair[]): number {
+  return prompts.reduce((sum, { source }) => sum + source.tokenIndexes.length, 0);
 }
 
 /** What is captured of a prompt: place by place, the tokens in their order. */

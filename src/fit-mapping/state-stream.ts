@@ -3,25 +3,26 @@ import type { Engine } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import { concatenate } from '../floats.js';
 import type { Place } from '../places.js';
-import { captureLayers } from '../run.js';
+import { captureLayers } from '../source-states.js';
 import { captureOf, type TokensOfPrompt } from './pairs.js';
 
 /** Of captured states in memory at once, and as much again where they are brought together. */
 const PART_BYTES = 32 * 2 ** 20;
 
 /**
- * Rows (tokens, width) of each place, in the order of the places.
+ * Rows (tokens, width) of each place, in the order of the places, some tokens at a time.
  *
+ * @param rows how many at a time.
  * @throws PatchscopeError `not_finite` where a state holds NaN or infinity, or what kept it from being captured.
  */
 export async function* statesOf(
   engine: Engine,
   prompts: readonly TokensOfPrompt[],
   places: readonly Place[],
+  rows: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Float32Array[]> {
-  const rowBytes = 4 * engine.record.embeddingSize * places.length;
-  for (const part of partsOf(prompts, Math.max(1, Math.floor(PART_BYTES / rowBytes)))) {
+  for (const part of partsOf(prompts, rows)) {
     const captured = await captureLayers(
       engine,
       part.map((prompt) => captureOf(prompt, places)),
@@ -42,6 +43,11 @@ export async function* statesOf(
       ),
     );
   }
+}
+
+/** How many tokens' states are in memory together, of so many floats each. */
+export function rowsAtOnce(floats: number): number {
+  return Math.max(1, Math.floor(PART_BYTES / (4 * floats)));
 }
 
 /** Prompts of about so many tokens together; a longer one is cut. */

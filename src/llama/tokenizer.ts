@@ -11,9 +11,9 @@ export class LlamaTokenizer implements Tokenizer {
   /** By token: the same few thousands come again and again. */
   readonly #bytes = new Map<number, Uint8Array>();
 
-  constructor(model: NativeModel) {
+  constructor(model: NativeModel, info = model.describe()) {
     this.#model = model;
-    this.#info = model.describe();
+    this.#info = info;
     this.vocabularySize = this.#info.vocabularySize;
   }
 

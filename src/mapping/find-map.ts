@@ -49,7 +49,8 @@ export function waysOf([first, ...rest]: readonly FileMapping[], source: Place, 
 
 /** What a mapping is used on. */
 export interface MappedUse {
-  readonly model: Omit<MappedModel, 'side'>;
+  readonly source: Omit<MappedModel, 'side'>;
+  readonly target: Omit<MappedModel, 'side'>;
   readonly sourceSide: Side | undefined;
   readonly targetSide: Side | undefined;
   readonly places: readonly (readonly [source: Place, target: Place])[];
@@ -57,7 +58,6 @@ export interface MappedUse {
 
 /** @throws PatchscopeError `bad_input` where a mapping is of other models or sides, or lacks a map. */
 export function checkMapping(mapping: FittedMapping, use: MappedUse): void {
-  const { model } = use;
   const links = linksOf(mapping);
   const [first, last] = [links[0]!, links.at(-1)!];
   checkJoints(links);
@@ -66,7 +66,7 @@ export function checkMapping(mapping: FittedMapping, use: MappedUse): void {
     ['target', use.targetSide],
   ] as const) {
     const link = which === 'source' ? first : last;
-    const fitted = link.record[which];
+    const [fitted, model] = [link.record[which], use[which]];
     const bad = (what: string) => new PatchscopeError('bad_input', `The mapping ${link.path} ${what}`);
     if (fitted.width !== model.width) {
       throw bad(

@@ -4,6 +4,7 @@ export class Quality {
   #rows = 0;
   #residual = 0;
   #cosines = 0;
+  #errors = 0;
   /** Sums over rows of y, and of its squares, from the first row on, so that they are small. */
   #origin: Float32Array | undefined;
   readonly #sums: Float64Array;
@@ -18,11 +19,11 @@ export class Quality {
   add(mapped: Float32Array, rows: Float32Array): void {
     this.#origin ??= rows.slice(0, this.#width);
     for (let begin = 0; begin < rows.length; begin += this.#width) {
-      let [product, mappedSquares, squares] = [0, 0, 0];
+      let [product, mappedSquares, squares, residual] = [0, 0, 0, 0];
       for (let i = 0; i < this.#width; i++) {
         const [is, should] = [mapped[begin + i]!, rows[begin + i]!];
         const from = should - this.#origin[i]!;
-        this.#residual += (is - should) ** 2;
+        residual += (is - should) ** 2;
         this.#sums[i]! += from;
         this.#squares += from * from;
         product += is * should;
@@ -30,6 +31,8 @@ export class Quality {
         squares += should * should;
       }
       this.#rows++;
+      this.#residual += residual;
+      this.#errors += Math.sqrt(residual / (squares || 1));
       this.#cosines += product / Math.sqrt(mappedSquares * squares || 1);
     }
   }
@@ -43,5 +46,9 @@ export class Quality {
 
   get cosine(): number | null {
     return this.#rows === 0 ? null : this.#cosines / this.#rows;
+  }
+
+  get relativeError(): number | null {
+    return this.#rows === 0 ? null : this.#errors / this.#rows;
   }
 }

@@ -1,25 +1,35 @@
-/** The mappings of a plan's variants, checked against the model and every cell. */
+/** The mappings of a plan's variants, checked against the models and every cell. */
 import { PatchscopeError } from '../errors.js';
-import { checkMapping } from '../mapping/find-map.js';
+import { checkMapping, type MappedUse } from '../mapping/find-map.js';
 import type { Experiment, FittedMapping, Mapping, Settings } from '../patchscope.js';
 import type { Place } from '../places.js';
 import type { Grid } from './arrange.js';
-import type { ModelShape, VariantSettings } from './pairs.js';
+import type { PlannedModels, VariantSettings } from './pairs.js';
 
 /**
  * Those other than the identity, by the variant's name.
  *
- * @throws PatchscopeError `bad_input` where one does not serve the model, or some cell of its variant.
+ * @throws PatchscopeError `bad_input` where one does not serve the models, or some cell of its variant, or where
+ *   states are as wide as those of the other model only by a mapping and there is none.
  */
 export function mappingsOf(
   variants: readonly VariantSettings[],
   grids: ReadonlyMap<string, Grid>,
   places: readonly Place[],
-  { sha256, embeddingSize: width }: ModelShape,
+  models: PlannedModels,
 ): ReadonlyMap<string, FittedMapping> {
   const mapped = new Map<string, FittedMapping>();
-  for (const { name, mapping, sourceSide, targetSide } of variants) {
-    if (mapping.kind === 'identity') continue;
+  const [source, target] = [models.source.record, models.target.record].map(
+    ({ sha256, embeddingSize: width }) => ({ sha256, width }),
+  ) as [MappedUse['source'], MappedUse['target']];
+  for (const { name, mapping, patch, sourceSide, targetSide } of variants) {
+    if (mapping.kind === 'identity') {
+      if (source.width === target.width || patch?.op === 'scale') continue;
+      throw new PatchscopeError(
+        'bad_input',
+        `The source's states have ${source.width} floats and the target's ${target.width}, so they need a mapping: the key mapping with samples has a run fit one, and patchscopes fit with the same two models makes a file for that key or --mapping.`,
+      );
+    }
     if (mapping.kind === 'unfitted') {
       throw new PatchscopeError(
         'bad_input',
@@ -27,7 +37,7 @@ export function mappingsOf(
       );
     }
     const pairs = grids.get(name)!.map(([source, target]) => [places[source]!, places[target]!] as const);
-    checkMapping(mapping, { model: { sha256, width }, sourceSide, targetSide, places: pairs });
+    checkMapping(mapping, { source, target, sourceSide, targetSide, places: pairs });
     mapped.set(name, mapping);
   }
   return mapped;

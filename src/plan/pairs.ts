@@ -2,7 +2,16 @@
 import { followingTokens } from '../continuation.js';
 import type { AttentionCut, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type { Experiment, Patch, PromptAt, Sample, Settings, Side, Variant } from '../patchscope.js';
+import type {
+  Experiment,
+  Patch,
+  Position,
+  PromptAt,
+  Sample,
+  Settings,
+  Side,
+  Variant,
+} from '../patchscope.js';
 import {
   inputOf,
   paddedTarget,
@@ -12,7 +21,9 @@ import {
   tokenText,
 } from '../prompts.js';
 import { uniforms } from '../random.js';
+import { isSameVocabulary } from '../vocabulary.js';
 import { resolveCuts } from './cuts.js';
+import { sourceTextAsTarget } from './other-vocabulary.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
 export interface Pair {
@@ -43,6 +54,17 @@ export interface ModelShape {
   readonly batchRows: number;
   /** Why the K/V cache can't have the layout `streams`; null where it can. */
   readonly noStreams: string | null;
+}
+
+/** The model that states come from, or that they go to. */
+export interface PlannedModel {
+  readonly tokenizer: Tokenizer;
+  readonly record: ModelShape;
+}
+
+export interface PlannedModels {
+  readonly source: PlannedModel;
+  readonly target: PlannedModel;
 }
 
 export const DEFAULT_VARIANT = 'default';
@@ -81,26 +103,30 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
 export function resolvePairs(
   experiment: Experiment,
   variants: readonly VariantSettings[],
-  tokenizer: Tokenizer,
-  shape: ModelShape,
+  models: PlannedModels,
   following: number,
 ): Pair[] {
   const { samples, reading } = experiment;
   if (samples.length === 0) {
     throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
   }
-  const resolver = new Resolver(tokenizer, shape);
+  const resolver = new Resolver(models);
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
-    const trackedTokens = reading.trackAnswer ? answerTokens(sample, tokenizer) : [];
+    const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
       const at = own.target ?? sample.target;
       const target = resolver.target(at, source, targetSide, seed, following);
-      const cuts = resolveCuts(at.cuts ?? [], target, tokenizer, shape.layerCount);
+      const cuts = resolveCuts(
+        at.cuts ?? [],
+        target,
+        models.target.tokenizer,
+        models.target.record.layerCount,
+      );
       return {
         sample: index,
         variant: name,
@@ -116,14 +142,13 @@ export function resolvePairs(
 
 /** Resolves each distinct prompt and position once. */
 class Resolver {
-  readonly #tokenizer: Tokenizer;
-  readonly #shape: ModelShape;
+  readonly #models: PlannedModels;
   readonly #known = new Map<string, ResolvedPrompt>();
   readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
+  #hasOneVocabulary: boolean | undefined;
 
-  constructor(tokenizer: Tokenizer, shape: ModelShape) {
-    this.#tokenizer = tokenizer;
-    this.#shape = shape;
+  constructor(models: PlannedModels) {
+    this.#models = models;
   }
 
   /** @param seed of a random position. */
@@ -152,12 +177,26 @@ class Resolver {
     this.#ofSources.set(source, known);
     const draw = drawOf(at, seed);
     return this.#once(known, JSON.stringify([at, side, draw]), () => {
+      const { tokenizer, record } = this.#models.target;
       const resolved = isPadded
-        ? paddedTarget(this.#resolve(at, 'target', side, seed, following), source, this.#tokenizer)
-        : sourceAsTarget(source, at.position, this.#tokenizer, draw);
-      checkLength(resolved, following, 'target', this.#shape);
+        ? paddedTarget(this.#resolve(at, 'target', side, seed, following), source, tokenizer)
+        : this.#sourceAsTarget(source, at.position, side, draw);
+      checkLength(resolved, following, 'target', record);
       return resolved;
     });
+  }
+
+  #sourceAsTarget(
+    source: ResolvedPrompt,
+    position: Position,
+    side: Side | undefined,
+    draw: number | undefined,
+  ): ResolvedPrompt {
+    const [own, other] = [this.#models.source.tokenizer, this.#models.target.tokenizer];
+    this.#hasOneVocabulary ??= isSameVocabulary(own, other);
+    return this.#hasOneVocabulary
+      ? sourceAsTarget(source, position, other, draw)
+      : sourceTextAsTarget(source, position, { source: own, target: other }, side, draw);
   }
 
   #resolve(
@@ -170,8 +209,9 @@ class Resolver {
     const draw = drawOf(at, seed);
     const key = JSON.stringify([which, side, at.prompt, at.position, draw]);
     return this.#once(this.#known, key, () => {
-      const resolved = resolvePrompt(at.prompt, at.position, this.#tokenizer, which, side, draw);
-      checkLength(resolved, following, which, this.#shape);
+      const { tokenizer, record } = this.#models[which];
+      const resolved = resolvePrompt(at.prompt, at.position, tokenizer, which, side, draw);
+      checkLength(resolved, following, which, record);
       return resolved;
     });
   }

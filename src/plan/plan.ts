@@ -1,6 +1,6 @@
 /**
  * Experiment -> plan: every prompt as token ids, every position as an index, every cell numbered. Pure data,
- * made with a tokenizer alone; the same experiment gives the same plan.
+ * made with tokenizers alone; the same experiment gives the same plan.
  */
 import { createHash } from 'node:crypto';
 import { chooseCacheLayout } from '../cache-layout.js';
@@ -16,6 +16,8 @@ import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
   type Pair,
+  type PlannedModel,
+  type PlannedModels,
   resolvePairs,
   trackedTokens,
   type VariantSettings,
@@ -46,7 +48,7 @@ export interface Plan {
   readonly cacheLayout: CacheLayout;
   /** Of the variants that have one other than the identity, by name. */
   readonly mappings: ReadonlyMap<string, FittedMapping>;
-  /** Where the model's own next token is read from, if a metric compares with it: the last block's output. */
+  /** Where the source model's own next token is read from, if a metric compares with it: the last block's output. */
   readonly ownPlace?: Place;
   /** Of all that is above. */
   readonly sha256: string;
@@ -63,12 +65,22 @@ export interface Cell {
   readonly draw: number;
 }
 
-/** @throws PatchscopeError `bad_input` where the experiment does not fit the model. */
-export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: ModelShape): Plan {
+/**
+ * @param tokenizer of the source's model, and its `shape`.
+ * @param target the target's model. Default: the source's.
+ * @throws PatchscopeError `bad_input` where the experiment does not fit the models.
+ */
+export function makePlan(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  shape: ModelShape,
+  target: PlannedModel = { tokenizer, record: shape },
+): Plan {
+  const models = { source: { tokenizer, record: shape }, target };
   const variants = variantsOf(experiment);
-  const continuation = resolveContinuation(experiment.reading, tokenizer);
+  const continuation = resolveContinuation(experiment.reading, target.tokenizer);
   const steps = continuation?.length ?? experiment.reading.maxTokens;
-  const pairs = resolvePairs(experiment, variants, tokenizer, shape, Math.max(0, steps - 1));
+  const pairs = resolvePairs(experiment, variants, models, Math.max(0, steps - 1));
   checkKnownAndProbe(experiment);
   const own = experiment.metrics?.some(needsOwn) ?? false;
   if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
@@ -78,7 +90,7 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     );
   }
   const places = new PlaceList();
-  const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, shape, places)]));
+  const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, models, places)]));
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
@@ -96,11 +108,11 @@ export function makePlan(experiment: Experiment, tokenizer: Tokenizer, shape: Mo
     places: places.all,
     ...arranged,
     cellCount: arranged.cells.pair.length,
-    trackedTokens: trackedTokens(experiment.reading.tracked ?? [], tokenizer),
+    trackedTokens: trackedTokens(experiment.reading.tracked ?? [], target.tokenizer),
     ...(continuation && { continuation }),
-    mappings: mappingsOf(variants, grids, places.all, shape),
+    mappings: mappingsOf(variants, grids, places.all, models),
     ...(own && { ownPlace: { site: 'resid_out' as const, layer: shape.layerCount - 1 } }),
-    cacheLayout: layoutOf(pairs, arranged, steps, shape),
+    cacheLayout: layoutOf(pairs, arranged, steps, target.record),
   };
   return { ...plan, sha256: hashOf(plan) };
 }
@@ -192,12 +204,14 @@ class PlaceList {
 /** Source and target place of each cell of a pair, by number, target by target. */
 function placePairs(
   { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide }: VariantSettings,
-  { layerCount, encoderLayerCount = 0 }: ModelShape,
+  models: PlannedModels,
   list: PlaceList,
 ): [source: number, target: number][] {
-  const layersOf = (side: Side = 'decoder') => (side === 'encoder' ? encoderLayerCount : layerCount);
-  const targetsOf = (selector: string) => parsePlaces(selector, layersOf(targetSide), targetSite);
-  const sources = parsePlaces(sourceLayers, layersOf(sourceSide), sourceSite);
+  const layersOf = ({ record }: PlannedModel, side: Side = 'decoder') =>
+    side === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
+  const targetsOf = (selector: string) =>
+    parsePlaces(selector, layersOf(models.target, targetSide), targetSite);
+  const sources = parsePlaces(sourceLayers, layersOf(models.source, sourceSide), sourceSite);
   const relative = relations[targetLayers.trim()];
   const everywhere = targetSite === undefined || targetSite === 'resid_out' ? 'embed,all' : 'all';
   const targets = targetsOf(relative === undefined ? targetLayers : everywhere);

@@ -6,7 +6,7 @@ import type { Place } from '../places.js';
 import { type Plan, pairOf } from '../plan/plan.js';
 import { foldsOf, type ProbeUnit, probeUnits, reasonAgainst } from '../plan/probe-units.js';
 import { inputOf } from '../prompts.js';
-import { captureLayers, type Failure, pointOf } from '../run.js';
+import { captureLayers, type Failure, pointOf } from '../source-states.js';
 import { probeLayers } from './layer-threads.js';
 
 /** Anything that probes the groups of a plan: in this process, or in another one. */
@@ -28,6 +28,7 @@ export class GroupProber implements Prober {
   readonly #engine: Engine;
   readonly #units: readonly ProbeUnit[];
 
+  /** @param engine of the source's model. */
   constructor(plan: Plan, engine: Engine) {
     this.#plan = plan;
     this.#engine = engine;

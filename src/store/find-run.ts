@@ -74,6 +74,7 @@ const settings = {
   flash_attention: 'flashAttention',
   exact: 'exact',
   split_mode: 'splitMode',
+  source_engine: 'sourceEngine',
 } as const;
 
 /** In words; nothing where the row is of the run that is wanted. The plan follows from all else. */

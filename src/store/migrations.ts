@@ -6,6 +6,7 @@ import { m003Sweeps } from './m003-sweeps.js';
 import { m004Mappings } from './m004-mappings.js';
 import { m005Probes } from './m005-probes.js';
 import { m006Signatures } from './m006-signatures.js';
+import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
 
@@ -22,6 +23,7 @@ export const migrations: readonly Migration[] = [
   m004Mappings,
   m005Probes,
   m006Signatures,
+  m007SourceEngine,
   m008Cuts,
   m009MappingFits,
 ];

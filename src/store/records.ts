@@ -34,6 +34,12 @@ export type EngineSettings = Pick<
   | 'splitMode'
 >;
 
+/** What may be another in the engine of the source's model; all else is the same in both. */
+export type SourceEngine = Pick<
+  EngineSettings,
+  'devices' | 'gpuLayers' | 'batchTokens' | 'batchRows' | 'batchOutputs'
+>;
+
 /** What is known of a run before its first cell. */
 export interface RunRecord {
   readonly name: string;
@@ -48,7 +54,10 @@ export interface RunRecord {
   readonly seed: number;
   readonly sourceModel: ModelRecord;
   readonly targetModel: ModelRecord;
+  /** Of the target's model. */
   readonly engine: EngineSettings;
+  /** Where the source's model is another one; default: null. */
+  readonly sourceEngine?: SourceEngine | null;
   /** Version of the addon. */
   readonly addon: string;
   /** Of the K/V cache: `unified`, or a stream for each row. */

@@ -29,6 +29,7 @@ export function columnsOf(run: RunRecord) {
     exact: Number(engine.exact),
     splitMode: engine.splitMode,
     tolerance: run.tolerance,
+    sourceEngine: run.sourceEngine ? JSON.stringify(run.sourceEngine) : null,
     host: run.host,
     startedAt: run.startedAt.toISOString(),
     planSha256: run.planSha256,

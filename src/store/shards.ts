@@ -129,7 +129,7 @@ const sameInOneRun = [
 ];
 
 /** What machines may differ in, though the last bits of cells then may too. */
-const ofMachine = ['host', 'backend', 'devices', 'gpu_layers', 'split_mode', 'threads'];
+const ofMachine = [...['host', 'backend', 'devices', 'gpu_layers', 'split_mode', 'threads'], 'source_engine'];
 
 function checkSameRun(first: Shard, other: Shard, onNote: ((line: string) => void) | undefined): void {
   const differing = differences(sameInOneRun, first, other);

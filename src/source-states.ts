@@ -1,0 +1,159 @@
+/** The states of a plan's sources, and what their model itself says next there. */
+import type { CapturePoint, CaptureRequest, Engine, Tokenizer, WorkOptions } from './engine.js';
+import { concatenate } from './floats.js';
+import type { NextToken } from './own-readings.js';
+import type { Place } from './places.js';
+import { cellAt, type Plan } from './plan/plan.js';
+import { inputOf, type ResolvedPrompt } from './prompts.js';
+
+export interface Failure {
+  readonly code: string;
+  readonly error: string;
+}
+
+/** The state of each prompt at each place that is wanted. */
+export type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array | Failure>>;
+
+export interface SourceReadings {
+  readonly states: States;
+  /** At each source, where a metric needs it. */
+  readonly next: ReadonlyMap<ResolvedPrompt, NextToken>;
+}
+
+/** Where the states of a plan's cells come from. */
+export interface SourceStates {
+  /** Of the model that they are from. */
+  readonly tokenizer: Tokenizer;
+  /** @param cells all those of a block, or some of one. */
+  capture(cells: readonly number[], options?: WorkOptions): Promise<SourceReadings>;
+}
+
+export type KeepState = (source: ResolvedPrompt, place: Place, state: Float32Array) => void;
+
+/** Which places of which prompts are wanted. */
+export type Needed = Map<ResolvedPrompt, Set<Place>>;
+
+export function addNeeded(needed: Needed, prompt: ResolvedPrompt, place: Place): void {
+  const places = needed.get(prompt);
+  if (places === undefined) needed.set(prompt, new Set([place]));
+  else places.add(place);
+}
+
+/** Which states some cells take. */
+export function neededStates(plan: Plan, cells: readonly number[]): Needed {
+  const needed: Needed = new Map();
+  for (const index of cells) {
+    const { sourcePair, source, control } = cellAt(plan, index);
+    if (control !== 'unpatched') addNeeded(needed, sourcePair.source, source);
+  }
+  return needed;
+}
+
+/** Captured when they are asked for. */
+export class CapturedStates implements SourceStates {
+  readonly #plan: Plan;
+  readonly #engine: Engine;
+  readonly #keep: KeepState;
+
+  /**
+   * @param engine of the source's model.
+   * @param keep is given each state that is captured.
+   */
+  constructor(plan: Plan, engine: Engine, keep: KeepState = () => undefined) {
+    this.#plan = plan;
+    this.#engine = engine;
+    this.#keep = keep;
+  }
+
+  get tokenizer(): Tokenizer {
+    return this.#engine.tokenizer;
+  }
+
+  async capture(cells: readonly number[], options: WorkOptions = {}): Promise<SourceReadings> {
+    const { ownPlace } = this.#plan;
+    const needed = neededStates(this.#plan, cells);
+    if (ownPlace !== undefined) for (const places of needed.values()) places.add(ownPlace);
+    const states = await captureStates(this.#engine, needed, options);
+    for (const [source, of] of states) {
+      for (const [place, state] of of) {
+        if (state instanceof Float32Array && place !== ownPlace) this.#keep(source, place, state);
+      }
+    }
+    return { states, next: ownPlace ? await this.#readNext(states, ownPlace, options) : new Map() };
+  }
+
+  /** What the model says next where its last block's output is its own. */
+  async #readNext(states: States, place: Place, options: WorkOptions): Promise<SourceReadings['next']> {
+    const own = [...states].flatMap(([source, of]) => {
+      const state = of.get(place);
+      return state instanceof Float32Array ? [{ source, state }] : [];
+    });
+    if (own.length === 0) return new Map();
+    const results = await this.#engine.lens(
+      concatenate(own.map(({ state }) => state)),
+      { topK: 1, logits: true },
+      options,
+    );
+    return new Map(
+      results.flatMap((result, i) =>
+        result.status === 'ok'
+          ? [[own[i]!.source, { logits: result.logits!, top: result.top[0]! }] as const]
+          : [],
+      ),
+    );
+  }
+}
+
+export function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): CapturePoint {
+  return { ...(side && { side }), ...place, tokenIndex };
+}
+
+export async function captureStates(
+  engine: Engine,
+  needed: Needed,
+  options: WorkOptions = {},
+): Promise<States> {
+  const requests = [...needed];
+  const captured = await captureLayers(
+    engine,
+    requests.map(([prompt, places]) => ({
+      ...inputOf(prompt),
+      points: [...places].map((place) => pointOf(prompt, place)),
+    })),
+    options,
+  );
+  return new Map(
+    requests.map(([prompt, places], i) => [
+      prompt,
+      new Map([...places].map((place, k) => [place, captured[i]![k]!])),
+    ]),
+  );
+}
+
+/** The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
+export async function captureLayers(
+  engine: Engine,
+  requests: readonly CaptureRequest[],
+  options: WorkOptions = {},
+): Promise<(Float32Array | Failure)[][]> {
+  const results = await engine.capture(requests, options);
+  return Promise.all(
+    results.map(async (result, i) => {
+      if (result.status === 'ok') return [...result.states];
+      const { points, ...input } = requests[i]!;
+      const placeKey = ({ site, layer }: CapturePoint) => `${site} ${layer}`;
+      const layers = [...new Set(points.map(placeKey))];
+      if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
+      const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
+      const byLayer = await captureLayers(
+        engine,
+        parts.map((part) => ({ ...input, points: part })),
+        options,
+      );
+      const found = new Map(
+        parts.flatMap((part, k) => part.map((point, j) => [point, byLayer[k]![j]!] as const)),
+      );
+      return points.map((point) => found.get(point)!);
+    }),
+  );
+}
