@@ -63,7 +63,8 @@ const published: readonly Published[] = [
     },
     tables: [
       {
-        title: 'accuracy, mean ± sd over source layers; a sample counts where some target layer succeeds',
+        title:
+          'accuracy, mean ± sd over source layers; a sample counts where some target layer succeeds (the picture: of the facts that the model knows)',
         sql: `SELECT "group" AS relation, max(samples) AS N, max(known_samples) AS known,
           ${(
             [
@@ -81,7 +82,7 @@ const published: readonly Published[] = [
         FROM accuracy WHERE run_id = :run AND variant = 'patched' GROUP BY "group" ORDER BY "group"`,
       },
     ],
-    pictures: [],
+    pictures: ['accuracy-bars-answer-found'],
   },
   {
     name: 'entity-resolution',
@@ -102,7 +103,7 @@ const published: readonly Published[] = [
         GROUP BY source_layer ORDER BY source_layer`,
       },
     ],
-    pictures: [],
+    pictures: ['group-curve-rouge-l-cropped'],
   },
 ];
 

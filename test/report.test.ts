@@ -238,6 +238,32 @@ test('groups have the means of their samples', (t) => {
   }
 });
 
+test('groups have a line each where layers do not cross', (t) => {
+  const path = file(t);
+  addControlled(path, shape, valued);
+  const { svg, data } = partOf(renderReport(path, ['1']).parts, 'group-curve-surprisal');
+  const points = objects(data);
+  const cells = objects(
+    query(
+      path,
+      `SELECT "group", control, source_layer AS layer, avg(score.value) AS mean, count(*) AS n
+      FROM reading JOIN score USING (observation_id)
+      WHERE score.name = 'surprisal' AND control IN ('none', 'shuffled') GROUP BY 1, 2, 3`,
+    ),
+  );
+  assert.ok(cells.length > 8 && points.length === cells.length, `${points.length} ${cells.length}`);
+  for (const { group, control, layer, mean, n } of cells) {
+    const point = points.find(
+      (one) => one.group === group && one.control === control && one.layer === layer,
+    )!;
+    assert.equal(point.cells, n);
+    assertNear(point.mean!, mean!, `${group} ${control} ${layer}`);
+  }
+  for (const label of ['x', 'y', 'x, shuffled', 'y, shuffled']) assert.ok(svg!.includes(`>${label}<`), label);
+  addControlled(path, { ...shape, grid: true }, valued);
+  assert.equal(partOf(renderReport(path, ['2']).parts, 'group-curve-surprisal'), undefined);
+});
+
 test('failure signatures are counted', (t) => {
   const path = file(t);
   const texts = ['', ' \n', 'fine words', 'a\u0001b', 'x\ufffd', 'anyway'];

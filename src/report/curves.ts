@@ -125,7 +125,7 @@ export function lineLabel(name: string, control: string): string {
   return name === '' ? control : `${name}, ${control}`;
 }
 
-function spoken({ label, points }: ChartLine): string {
+export function spoken({ label, points }: ChartLine): string {
   const [first] = points;
   if (points.length === 1) return `${label}: ${numberText(first!.mean)}`;
   const by = (better: (a: number, b: number) => boolean) =>

@@ -3,11 +3,13 @@ import { areaY, axisX, axisY, dot, gridY, lineY, ruleY, text } from '@observable
 import { below, draw, type LineStyle, layerFormat, layerTicks, WIDTH } from './drawing.js';
 import type { Mean } from './means.js';
 
+type Interval = Pick<Mean, 'mean' | 'low' | 'high'>;
+
 export interface ChartLine {
   readonly label: string;
   readonly style: LineStyle;
   /** One point without a layer: nothing was patched, and it is a line all the way. */
-  readonly points: readonly (Mean & { readonly layer: number | null })[];
+  readonly points: readonly (Interval & { readonly layer: number | null })[];
 }
 
 export interface LayerChart {

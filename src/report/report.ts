@@ -12,6 +12,7 @@ import { curves } from './curves.js';
 import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
 import { groupBars } from './group-bars.js';
+import { groupCurves } from './group-curves.js';
 import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
 import { expectations, knownRuns, tellingSigns } from './known.js';
@@ -92,7 +93,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'by-group', title: 'By group' },
       about: 'Groups of samples, such as their relation.',
-      parts: hasGroups ? each(groupBars) : [],
+      parts: hasGroups ? [...each(groupCurves), ...each(groupBars)] : [],
     },
     {
       ...{ name: 'by-mapping', title: 'By mapping' },
