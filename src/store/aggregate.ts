@@ -1,7 +1,6 @@
 /** Scores of single cells -> means over cells, with confidence intervals over samples. */
 import type { Database } from 'better-sqlite3';
-import { Bootstrap } from '../statistics/bootstrap.js';
-import { groupsOf, partsOf, type Shared, Sums, scoresOf, total } from './score-sums.js';
+import { meansOf, type Shared, Sums, scoresOf } from './score-sums.js';
 
 export type MetricRow = readonly [...Shared, string, value: number, n: number, low: number, high: number];
 
@@ -10,15 +9,12 @@ export type MetricRow = readonly [...Shared, string, value: number, n: number, l
  * depend on the cells alone, not on the order in which these were stored.
  */
 export function* metricRows(database: Database, runId: number): Generator<MetricRow> {
-  const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
-  const bootstrap = new Bootstrap(seed);
-  const groups = groupsOf(database, runId);
-  for (const [shared, sums] of sumsByPlace(database, runId)) {
-    for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
-      const n = total(part.counts);
-      const { low, high } = bootstrap.interval(part);
-      yield [...shared, group, total(part.sums) / n, n, low, high];
-    }
+  for (const { shared, group, value, n, low, high } of meansOf(
+    database,
+    runId,
+    sumsByPlace(database, runId),
+  )) {
+    yield [...shared, group, value, n, low, high];
   }
 }
 

@@ -1,7 +1,6 @@
 /** Scores of single cells -> what the captured state adds to a control, with confidence intervals over samples. */
 import type { Database } from 'better-sqlite3';
-import { Bootstrap } from '../statistics/bootstrap.js';
-import { groupsOf, partsOf, type Score, type Shared, Sums, scoresOf, total } from './score-sums.js';
+import { meansOf, type Score, type Shared, Sums, scoresOf } from './score-sums.js';
 
 /** Where a layer is null, it is all of them. */
 export type EffectRow = readonly [
@@ -16,15 +15,9 @@ export type EffectRow = readonly [
 
 /** The rows of `effect`: at each pair of layers, each layer of either side, and over all; they depend on the cells alone. */
 export function* effectRows(database: Database, runId: number): Generator<EffectRow> {
-  const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
-  const bootstrap = new Bootstrap(seed);
-  const groups = groupsOf(database, runId);
-  for (const [shared, sums] of differences(database, runId)) {
-    for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
-      const n = total(part.counts);
-      const { low, high } = bootstrap.interval(part);
-      yield [...shared, group, total(part.sums) / n, n, part.samples.length, low, high];
-    }
+  const means = meansOf(database, runId, differences(database, runId));
+  for (const { shared, group, value, n, samples, low, high } of means) {
+    yield [...shared, group, value, n, samples, low, high];
   }
 }
 

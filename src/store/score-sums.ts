@@ -1,5 +1,6 @@
 /** Scores of single cells, and their sums by sample. */
 import type { Database } from 'better-sqlite3';
+import { Bootstrap } from '../statistics/bootstrap.js';
 
 /** What the cells of a mean share: columns of `metric`. */
 export type Shared = readonly [
@@ -50,10 +51,21 @@ export class Sums {
   }
 }
 
-export function partsOf(
-  { samples, sums, counts }: Sums,
-  groups: ReadonlyMap<number, string>,
-): Map<string, Sums> {
+/** Means over all samples, whose group is '', and over each group, with intervals that the run's seed draws. */
+export function* meansOf(database: Database, runId: number, all: Iterable<readonly [Shared, Sums]>) {
+  const seed = database.prepare<[number], number>('SELECT seed FROM run WHERE id = ?').pluck().get(runId)!;
+  const bootstrap = new Bootstrap(seed);
+  const groups = groupsOf(database, runId);
+  for (const [shared, sums] of all) {
+    for (const [group, part] of [['', sums] as const, ...partsOf(sums, groups)]) {
+      const n = total(part.counts);
+      const samples = part.samples.length;
+      yield { shared, group, value: total(part.sums) / n, n, samples, ...bootstrap.interval(part) };
+    }
+  }
+}
+
+function partsOf({ samples, sums, counts }: Sums, groups: ReadonlyMap<number, string>): Map<string, Sums> {
   const parts = new Map<string, Sums>();
   samples.forEach((sample, i) => {
     const group = groups.get(sample);
@@ -68,7 +80,7 @@ export function partsOf(
   return parts;
 }
 
-export function groupsOf(database: Database, runId: number): Map<number, string> {
+function groupsOf(database: Database, runId: number): Map<number, string> {
   return new Map(
     database
       .prepare<[number], [number, string]>(
@@ -79,6 +91,6 @@ export function groupsOf(database: Database, runId: number): Map<number, string>
   );
 }
 
-export function total(values: readonly number[]): number {
+function total(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0);
 }
