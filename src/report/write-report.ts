@@ -33,24 +33,27 @@ export async function writeReport(
   path: string,
   { run, compare = [], output, svg, csv }: ReportOptions,
 ): Promise<Report> {
-  // the library that draws is large, and other commands do without it
-  const { csvOf, renderReport } = await import('./report.js');
-  const { runs, html, parts } = renderReport(path, [run, ...compare]);
-  const files = new Map<string, string>();
-  for (const { name, svg: picture, data } of parts) {
-    if (svg !== undefined && picture !== undefined) files.set(join(svg, `${name}.svg`), picture);
-    if (csv !== undefined) files.set(join(csv, `${name}.csv`), csvOf(data));
-  }
-  const existing = [...files.keys()].find((file) => existsSync(file));
-  if (existing !== undefined) {
-    throw new PatchscopeError('bad_input', `The file ${existing} exists: remove it, or name another folder.`);
-  }
-  await writeWhole(output, async (part) => {
+  return writeWhole(output, async (part) => {
+    // the library that draws is large, and other commands do without it
+    const { csvOf, renderReport } = await import('./report.js');
+    const { runs, html, parts } = renderReport(path, [run, ...compare]);
+    const files = new Map<string, string>();
+    for (const { name, svg: picture, data } of parts) {
+      if (svg !== undefined && picture !== undefined) files.set(join(svg, `${name}.svg`), picture);
+      if (csv !== undefined) files.set(join(csv, `${name}.csv`), csvOf(data));
+    }
+    const existing = [...files.keys()].find((file) => existsSync(file));
+    if (existing !== undefined) {
+      throw new PatchscopeError(
+        'bad_input',
+        `The file ${existing} exists: remove it, or name another folder.`,
+      );
+    }
     for (const folder of [svg, csv]) if (folder !== undefined) makeFolderOrSay(folder);
     for (const [file, text] of files) await writeWhole(file, (whole) => writeFileSync(whole, text));
     writeFileSync(part, html);
+    return { runs, files: [output, ...files.keys()] };
   });
-  return { runs, files: [output, ...files.keys()] };
 }
 
 function makeFolderOrSay(folder: string): void {
