@@ -316,6 +316,8 @@ export const experimentSchema = section({
   $schema: text.optional(),
   name: text.meta({ description: 'What its runs are called.' }),
   about: text.optional().meta({ description: 'The question it asks.' }),
+  method: text.optional().meta({ description: 'The short name of a method that it is an instance of.' }),
+  from: text.optional().meta({ description: 'Whose method: authors and year.' }),
   model: z
     .union([model, section({ source: model, target: model })], {
       error: "a model's name or path, or a set of keys (source, target)",
