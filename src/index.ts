@@ -48,6 +48,7 @@ export {
   readFitted,
   withMappings,
 } from './fit-mapping/fit-mappings.js';
+export { type ImportOptions, importLens } from './fit-mapping/import-lens.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';

@@ -187,6 +187,8 @@ export interface MappingRecord {
     /** What the prompts that are held out were drawn with, and what a kind draws. */
     readonly seed: number;
   };
+  /** Of weights that were fitted elsewhere: the file they were in. */
+  readonly imported?: { readonly file: string; readonly sha256: string };
   readonly maps: readonly MapRecord[];
 }
 
