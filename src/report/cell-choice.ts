@@ -25,10 +25,11 @@ interface Row {
 /** Of metrics that are 0 or 1. */
 export function cellChoices(database: Database, { runIds }: Subject, metric: string): Part[] {
   const sql = `SELECT observation.run_id, observation.variant, observation.control, observation.draw,
-  observation.op, observation.alpha, observation.sample_idx, observation.source_layer, observation.target_layer,
-  score.value
+  variant.op, variant.alpha, observation.sample_idx, observation.source_layer, observation.target_layer, score.value
 FROM observation
 JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
+JOIN variant ON variant.run_id = observation.run_id AND variant.sample_idx = observation.sample_idx
+  AND variant.name = observation.variant
 WHERE observation.run_id IN (${runIds}) AND observation.target_layer IS NOT NULL
 ORDER BY observation.run_id, observation.variant, observation.control, observation.draw, observation.sample_idx,
   observation.source_layer, observation.target_layer`;
