@@ -193,7 +193,7 @@ test('the experiment runs on a tiny model, with each prompt and all it measures'
   const { experiment } = readExperiment('future-lens', { limit: 2, set: ['samples.data=sentences'] });
   assert.equal(experiment.metrics!.filter((name) => aheadMetricNames.includes(name as never)).length, 9);
   const cells = await runAll(experiment, engine);
-  for (const { outcome, cell } of cells) {
+  for (const { outcome } of cells) {
     assert.equal(outcome.status, 'ok', outcome.error ?? '');
   }
   assert.deepEqual(new Set(cells.map(({ cell }) => cell.pair.variant)).size, 4);

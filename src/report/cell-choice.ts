@@ -22,8 +22,8 @@ interface Row {
   readonly cell?: string;
 }
 
-/** Of metrics that are 0 or 1. */
-export function cellChoices(database: Database, { runIds }: Subject, metric: string): Part[] {
+/** Of metrics that are 0 or 1. Where each layer has one cell, only what chooses among variants is a choice. */
+export function cellChoices(database: Database, { runIds, isGrid }: Subject, metric: string): Part[] {
   const sql = `SELECT observation.run_id, observation.variant, observation.control, observation.draw,
   variant.op, variant.alpha, observation.sample_idx, observation.source_layer, observation.target_layer, score.value
 FROM observation
@@ -36,7 +36,9 @@ ORDER BY observation.run_id, observation.variant, observation.control, observati
   const all = ask<Row>(database, sql);
   if (!all.every(({ value }) => value === 0 || value === 1)) return [];
   const rows = [
-    ...grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw])),
+    ...(isGrid
+      ? grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw]))
+      : []),
     ...pooled(all),
   ]
     .map(([, own]) => ({ first: own[0]!, ...wholeGrid(own) }))
