@@ -38,7 +38,7 @@ test('a row says T, i*, f, M*, l*, the source and what is read, of all variants 
   assert.deepEqual(rowOf(lens), {
     ...{ name: 'a', about: null, method: null, from: null },
     ...{ target: ['S'], targetPosition: ['i'], mapping: ['identity'], targetModel: 'M' },
-    ...{ targetLayers: ['-1'], source: ['all'], reading: '3 tokens' },
+    ...{ targetLayers: ['-1'], source: ['all'], reading: ['3 tokens'] },
   });
   const row = rowOf({
     ...{ method: 'mine', from: 'me 2024', model: { source: 'one', target: 'two' } },
@@ -63,7 +63,7 @@ test('a row says T, i*, f, M*, l*, the source and what is read, of all variants 
     mapping: ['affine', 'h + 2 affine(v)', '3 v'],
     targetLayers: ['l', '< l', 'attn_out l'],
     source: ['mlp_out 0..2'],
-    reading: '1 token; precision-at-1; a linear probe',
+    reading: ['1 token', 'a linear probe', 'precision-at-1'],
   });
   const nothing = rowOf({ ...lens, edit: { op: 'scale' } });
   assert.deepEqual(nothing.mapping, ['h'], 'where nothing is patched at all, that is what there is to say');
@@ -80,7 +80,7 @@ test('the table has a row for each experiment, as text and as JSON', () => {
   );
   assert.match(
     table.stdout,
-    /^logit-lens +S +i +identity +M +-1 +all +1 token; answer-rank, answer-logprob$/m,
+    /^logit-lens +S +i +identity +M +-1 +all +1 token, answer-rank, answer-logprob$/m,
   );
   const json = cli('list', '--json');
   assert.deepEqual(

@@ -39,14 +39,19 @@ function plain(text: string): string {
   return text.replace(/[|*_<>\\]/g, '\\$&');
 }
 
-/** The first test that names it. */
+/** One that runs it by its name, else one that reads it, else the one that runs them all. */
 function testOf(name: string): string {
   const files = readdirSync(here)
     .filter((file) => file.endsWith('.test.ts'))
     .sort();
-  const found = files.find((file) => readFileSync(new URL(file, here), 'utf8').includes(`'${name}'`));
-  if (found === undefined) throw new Error(`No test names the experiment ${name}.`);
-  return found;
+  const holds = (call: string) => (file: string) =>
+    readFileSync(new URL(file, here), 'utf8').includes(`${call}('${name}'`);
+  return (
+    files.find(holds('planFile')) ??
+    files.find(holds('readExperiment')) ??
+    files.find(holds('builtInExperiment')) ??
+    'every-experiment.test.ts'
+  );
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

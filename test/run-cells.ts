@@ -28,7 +28,7 @@ export async function planText(content: object, engine: Engine): Promise<Plan> {
   return planFile(writeFile(`file ${Math.random()}.json`, JSON.stringify(content)), engine);
 }
 
-async function planOf(experiment: Experiment, engine: Engine): Promise<Plan> {
+export async function planOf(experiment: Experiment, engine: Engine): Promise<Plan> {
   const fitted = await fitMappings(experiment, engine, { folder: mkdtempSync(join(folder(), 'maps-')) });
   return makePlan(fitted, engine.tokenizer, engine.record);
 }

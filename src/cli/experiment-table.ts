@@ -6,6 +6,7 @@ export const columns = ['name', 'T', 'i*', 'f', 'M*', 'l*', 'source', 'read-out'
 /** Longer ones are in the files. */
 const LONGEST = 24;
 const MOST = 2;
+const MOST_READ = 4;
 
 export function experimentRow(experiment: ListedExperiment): string[] {
   const { name, target, targetPosition, mapping, targetModel, targetLayers, source, reading } = experiment;
@@ -17,7 +18,7 @@ export function experimentRow(experiment: ListedExperiment): string[] {
     targetModel,
     few(targetLayers),
     few(source),
-    reading,
+    few(reading, MOST_READ, ', '),
   ];
 }
 
@@ -25,9 +26,9 @@ export function experimentTable(experiments: readonly ListedExperiment[]): strin
   return formatTable({ columns, rows: experiments.map(experimentRow), truncated: false });
 }
 
-function few(values: readonly string[]): string {
-  const some = values.slice(0, MOST).map(short);
-  return [...some, ...(values.length > MOST ? [`${values.length - MOST} more`] : [])].join('; ');
+function few(values: readonly string[], most = MOST, between = '; '): string {
+  const some = values.slice(0, most).map(short);
+  return [...some, ...(values.length > most ? [`${values.length - most} more`] : [])].join(between);
 }
 
 function short(text: string): string {

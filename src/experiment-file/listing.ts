@@ -21,8 +21,8 @@ export interface ListedExperiment {
   readonly targetLayers: readonly string[];
   /** Layers, after a site other than resid_out. */
   readonly source: readonly string[];
-  /** What is read. */
-  readonly reading: string;
+  /** What is read: tokens, then what is measured of them. */
+  readonly reading: readonly string[];
 }
 
 export function listExperiments(): ListedExperiment[] {
@@ -46,7 +46,7 @@ export function listed(file: ExperimentFile): ListedExperiment {
       at(target.site, layerWords[`${target.layers ?? 'same'}`] ?? target.layers),
     ),
     source: told(({ source }) => at(source.site, source.layers ?? 'all')),
-    reading: readingText(file),
+    reading: readingOf(file),
   };
 }
 
@@ -120,13 +120,10 @@ function mappingText({ mapping, edit: { op, alpha } }: Settings): string {
   return written[op] ?? op;
 }
 
-function readingText({ reading = {}, metrics = [], probe }: ExperimentFile): string {
+function readingOf({ reading = {}, metrics = [], probe }: ExperimentFile): string[] {
   const { tokens = 1 } = reading;
-  return [
-    tokens === 1 ? '1 token' : `${tokens} tokens`,
-    ...(metrics.length > 0 ? [metrics.join(', ')] : []),
-    ...(probe === undefined ? [] : ['a linear probe']),
-  ].join('; ');
+  const count = tokens === 1 ? '1 token' : `${tokens} tokens`;
+  return [count, ...(probe === undefined ? [] : ['a linear probe']), ...metrics];
 }
 
 /** As it may be written in a file. */
