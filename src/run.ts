@@ -288,9 +288,12 @@ interface Captured {
   readonly own: ReadonlyMap<ResolvedPrompt, readonly OwnReading[]>;
 }
 
-/** Tokens of the target that spell the first of them, up to one whose text is no token of the target. */
+/**
+ * Tokens of the target that spell the source's own, up to one whose text is no token of the target. Of several with
+ * the same text the last: the bytes that a SentencePiece vocabulary spells anything in come first.
+ */
 function spelledTokens(own: readonly OwnReading[]): number[] {
-  const tokens = own.map(({ tokenIds: [tokenId] }) => tokenId);
+  const tokens = own.map(({ tokenIds }) => tokenIds.at(-1));
   const end = tokens.indexOf(undefined);
   return tokens.slice(0, end < 0 ? tokens.length : end) as number[];
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { Engine, PatchRow } from '../src/engine.js';
+import type { Engine, PatchRow, Tokenizer } from '../src/engine.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { measure } from '../src/metrics.js';
 import type { Outcome } from '../src/observation.js';
@@ -13,6 +13,7 @@ import { ChunkRunner } from '../src/run.js';
 import { CapturedStates } from '../src/source-states.js';
 import { StateFile } from '../src/state-file.js';
 import { StatesAhead } from '../src/states-ahead.js';
+import { Translation } from '../src/vocabulary.js';
 import {
   argmax,
   assertBadInput,
@@ -24,6 +25,7 @@ import {
   sharedEngine,
   TARGET,
   tinyModels,
+  withLayout,
 } from './support.js';
 
 const llama = tinyModels.find(({ name }) => name === 'llama')!;
@@ -172,6 +174,54 @@ test('states and continuations that were read ahead give the same', async () => 
     outcomes(await runAll(experiment, engine, ahead)),
     outcomes(await runAll(experiment, engine)),
   );
+});
+
+/** Of every third token it knows another text. */
+function poorer(own: Tokenizer): Tokenizer {
+  return {
+    ...{ vocabularySize: own.vocabularySize, bosToken: own.bosToken },
+    tokenize: (...asked) => own.tokenize(...asked),
+    tokenBytes: (id) => (id % 3 === 0 ? Buffer.from(`no ${id}`) : own.tokenBytes(id)),
+    isEndOfText: (id) => own.isEndOfText(id),
+    chat: (...asked) => own.chat(...asked),
+  };
+}
+
+test("another model is given the source's own tokens as it spells them, up to one that it does not have", async () => {
+  const source = await sharedEngine(llama);
+  const target = { ...withLayout(source, 'unified'), tokenizer: poorer(source.tokenizer) };
+  const samples = ['in the', 'of the sea', 'a cat is on', SOURCE, TARGET, 'men'].map((p) => ({ p, at: -1 }));
+  const plan = makePlan(
+    experimentOf({ samples, source: { ...base.source, layers: '0..2' } }),
+    source.tokenizer,
+    source.record,
+    target,
+  );
+  const cells = Array.from({ length: plan.cellCount }, (_, i) => i);
+  const outcomes = await new ChunkRunner(plan, target, new CapturedStates(plan, source)).runCells(cells);
+  const counts = new Set<number>();
+  for (const [i, outcome] of outcomes.entries()) {
+    const { pair } = cellAt(plan, i);
+    const said = await greedy(source, pair.source.tokenIds.slice(0, pair.source.tokenIndex + 1), MOST);
+    const same = said.map(({ tokenId }) =>
+      new Translation(source.tokenizer, target.tokenizer).tokens(tokenId),
+    );
+    const spelled = same.map((tokenIds) => tokenIds.at(-1));
+    const count = [...spelled, undefined].indexOf(undefined);
+    counts.add(count);
+    if (count === 0) {
+      assert.match(outcome.error!, /^no_continuation: What the source's model itself says next/);
+      continue;
+    }
+    assert.equal(outcome.steps.length, count);
+    for (let step = 0; step < MOST; step++) {
+      const ahead = step === 0 ? '' : `-ahead-${step + 1}`;
+      const scored = outcome.steps[step]?.find(({ tokenId }) => same[step]?.includes(tokenId));
+      assert.equal(outcome.scores[`surprisal-of-own${ahead}`], scored && -scored.logprob);
+      assert.equal(outcome.scores[`precision-at-5${ahead}`], scored && Number(scored.rank < 5));
+    }
+  }
+  assert.ok(counts.size > 1, [...counts].join());
 });
 
 test('a continuation that ends early is compared as far as it goes', () => {
