@@ -11,7 +11,9 @@ import { addExport } from './commands/export.js';
 import { addFit } from './commands/fit.js';
 import { addInspect } from './commands/inspect.js';
 import { addLens } from './commands/lens.js';
+import { addList } from './commands/list.js';
 import { addMerge } from './commands/merge.js';
+import { addNew } from './commands/new.js';
 import { addPatch } from './commands/patch.js';
 import { addPull } from './commands/pull.js';
 import { addReport } from './commands/report.js';
@@ -26,6 +28,8 @@ import { PatchscopeError, packageVersion } from './index.js';
 const argv = bindValues(process.argv.slice(2));
 const commands = {
   run: addRun,
+  list: addList,
+  new: addNew,
   fit: addFit,
   patch: addPatch,
   lens: addLens,

@@ -29,6 +29,8 @@ export {
   openEngineProcess,
 } from './engine-process/engine-process.js';
 export { type ErrorCode, PatchscopeError } from './errors.js';
+export { copyExperiment } from './experiment-file/copy.js';
+export { type ListedExperiment, listExperiments } from './experiment-file/listing.js';
 export {
   builtInNames,
   type ReadExperiment,
@@ -46,6 +48,7 @@ export {
   readFitted,
   withMappings,
 } from './fit-mapping/fit-mappings.js';
+export { type ImportOptions, importLens } from './fit-mapping/import-lens.js';
 export { makeFolder, probeFile } from './folders.js';
 export type { GpuLayers } from './gpu-layers/resolve.js';
 export { grouped } from './group.js';
@@ -72,6 +75,7 @@ export { type ResolvedModel, type ResolveOptions, resolveModel } from './models/
 export type { Progress } from './models/watch.js';
 export { nearest } from './nearest.js';
 export type { Observation, Outcome, Probe, ProbePrediction, TokenScore } from './observation.js';
+export { writeWhole } from './output-file.js';
 export { packageVersion } from './package-version.js';
 export type {
   Control,

@@ -1,7 +1,7 @@
 /** Numbers that say how good the reading of one cell is, against its sample's answers or the model's own next token. */
 import type { Outcome } from './observation.js';
 import type { OwnReading } from './own-readings.js';
-import type { MetricName } from './patchscope.js';
+import { type MetricName, type OwnMetricName, ownMetricNames } from './patchscope.js';
 import { cropDescription } from './statistics/crop-description.js';
 import { rouge1, rougeL } from './statistics/rouge.js';
 
@@ -13,14 +13,13 @@ export interface Truth {
   readonly answer: readonly string[];
   /** First tokens of the answers, which were scored. */
   readonly tokenIds: readonly number[];
-  /** What the source's model itself says next at the source's position, where that was read; its token was scored. */
-  readonly own: OwnReading | undefined;
+  /** What the source's model itself says behind the source's position, token by token, where that was read; its tokens were scored. */
+  readonly own: readonly OwnReading[];
 }
 
 type Metric = (outcome: Read, truth: Truth) => number | undefined;
 
-/** Undefined where there is nothing to measure. */
-const metrics: Readonly<Record<MetricName, Metric>> = {
+const ofAnswers = {
   // paper, section 4.2: the generated text contains the object, blanks aside
   'answer-found': ({ text }, { answer }) => Number(answer.some((one) => contains(text ?? '', one))),
   'answer-word': ({ text }, { answer }) => Number(answer.some((one) => containsWord(text ?? '', one))),
@@ -32,41 +31,77 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
   'rouge-1-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rouge1),
   'rouge-l-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rougeL),
-  // paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says;
-  // where two models have different tokens, a text that is no token of the other one can't be compared
-  'precision-at-1': ({ steps }, { own }) =>
-    own && own.tokenIds.length > 0 ? Number(own.tokenIds.includes(steps[0]?.[0]?.tokenId ?? -1)) : undefined,
-  surprisal: ({ steps }, { own }) => {
-    const said = steps[0]?.[0];
+} as const satisfies Partial<Record<MetricName, Metric>>;
+
+/** Of what is read at one token, against what the model itself says there. */
+type OwnMetric = (
+  step: Outcome['steps'][number] | undefined,
+  own: OwnReading | undefined,
+) => number | undefined;
+
+// paper, section 4.1: whether both say the same token, and how the model itself takes what the patched one says;
+// where two models have different tokens, a text that is no token of the other one can't be compared
+const ofOwn: Readonly<Record<OwnMetricName, OwnMetric>> = {
+  'precision-at-1': (step, own) =>
+    step && own && own.tokenIds.length > 0
+      ? Number(own.tokenIds.includes(step[0]?.tokenId ?? -1))
+      : undefined,
+  'precision-at-5': (step, own) => isAmong(5, step, own),
+  'precision-at-10': (step, own) => isAmong(10, step, own),
+  surprisal: (step, own) => {
+    const said = step?.[0];
     const logprob = said && own?.logprob(said.tokenId);
     return logprob === undefined ? undefined : -logprob;
   },
-  'surprisal-of-own': ({ steps }, { own }) => {
-    const scored = steps[0]?.find(({ tokenId }) => own?.tokenIds.includes(tokenId));
+  'surprisal-of-own': (step, own) => {
+    const scored = scoredOwn(step, own);
     return scored && -scored.logprob;
   },
 };
 
-const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
-const ofOwn: ReadonlySet<MetricName> = new Set(['precision-at-1', 'surprisal', 'surprisal-of-own']);
+/** The likeliest of the tokens that are its own. */
+function scoredOwn(step: Outcome['steps'][number] | undefined, own: OwnReading | undefined) {
+  return step?.find(({ tokenId }) => own?.tokenIds.includes(tokenId));
+}
 
+function isAmong(most: number, ...[step, own]: Parameters<OwnMetric>): number | undefined {
+  const scored = scoredOwn(step, own);
+  return scored && Number(scored.rank < most);
+}
+
+/** Which token of the model's own, from 0 on, a metric is about, and what it asks; undefined where it asks about answers. */
+function ownAt(metric: MetricName): { readonly name: OwnMetricName; readonly step: number } | undefined {
+  const [, typed, ahead = '1'] = /^(.*?)(?:-ahead-(\d+))?$/.exec(metric)!;
+  const name = ownMetricNames.find((one) => one === typed);
+  return name && { name, step: Number(ahead) - 1 };
+}
+
+const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
 /** Whether a metric needs the first tokens of the answers to be scored. */
 export function needsTracking(metric: MetricName): boolean {
   return ofTracked.has(metric);
 }
 
-/** Whether a metric needs what the model itself says next. */
-export function needsOwn(metric: MetricName): boolean {
-  return ofOwn.has(metric);
+/** How many tokens of what the model itself says a metric needs. */
+export function ownTokensFor(metric: MetricName): number {
+  const at = ownAt(metric);
+  return at === undefined ? 0 : at.step + 1;
 }
 
+/** Undefined values, where there is nothing to measure, are left out. */
 export function measure(names: readonly MetricName[], outcome: Read, truth: Truth): Record<string, number> {
   const scores: Record<string, number> = {};
   for (const name of names) {
-    const value = metrics[name](outcome, truth);
+    const value = measured(name, outcome, truth);
     if (value !== undefined) scores[name] = value;
   }
   return scores;
+}
+
+function measured(metric: MetricName, outcome: Read, truth: Truth): number | undefined {
+  const at = ownAt(metric);
+  if (at !== undefined) return ofOwn[at.name](outcome.steps[at.step], truth.own[at.step]);
+  return ofAnswers[metric as keyof typeof ofAnswers](outcome, truth);
 }
 
 function contains(text: string, answer: string): boolean {

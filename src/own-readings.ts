@@ -1,4 +1,4 @@
-/** What the model itself says next at a source's position: the distribution that readings of its states are compared with. */
+/** What the model itself says behind a source's position, token by token: distributions that readings of its states are compared with. */
 import type { Translation } from './vocabulary.js';
 
 /** As it was read, in the source model's vocabulary. */

@@ -187,6 +187,8 @@ export interface MappingRecord {
     /** What the prompts that are held out were drawn with, and what a kind draws. */
     readonly seed: number;
   };
+  /** Of weights that were fitted elsewhere: the file they were in. */
+  readonly imported?: { readonly file: string; readonly sha256: string };
   readonly maps: readonly MapRecord[];
 }
 
@@ -279,6 +281,12 @@ export interface Reading {
    * tokens is scored. `maxTokens` then says nothing, and nothing may be drawn or stopped.
    */
   readonly continuation?: string;
+  /**
+   * As many tokens as the source's model itself generates behind the source's position, at most `maxTokens`, follow the
+   * target prompt instead of generated ones. What the patched run says behind each of them makes its text; nothing may
+   * be drawn or stopped.
+   */
+  readonly ownContinuation?: boolean;
   /** Generation ends once the text contains an answer of the sample; the text is kept. */
   readonly stopAtAnswer?: boolean;
   /** Tokens that are scored at each token read: ids, or texts of which the first token counts. */
@@ -335,8 +343,25 @@ export interface Controls {
   readonly repeat?: number;
 }
 
-/** A number that says how good the reading of one cell is. */
-export const metricNames = [
+/** How a reading compares with what the source's model itself says behind the source's position. */
+export const ownMetricNames = [
+  'precision-at-1',
+  'precision-at-5',
+  'precision-at-10',
+  'surprisal',
+  'surprisal-of-own',
+] as const;
+export type OwnMetricName = (typeof ownMetricNames)[number];
+
+/** Beyond the next token: those of its own continuation. */
+export const tokensAhead = [2, 3, 4] as const;
+export type AheadMetricName = `${OwnMetricName}-ahead-${(typeof tokensAhead)[number]}`;
+
+export const aheadMetricNames: readonly AheadMetricName[] = tokensAhead.flatMap((ahead) =>
+  ownMetricNames.map((name) => `${name}-ahead-${ahead}` as const),
+);
+
+const answerMetricNames = [
   'answer-found',
   'answer-word',
   'answer-first-token',
@@ -346,11 +371,15 @@ export const metricNames = [
   'rouge-l',
   'rouge-1-cropped',
   'rouge-l-cropped',
-  'precision-at-1',
-  'surprisal',
-  'surprisal-of-own',
 ] as const;
-export type MetricName = (typeof metricNames)[number];
+
+/** A number that says how good the reading of one cell is. */
+export type MetricName = (typeof answerMetricNames)[number] | OwnMetricName | AheadMetricName;
+export const metricNames: readonly MetricName[] = [
+  ...answerMetricNames,
+  ...ownMetricNames,
+  ...aheadMetricNames,
+];
 
 /** Frozen data: which states go where and what is read. */
 export interface Experiment extends Settings {

@@ -139,7 +139,9 @@ export class ChunkRunner implements Runner {
   }
 
   #read({ states, next }: Awaited<ReturnType<SourceStates['capture']>>): Captured {
-    const own = [...next].map(([source, token]) => [source, ownReading(token, this.#translations!)] as const);
+    const own = [...next].map(
+      ([source, tokens]) => [source, tokens.map((token) => ownReading(token, this.#translations!))] as const,
+    );
     return { states, own: new Map(own) };
   }
 
@@ -160,7 +162,12 @@ export class ChunkRunner implements Runner {
         outcomes[i] = failedOutcome(edit);
         return;
       }
-      rows.push(this.#row(index, edit, own));
+      const row = this.#row(index, edit, own);
+      if ('error' in row) {
+        outcomes[i] = failedOutcome(row);
+        return;
+      }
+      rows.push(row);
       rowPlaces.push(i);
     });
     const { topK, maxTokens, stop, sampling } = experiment.reading;
@@ -225,18 +232,23 @@ export class ChunkRunner implements Runner {
     return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
   }
 
-  #row(index: number, edit: Edit, own: Captured['own']): PatchRow {
+  /** What is run, or why nothing can be. */
+  #row(index: number, edit: Edit, own: Captured['own']): PatchRow | Failure {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const { reading, samples } = experiment;
-    const ownTokens = own.get(pair.source)?.tokenIds ?? [];
+    const ownTokens = own.get(pair.source) ?? [];
+    const given = reading.ownContinuation
+      ? spelledTokens(ownTokens)
+      : continuation?.map(({ tokenId }) => tokenId);
+    if (given?.length === 0) return noContinuation;
     return {
       ...inputOf(pair.target),
       edits: [edit],
       ...(pair.cuts && { cuts: pair.cuts }),
       seed: this.#seed(index),
-      trackedTokens: [...pair.trackedTokens, ...ownTokens],
-      ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
+      trackedTokens: [...new Set([...pair.trackedTokens, ...ownTokens.flatMap(({ tokenIds }) => tokenIds)])],
+      ...(given && { continuation: given }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };
   }
@@ -249,15 +261,17 @@ export class ChunkRunner implements Runner {
     if (result.status === 'failed') return failedOutcome(result);
     const { experiment } = this.#plan;
     const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
+    const { tokenizer } = this.#engine;
     const read = {
-      text: result.text,
-      tokenIds: result.tokenIds,
+      ...(experiment.reading.ownContinuation
+        ? saidAt(result.steps, tokenizer)
+        : { text: result.text, tokenIds: result.tokenIds }),
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
     };
     const truth = {
       answer: experiment.samples[sample]!.answer ?? [],
       tokenIds: trackedTokens,
-      own: own.get(source),
+      own: own.get(source) ?? [],
     };
     return {
       status: 'ok',
@@ -270,9 +284,31 @@ export class ChunkRunner implements Runner {
 
 interface Captured {
   readonly states: States;
-  /** What the source's model itself says at each source, where a metric needs it. */
-  readonly own: ReadonlyMap<ResolvedPrompt, OwnReading>;
+  /** What the source's model itself says at each source, where it is needed. */
+  readonly own: ReadonlyMap<ResolvedPrompt, readonly OwnReading[]>;
 }
+
+/**
+ * Tokens of the target that spell the source's own, up to one whose text is no token of the target. Of several with
+ * the same text the last: the bytes that a SentencePiece vocabulary spells anything in come first.
+ */
+function spelledTokens(own: readonly OwnReading[]): number[] {
+  const tokens = own.map(({ tokenIds }) => tokenIds.at(-1));
+  const end = tokens.indexOf(undefined);
+  return tokens.slice(0, end < 0 ? tokens.length : end) as number[];
+}
+
+/** What a run says behind each token that was given: the most probable one, whatever follows. */
+function saidAt(steps: readonly StepReading[], tokenizer: Engine['tokenizer']) {
+  const tokenIds = steps.flatMap(({ top }) => top.slice(0, 1)).map(({ tokenId }) => tokenId);
+  const bytes = tokenIds.map((tokenId) => tokenizer.tokenBytes(tokenId));
+  return { text: Buffer.concat(bytes).toString('utf8'), tokenIds };
+}
+
+const noContinuation = {
+  code: 'no_continuation',
+  error: "What the source's model itself says next could not be read, or is no token of the target's model.",
+} as const;
 
 const notFinite = { code: 'not_finite', error: 'The mapped state holds NaN or infinity.' } as const;
 

@@ -3,8 +3,8 @@ import type { CapturePoint, CaptureRequest, Engine, Tokenizer, WorkOptions } fro
 import { concatenate } from './floats.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, type Plan } from './plan/plan.js';
-import { inputOf, type ResolvedPrompt } from './prompts.js';
+import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
+import { inputOf, type ResolvedPrompt, sourceAsTarget } from './prompts.js';
 
 export interface Failure {
   readonly code: string;
@@ -16,8 +16,8 @@ export type States = ReadonlyMap<ResolvedPrompt, ReadonlyMap<Place, Float32Array
 
 export interface SourceReadings {
   readonly states: States;
-  /** At each source, where a metric needs it. */
-  readonly next: ReadonlyMap<ResolvedPrompt, NextToken>;
+  /** At each source, where it is needed: what its model itself says, token by token. */
+  readonly next: ReadonlyMap<ResolvedPrompt, readonly NextToken[]>;
 }
 
 /** Where the states of a plan's cells come from. */
@@ -89,6 +89,11 @@ export class CapturedStates implements SourceStates {
       return state instanceof Float32Array ? [{ source, state }] : [];
     });
     if (own.length === 0) return new Map();
+    const { experiment } = this.#plan;
+    if (experiment.reading.ownContinuation) {
+      const prompts = own.map(({ source }) => source);
+      return this.#generate(prompts, ownTokenCount(experiment), options);
+    }
     const results = await this.#engine.lens(
       concatenate(own.map(({ state }) => state)),
       { topK: 1, logits: true },
@@ -97,9 +102,30 @@ export class CapturedStates implements SourceStates {
     return new Map(
       results.flatMap((result, i) =>
         result.status === 'ok'
-          ? [[own[i]!.source, { logits: result.logits!, top: result.top[0]! }] as const]
+          ? [[own[i]!.source, [{ logits: result.logits!, top: result.top[0]! }]] as const]
           : [],
       ),
+    );
+  }
+
+  /** Its most probable tokens, one behind the other, at most so many. */
+  async #generate(
+    sources: readonly ResolvedPrompt[],
+    maxTokens: number,
+    options: WorkOptions,
+  ): Promise<SourceReadings['next']> {
+    const end = { kind: 'index', index: -1 } as const;
+    const rows = sources.map((source) => ({
+      ...inputOf(sourceAsTarget(source, end, this.#engine.tokenizer)),
+      edits: [],
+    }));
+    const results = await this.#engine.patch(rows, { topK: 1, maxTokens, logits: true }, options);
+    return new Map(
+      results.flatMap((result, i) => {
+        if (result.status === 'failed') return [];
+        const tokens = result.steps.map(({ logits, top }) => ({ logits: logits!, top: top[0]! }));
+        return [[sources[i]!, tokens] as const];
+      }),
     );
   }
 }

@@ -1,14 +1,14 @@
 /**
  * The states that a run captures, in one safetensors file: a tensor for each place, (sources, width), with an
- * index of the sources in its metadata. A row of zeros was not captured. What a model says next at each source
- * may lie there too: all logits, and the most probable token with its log-probability.
+ * index of the sources in its metadata. A row of zeros was not captured. What a model itself says at each source
+ * may lie there too, token by token: all logits, and the most probable token with its log-probability.
  */
 import fs from 'node:fs';
 import type { EngineRecord } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, type Plan } from './plan/plan.js';
+import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import { layOut, readTensor, type SafetensorsLayout, writeTensor } from './safetensors.js';
 
@@ -22,6 +22,7 @@ export class StateFile {
   readonly #rows: ReadonlyMap<ResolvedPrompt, number>;
   readonly #width: number;
   readonly #vocabularySize: number;
+  readonly #ownTokens: number;
 
   /**
    * A file of the same plan and model is gone on with.
@@ -38,13 +39,14 @@ export class StateFile {
     this.#path = path;
     this.#width = record.embeddingSize;
     this.#vocabularySize = record.vocabularySize;
+    this.#ownTokens = ownTokenCount(plan.experiment);
     this.#rows = new Map(
       [...new Set(plan.pairs.map(({ source }) => source))].map((source, i) => [source, i]),
     );
     const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
     const ofNext = [
-      { name: LOGITS, width: this.#vocabularySize },
-      { name: TOP, width: 2 },
+      { name: LOGITS, width: this.#ownTokens * this.#vocabularySize },
+      { name: TOP, width: this.#ownTokens * 2 },
     ];
     this.#layout = layOut(
       [...ofPlaces, ...(withNext ? ofNext : [])].map(({ name, width }) => ({
@@ -70,17 +72,28 @@ export class StateFile {
     return this.#read(tensorName(place), source, this.#width);
   }
 
-  writeNext(source: ResolvedPrompt, { logits, top }: NextToken): void {
-    this.#write(LOGITS, source, logits);
-    this.#write(TOP, source, Float32Array.of(top.tokenId, top.logprob));
+  /** Where there are fewer tokens than there is room for, zeros follow. */
+  writeNext(source: ResolvedPrompt, tokens: readonly NextToken[]): void {
+    const all = new Float32Array(this.#ownTokens * this.#vocabularySize);
+    const top = new Float32Array(this.#ownTokens * 2);
+    tokens.forEach(({ logits, top: { tokenId, logprob } }, i) => {
+      all.set(logits, i * this.#vocabularySize);
+      top.set([tokenId, logprob], i * 2);
+    });
+    this.#write(LOGITS, source, all);
+    this.#write(TOP, source, top);
   }
 
-  readNext(source: ResolvedPrompt): NextToken | undefined {
-    const logits = this.#read(LOGITS, source, this.#vocabularySize);
-    const [tokenId, logprob] = this.#read(TOP, source, 2) ?? [];
-    return logits === undefined || tokenId === undefined || logprob === undefined
-      ? undefined
-      : { logits, top: { tokenId, logprob } };
+  readNext(source: ResolvedPrompt): NextToken[] | undefined {
+    const size = this.#vocabularySize;
+    const all = this.#read(LOGITS, source, this.#ownTokens * size);
+    const top = this.#read(TOP, source, this.#ownTokens * 2);
+    if (all === undefined || top === undefined) return undefined;
+    const tokens = Array.from({ length: this.#ownTokens }, (_, i) => ({
+      logits: all.subarray(i * size, (i + 1) * size),
+      top: { tokenId: top[2 * i]!, logprob: top[2 * i + 1]! },
+    }));
+    return tokens.filter(({ logits }) => logits.some((value) => value !== 0));
   }
 
   #write(tensor: string, source: ResolvedPrompt, values: Float32Array): void {

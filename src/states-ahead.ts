@@ -49,7 +49,7 @@ export class StatesAhead implements SourceStates {
         else this.#failures.set(source, (this.#failures.get(source) ?? new Map()).set(place, state));
       }
     }
-    for (const [source, token] of next) this.#file.writeNext(source, token);
+    for (const [source, tokens] of next) this.#file.writeNext(source, tokens);
     this.#kept.add(begin);
   }
 
@@ -75,8 +75,8 @@ export class StatesAhead implements SourceStates {
       return [source, new Map([...places].map((place) => [place, state(place)]))] as const;
     });
     const next = needed.flatMap(([source]) => {
-      const token = this.#plan.ownPlace && this.#file.readNext(source);
-      return token === undefined ? [] : [[source, token] as const];
+      const tokens = this.#plan.ownPlace && this.#file.readNext(source);
+      return tokens === undefined ? [] : [[source, tokens] as const];
     });
     return { states: new Map(states), next: new Map(next) };
   }

@@ -24,7 +24,7 @@ test('ROUGE is what rouge_score says', () => {
 });
 
 function scores(text: string, answer: string[], tokenIds: number[] = [], answerIds: number[] = []) {
-  return measure(metricNames, { text, tokenIds, steps: [] }, { answer, tokenIds: answerIds, own: undefined });
+  return measure(metricNames, { text, tokenIds, steps: [] }, { answer, tokenIds: answerIds, own: [] });
 }
 
 test('an answer as a word is in the text as it is written, and in no longer word', () => {

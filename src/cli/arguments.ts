@@ -34,6 +34,7 @@ const switches = new Set([
   'special',
   'exact',
   'all-positions',
+  'residual',
   'at-generated',
   'dry-run',
   'quiet',

@@ -1,15 +1,29 @@
 import type { Argv } from 'yargs';
 import { engineArguments, experimentArguments, SEPARATOR, twoModelArguments } from '../cli/arguments.js';
-import { chosenModels, EXIT, interruptSignal, note, print, withEngines } from '../cli/session.js';
+import {
+  chosenModels,
+  type EngineArguments,
+  EXIT,
+  interruptSignal,
+  note,
+  print,
+  withEngine,
+  withEngines,
+} from '../cli/session.js';
 import { realNumber, wholeNumber } from '../cli/values.js';
 import {
   activations,
   defaultModel,
+  type Experiment,
   fitMapping,
   formatTable,
+  importLens,
   type KindOptions,
+  type MappingRecord,
   type MapRecord,
   mappingKinds,
+  PatchscopeError,
+  type ReadExperiment,
   readExperiment,
   sites,
 } from '../index.js';
@@ -56,8 +70,19 @@ const own = (yargs: Argv) =>
       default: '0.1',
       describe: 'share of the prompts to judge the maps by',
     })
+    .option('from', {
+      type: 'string',
+      describe:
+        'safetensors file of a published tuned lens (0.weight, 0.bias, 1.weight, ...): nothing is fitted, its weights are taken',
+    })
+    .option('residual', {
+      type: 'boolean',
+      default: true,
+      describe: '--no-residual: those of --from are W and b of W h + b, not A and b of h + A h + b',
+    })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object for each map' })
-    .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors');
+    .example('$0 fit lens.yaml -o lens.safetensors', 'then, in lens.yaml: mapping: lens.safetensors')
+    .example('$0 fit tuned-lens --from params.safetensors -o tuned.safetensors', 'a published lens');
 
 const build = (yargs: Argv) =>
   engineArguments(twoModelArguments(own(yargs))).default(
@@ -78,6 +103,13 @@ export const addFit = (yargs: Argv) =>
         withoutMappings: true,
         ...(limit !== undefined && { limit }),
       });
+      if (args.from !== undefined) {
+        const { maps } = await imported(experiment, { ...args, from: args.from }, models);
+        note(`taken   ${maps.length} maps`);
+        if (args.json) print(maps.map((map) => JSON.stringify(map)).join('\n'));
+        process.exitCode = EXIT.ok;
+        return;
+      }
       const options = {
         kind: args.kind,
         options: kindOptions(args),
@@ -103,6 +135,36 @@ export const addFit = (yargs: Argv) =>
       process.exitCode = EXIT.ok;
     },
   );
+
+interface ImportArguments extends ModelTyped, Omit<EngineArguments, 'model'> {
+  readonly from: string;
+  readonly residual: boolean;
+  readonly output: string;
+  readonly variant?: string | undefined;
+}
+
+interface ModelTyped {
+  readonly model?: string | undefined;
+  readonly targetModel?: string | undefined;
+}
+
+/** A lens is of one model. */
+async function imported(
+  experiment: Experiment,
+  args: ImportArguments,
+  models: ReadExperiment['models'],
+): Promise<MappingRecord> {
+  const { model, targetModel } = chosenModels(args, models);
+  if (targetModel !== undefined) {
+    throw new PatchscopeError('bad_input', 'A lens is of one model: leave --target-model out.');
+  }
+  return withEngine({ ...args, model }, interruptSignal(), (engine) =>
+    importLens(experiment, engine, args.output, {
+      ...{ from: args.from, isResidual: args.residual },
+      ...(args.variant !== undefined && { variant: args.variant }),
+    }),
+  );
+}
 
 type Typed<T extends string> = { readonly [name in T]?: string | undefined };
 

@@ -6,18 +6,19 @@ import { PatchscopeError } from '../errors.js';
 import { readMappings } from '../mapping/mapping-file.js';
 import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
-import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
+import { around, type Located, parseDocument, pathFrom, plain, quoted } from './document.js';
 import { toExperiment } from './experiment.js';
 import { problem } from './problems.js';
 import { readSamples } from './samples.js';
-import { experimentSchema } from './schema.js';
+import { type ExperimentFile, experimentSchema } from './schema.js';
 import { applySet } from './set.js';
 import { readText } from './text-file.js';
 
 /** The text's parser takes a second for each. */
 const MOST_MIB = 4;
 
-const builtIns = fileURLToPath(new URL('../../src/experiments/', import.meta.url));
+/** Where the experiments of the package lie. */
+export const builtIns = fileURLToPath(new URL('../../src/experiments/', import.meta.url));
 
 export interface ReadExperiment {
   readonly experiment: Experiment;
@@ -57,22 +58,13 @@ export function readExperiment(
       `The limit is ${limit} where a whole number of at least 1 is needed.`,
     );
   }
-  const file = fileOf(nameOrPath);
-  const shownFile = /[./\\]/.test(nameOrPath) ? file : path.basename(file);
-  const text = readText(file, MOST_MIB, 'The experiment');
-  const root = parseDocument(text, {
-    folder: path.dirname(file),
-    placeOf: (line, column) => `${shownFile}:${line}:${column}`,
-  });
-  for (const setting of set) applySet(root, setting);
-  const parsed = experimentSchema.safeParse(plain(root));
-  if (!parsed.success) throw problem(parsed.error.issues, root);
-  const rows = readSamples(parsed.data.samples, around(root, ['samples']), 'samples', limit);
-  const { about, model } = parsed.data;
+  const { file, root, text } = readFile(nameOrPath, set);
+  const rows = readSamples(file.samples, around(root, ['samples']), 'samples', limit);
+  const { about, model } = file;
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMappings),
+    experiment: toExperiment(file, root, rows, withoutMappings ? undefined : readMappings),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {
@@ -82,6 +74,28 @@ export function readExperiment(
           : { source: modelAt(model.source, 'source'), target: modelAt(model.target, 'target') },
     }),
   };
+}
+
+/** A file that fits the schema, and where each part of it stands. */
+export interface WrittenExperiment {
+  readonly file: ExperimentFile;
+  readonly root: Located;
+  readonly text: string;
+}
+
+/** As `readExperiment`, whose samples and mappings need not be there. */
+export function readFile(nameOrPath: string, set: readonly string[] = []): WrittenExperiment {
+  const location = fileOf(nameOrPath);
+  const shownFile = /[./\\]/.test(nameOrPath) ? location : path.basename(location);
+  const text = readText(location, MOST_MIB, 'The experiment');
+  const root = parseDocument(text, {
+    folder: path.dirname(location),
+    placeOf: (line, column) => `${shownFile}:${line}:${column}`,
+  });
+  for (const setting of set) applySet(root, setting);
+  const parsed = experimentSchema.safeParse(plain(root));
+  if (!parsed.success) throw problem(parsed.error.issues, root);
+  return { file: parsed.data, root, text };
 }
 
 function fileOf(nameOrPath: string): string {

@@ -142,6 +142,10 @@ const reading = section({
   tokens: whole(1)
     .optional()
     .meta({ description: 'Tokens to generate, the first read included.', default: 1 }),
+  continuation: word(['own']).optional().meta({
+    description:
+      "own: the tokens that the source's model itself generates behind the source's position follow, as many as tokens says, and what the patched run says behind each of them is read.",
+  }),
   track: z
     .array(z.union([text, whole(0)], { error: 'a text or a token id' }), 'a list of texts and token ids')
     .optional()
@@ -316,6 +320,8 @@ export const experimentSchema = section({
   $schema: text.optional(),
   name: text.meta({ description: 'What its runs are called.' }),
   about: text.optional().meta({ description: 'The question it asks.' }),
+  method: text.optional().meta({ description: 'The short name of a method that it is an instance of.' }),
+  from: text.optional().meta({ description: 'Whose method: authors and year.' }),
   model: z
     .union([model, section({ source: model, target: model })], {
       error: "a model's name or path, or a set of keys (source, target)",
@@ -338,10 +344,10 @@ export const experimentSchema = section({
     .optional()
     .meta({ description: 'The experiment again, with some keys changed.' }),
   reading: reading.optional(),
-  metrics: z
-    .array(word(metricNames), 'a list of metrics')
-    .optional()
-    .meta({ description: 'Numbers that say how good each reading is.' }),
+  metrics: z.array(word(metricNames), 'a list of metrics').optional().meta({
+    description:
+      "Numbers that say how good each reading is; those that end in -ahead-2, -3 and -4 are of the further tokens of the model's own continuation.",
+  }),
   controls: section({
     random: whole(0, 1000).optional().meta({ description: 'Draws of a random vector of the same norm.' }),
     shuffled: whole(0, 1000).optional().meta({ description: "Draws of another sample's state." }),

@@ -407,7 +407,8 @@ function checkPairs(
   );
 }
 
-function variantOf({ variants }: Experiment, name: string | undefined) {
+/** @throws PatchscopeError `bad_input` where it is not said which, or there is none of that name. */
+export function variantOf({ variants }: Experiment, name: string | undefined) {
   if (variants === undefined) {
     if (name === undefined || name === DEFAULT_VARIANT) return { name: DEFAULT_VARIANT };
     throw new PatchscopeError('bad_input', `There is no variant '${name}': the experiment has none.`);

@@ -156,7 +156,8 @@ function recordOf({ metadata, tensors }: SafetensorsHeader): MappingRecord | und
   }
 }
 
-function hashOf(descriptor: number): string {
+/** sha256 of an open file. */
+export function hashOf(descriptor: number): string {
   const hash = createHash('sha256');
   const piece = Buffer.alloc(2 ** 20);
   for (let at = 0; ; ) {

@@ -7,7 +7,7 @@ import { chooseCacheLayout } from '../cache-layout.js';
 import { type ResolvedToken, resolveContinuation } from '../continuation.js';
 import type { CacheLayout, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import { needsOwn } from '../metrics.js';
+import { ownTokensFor } from '../metrics.js';
 import { type Control, controls, type Experiment, type FittedMapping, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
@@ -48,7 +48,7 @@ export interface Plan {
   readonly cacheLayout: CacheLayout;
   /** Of the variants that have one other than the identity, by name. */
   readonly mappings: ReadonlyMap<string, FittedMapping>;
-  /** Where the source model's own next token is read from, if a metric compares with it: the last block's output. */
+  /** Where the source model's own next token is read from, if it is compared with: the last block's output. */
   readonly ownPlace?: Place;
   /** Of all that is above. */
   readonly sha256: string;
@@ -82,11 +82,12 @@ export function makePlan(
   const steps = continuation?.length ?? experiment.reading.maxTokens;
   const pairs = resolvePairs(experiment, variants, models, Math.max(0, steps - 1));
   checkKnownAndProbe(experiment);
-  const own = experiment.metrics?.some(needsOwn) ?? false;
+  const ownTokens = ownTokenCount(experiment);
+  const own = ownTokens > 0;
   if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
     throw new PatchscopeError(
       'bad_input',
-      "An encoder says no next token to compare with: take sources of the decoder's side, or leave out the metrics precision-at-1 and surprisal.",
+      "An encoder says no next token to compare with: take sources of the decoder's side, or leave out metrics such as precision-at-1 and surprisal.",
     );
   }
   const places = new PlaceList();
@@ -98,7 +99,7 @@ export function makePlan(
       pairs,
       grids,
       stateBytes: 4 * shape.embeddingSize,
-      sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
+      sourceBytes: 4 * tokenizer.vocabularySize * ownTokens,
     }),
     { count: experiment.controls?.repeat ?? 0, seed: experiment.seed },
   );
@@ -115,6 +116,32 @@ export function makePlan(
     cacheLayout: layoutOf(pairs, arranged, steps, target.record),
   };
   return { ...plan, sha256: hashOf(plan) };
+}
+
+/**
+ * How many tokens of what the source's model itself says are read behind each source.
+ *
+ * @throws PatchscopeError `bad_input` where it is not the only way to go on.
+ */
+export function ownTokenCount({ reading, metrics = [] }: Pick<Experiment, 'reading' | 'metrics'>): number {
+  const { ownContinuation = false, continuation, sampling, stop, stopAtAnswer = false, maxTokens } = reading;
+  const needed = Math.max(0, ...metrics.map(ownTokensFor));
+  if (
+    ownContinuation &&
+    (continuation !== undefined || sampling !== undefined || stop.length > 0 || stopAtAnswer)
+  ) {
+    throw new PatchscopeError(
+      'bad_input',
+      "The model's own continuation is scored to its end: leave out another one, how tokens are drawn and where they stop.",
+    );
+  }
+  if (needed > (ownContinuation ? maxTokens : 1)) {
+    throw new PatchscopeError(
+      'bad_input',
+      `A metric compares ${needed} tokens with the model's own: the reading must have its own continuation, and as many tokens.`,
+    );
+  }
+  return ownContinuation ? maxTokens : needed;
 }
 
 /** Tokens that are read of each cell, at most. */

@@ -12,25 +12,34 @@ interface Row {
   readonly variant: string;
   readonly control: string;
   readonly draw: number;
+  readonly op: string;
+  readonly alpha: number | null;
   readonly sample_idx: number;
   readonly source_layer: number;
   readonly target_layer: number;
   readonly value: number;
+  /** Its name, where it is not that of its layers. */
+  readonly cell?: string;
 }
 
-/** Of metrics that are 0 or 1. */
-export function cellChoices(database: Database, { runIds }: Subject, metric: string): Part[] {
+/** Of metrics that are 0 or 1. Where each layer has one cell, only what chooses among variants is a choice. */
+export function cellChoices(database: Database, { runIds, isGrid }: Subject, metric: string): Part[] {
   const sql = `SELECT observation.run_id, observation.variant, observation.control, observation.draw,
-  observation.sample_idx, observation.source_layer, observation.target_layer, score.value
+  variant.op, variant.alpha, observation.sample_idx, observation.source_layer, observation.target_layer, score.value
 FROM observation
 JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
+JOIN variant ON variant.run_id = observation.run_id AND variant.sample_idx = observation.sample_idx
+  AND variant.name = observation.variant
 WHERE observation.run_id IN (${runIds}) AND observation.target_layer IS NOT NULL
 ORDER BY observation.run_id, observation.variant, observation.control, observation.draw, observation.sample_idx,
   observation.source_layer, observation.target_layer`;
   const all = ask<Row>(database, sql);
   if (!all.every(({ value }) => value === 0 || value === 1)) return [];
   const rows = [
-    ...grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw])),
+    ...(isGrid
+      ? grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw]))
+      : []),
+    ...pooled(all),
   ]
     .map(([, own]) => ({ first: own[0]!, ...wholeGrid(own) }))
     .filter(({ right, cells }) => right.length > 1 && cells.length > 1)
@@ -46,7 +55,7 @@ ORDER BY observation.run_id, observation.variant, observation.control, observati
     {
       ...{ name: partName('cell-choice', metric), title: `${metric} in some cell, and in a chosen one` },
       caption:
-        'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Samples of which a cell failed are left out.',
+        'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Samples of which a cell failed are left out. Where variants write with different numbers, a line of all of them chooses the variant, too.',
       data: {
         sql: `-- a row is one cell; shares of samples are made from these rows\n${sql}`,
         columns: [
@@ -59,10 +68,25 @@ ORDER BY observation.run_id, observation.variant, observation.control, observati
   ];
 }
 
+/** Variants that write with different numbers as one grid, in which a cell names its variant. */
+function pooled(all: readonly Row[]): [string, readonly Row[]][] {
+  const patching = all.filter(({ op, alpha }) => op !== 'scale' || alpha !== 1);
+  const pools = grouped(patching, ({ run_id, control, draw }) => JSON.stringify([run_id, control, draw]));
+  return [...pools]
+    .filter(([, rows]) => new Set(rows.map(({ alpha }) => alpha)).size > 1)
+    .map(([key, rows]) => [
+      key,
+      rows.map((row) => ({ ...row, variant: 'any of them', cell: `${row.variant}, ${layersOf(row)}` })),
+    ]);
+}
+
+function layersOf({ source_layer, target_layer }: Row): string {
+  return `${layerText(source_layer)} to ${layerText(target_layer)}`;
+}
+
 /** The samples that have all cells, and the cells by their layers. */
 function wholeGrid(rows: readonly Row[]) {
-  const nameOf = ({ source_layer, target_layer }: Row) =>
-    `${layerText(source_layer)} to ${layerText(target_layer)}`;
+  const nameOf = (row: Row) => row.cell ?? layersOf(row);
   const cells = [...new Set(rows.map(nameOf))];
   const samples = [...grouped(rows, ({ sample_idx }) => sample_idx).values()];
   const right = samples.filter(({ length }) => length === cells.length);

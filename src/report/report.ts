@@ -88,7 +88,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     {
       ...{ name: 'layer-pairs', title: 'By source and target layer' },
       about: 'Colours of one metric mean the same in all its pictures.',
-      parts: isGrid ? [...each(heatMaps), ...each(cellChoices)] : [],
+      parts: [...(isGrid ? each(heatMaps) : []), ...each(cellChoices)],
     },
     {
       ...{ name: 'by-group', title: 'By group' },
