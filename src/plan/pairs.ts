@@ -1,5 +1,6 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
 import { followingTokens } from '../continuation.js';
+import { earliestCut } from '../edges.js';
 import type { AttentionCut, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type {
@@ -37,6 +38,11 @@ export interface Pair {
   readonly cuts?: readonly AttentionCut[];
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
+}
+
+/** Tokens of a target that its rows share: those before the first that is patched or cut off from another. */
+export function sharedTokens({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
+  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
 }
 
 /** What a plan has to know of a model. */

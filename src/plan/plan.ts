@@ -19,6 +19,7 @@ import {
   type PlannedModel,
   type PlannedModels,
   resolvePairs,
+  sharedTokens,
   trackedTokens,
   type VariantSettings,
   variantsOf,
@@ -162,7 +163,7 @@ export function pairOf({ experiment, pairs }: Plan, sample: number, variant: str
   return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
 }
 
-/** The layout that suits the target prompt of the most cells. */
+/** The layout that suits the most cells that share a target prompt and as much of it. */
 function layoutOf(
   pairs: readonly Pair[],
   { cells, chunkStarts }: Pick<Plan, 'cells' | 'chunkStarts'>,
@@ -170,16 +171,21 @@ function layoutOf(
   { batchRows, noStreams }: ModelShape,
 ): CacheLayout {
   if (noStreams !== null) return 'unified';
-  const counts = new Map<ResolvedPrompt, number>();
-  for (const pair of cells.pair) {
-    const { target } = pairs[pair]!;
-    counts.set(target, (counts.get(target) ?? 0) + 1);
+  const counts = new Map<ResolvedPrompt, Map<number, number>>();
+  for (const index of cells.pair) {
+    const pair = pairs[index]!;
+    const ofTarget = counts.get(pair.target) ?? new Map<number, number>();
+    counts.set(pair.target, ofTarget);
+    const shared = sharedTokens(pair);
+    ofTarget.set(shared, (ofTarget.get(shared) ?? 0) + 1);
   }
-  const [target, count] = [...counts].reduce((most, one) => (one[1] > most[1] ? one : most));
-  const { tokenIndex, tokenIds } = target;
+  const groups = [...counts].flatMap(([target, ofTarget]) =>
+    [...ofTarget].map(([shared, count]) => ({ target, shared, count })),
+  );
+  const { target, shared, count } = groups.reduce((most, one) => (one.count > most.count ? one : most));
   return chooseCacheLayout({
-    prefixTokens: tokenIndex,
-    rowTokens: tokenIds.length - tokenIndex,
+    prefixTokens: shared,
+    rowTokens: target.tokenIds.length - shared,
     generatedTokens: steps,
     rows: Math.min(count, chunkStarts[1]!),
     batchRows,
