@@ -1,9 +1,11 @@
+export { adaptersOf, type ModelAdapters, readAdapter } from './adapters.js';
 export { chooseCacheLayout, type WorkShape } from './cache-layout.js';
 export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
 export { type Check, type Diagnosis, diagnose, type VariantCheck } from './doctor/doctor.js';
 export type {
+  AdapterRecord,
   CacheLayout,
   CapturePoint,
   CaptureRequest,
@@ -74,6 +76,7 @@ export { nearest } from './nearest.js';
 export type { Observation, Outcome, Probe, ProbePrediction, TokenScore } from './observation.js';
 export { packageVersion } from './package-version.js';
 export type {
+  Adapter,
   Control,
   Controls,
   EditOp,

@@ -297,6 +297,16 @@ export interface Patch {
   readonly atGenerated?: boolean;
 }
 
+/** A low-rank adapter (LoRA) that a model is read with, as a GGUF file. */
+export interface Adapter {
+  /** The file's, the first digits of its sha256, and its scale where that is not 1. */
+  readonly name: string;
+  readonly path: string;
+  readonly sha256: string;
+  /** What it adds is multiplied by it. */
+  readonly scale: number;
+}
+
 /** Which states go where. Layers are selectors, see `parsePlaces`. */
 export interface Settings {
   readonly sourceLayers: string;
@@ -310,6 +320,10 @@ export interface Settings {
   readonly targetSite?: Site;
   /** As `sourceSide`. */
   readonly targetSide?: Side;
+  /** That the model reads the source prompt with. Default: null, none. */
+  readonly sourceAdapter?: Adapter | null;
+  /** That the model reads the target prompt with, and goes on with. */
+  readonly targetAdapter?: Adapter | null;
   readonly mapping: Mapping;
   readonly patch?: Patch;
 }

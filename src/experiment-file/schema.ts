@@ -88,12 +88,36 @@ const position = z
 const site = word(sites).meta({ description: 'Where in its block the state lies.', default: 'resid_out' });
 const side = word(sides).meta({ description: 'Which half of an encoder-decoder model.', default: 'decoder' });
 
+const aLora = 'a LoRA (a .gguf file, none, or a set of keys with file and scale)';
+const lora = z
+  .union(
+    [
+      z.literal('none'),
+      z.string(aLora).regex(/\.gguf$/, aLora),
+      section({
+        file: z.string(aLora).regex(/\.gguf$/, aLora),
+        scale: z
+          .number('a number')
+          .optional()
+          .meta({ description: 'What it adds is multiplied by it.', default: 1 }),
+      }),
+      section({ needed: text.meta({ description: 'What the user is to give here, in words.' }) }),
+    ],
+    { error: aLora },
+  )
+  .meta({
+    description:
+      'A LoRA as a GGUF file, relative to this one, that the model reads this prompt with; none: without one.',
+    default: 'none',
+  });
+
 const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
   prompt: prompt.optional(),
   position: position.optional(),
   layers: layersOf,
   site: site.optional(),
   side: side.optional(),
+  lora: lora.optional(),
 });
 
 const sourcePlace = place(
@@ -379,6 +403,7 @@ export const experimentSchema = section({
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
 export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string | readonly string[]>;
+export type LoraKeys = NonNullable<ExperimentFile['source']['lora']>;
 export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */
