@@ -79,8 +79,9 @@ void check_kind(const GgufFile & file, const Model & model) {
     }
     const std::string architecture = file.text("general.architecture").value_or("");
     if (architecture != model.architecture()) {
-        file.refuse("is a LoRA for the architecture '" + architecture + "', and the model is of the architecture '" +
-                    model.architecture() + "': take one for this model");
+        file.refuse("is a LoRA for the architecture '" + architecture +
+                    "', and the model is of the architecture '" + model.architecture() +
+                    "': take one for this model");
     }
     if (gguf_find_key(file.get(), "adapter.alora.invocation_tokens") >= 0) {
         file.refuse("is a LoRA that is on only after certain tokens, which can't be done here");
@@ -106,7 +107,8 @@ std::set<std::string> weights_of(const GgufFile & file) {
     for (int64_t i = 0; i < gguf_get_n_tensors(file.get()); ++i) {
         const std::string name = gguf_get_tensor_name(file.get(), i);
         if (!ends_with(name, A) && !ends_with(name, B)) {
-            file.refuse("changes " + name + ", which is more than llama.cpp takes of a LoRA: it adds to "
+            file.refuse("changes " + name +
+                        ", which is more than llama.cpp takes of a LoRA: it adds to "
                         "matrices alone");
         }
         const std::string weight = name.substr(0, name.size() - std::strlen(A));
@@ -148,8 +150,9 @@ void check_shape(const GgufFile & file, const Model & model, const std::string &
                     ", which does not fit the model's of " + to_text(*w));
     }
     if (is_embedding && !model.shape("output.weight")) {
-        file.refuse("changes the token embeddings, which are the output matrix of this model too: llama.cpp can't "
-                    "add a LoRA to both");
+        file.refuse(
+            "changes the token embeddings, which are the output matrix of this model too: llama.cpp can't "
+            "add a LoRA to both");
     }
 }
 

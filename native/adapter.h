@@ -16,8 +16,8 @@ struct Adapter {
     std::vector<std::string> weights;    // names of the matrices that it is added to
 };
 
-// Only what the file says, before llama.cpp is given it. Throws Error("bad_model") with the reason where it is
-// no adapter of that model. model_paths: as check_gguf takes them.
+// Only what the file says, before llama.cpp is given it. Throws Error("bad_model") with the reason where it
+// is no adapter of that model. model_paths: as check_gguf takes them.
 Adapter read_adapter(const std::string & path, const std::vector<std::string> & model_paths);
 
 // How often graphs use each matrix of an adapter, and how often with the adapter.

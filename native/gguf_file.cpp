@@ -71,8 +71,8 @@ void GgufFile::check_data() const {
         if (gguf_get_tensor_size(get(), i) == 0) {
             refuse("has a tensor without numbers (" + std::string(gguf_get_tensor_name(get(), i)) + ")");
         }
-        const uint64_t end = gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) +
-                             gguf_get_tensor_size(get(), i);
+        const uint64_t end =
+            gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) + gguf_get_tensor_size(get(), i);
         if (end > size) {
             refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) + " ends at byte " +
                    std::to_string(end) + " of " + std::to_string(size) + "; download it again");

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { PatchscopeError } from './errors.js';
 import { fileHash } from './file-hash.js';
-import type { Adapter, Experiment } from './patchscope.js';
+import type { Adapter, Experiment, Settings } from './patchscope.js';
 
 /** @throws PatchscopeError `bad_input` where it can't be read; what it holds is for the engine to judge. */
 export function readAdapter(file: string, scale = 1): Adapter {
@@ -41,16 +41,30 @@ export interface ModelAdapters {
   readonly target: readonly Adapter[];
 }
 
+/** @throws PatchscopeError `bad_input` where one is still to be given. */
 export function adaptersOf(experiment: Experiment): ModelAdapters {
   const settings = [experiment, ...(experiment.variants ?? [])];
   return {
-    source: distinct(settings.map(({ sourceAdapter }) => sourceAdapter)),
-    target: distinct(settings.map(({ targetAdapter }) => targetAdapter)),
+    source: distinct(settings.map(({ sourceAdapter }) => givenAdapter(sourceAdapter, 'source'))),
+    target: distinct(settings.map(({ targetAdapter }) => givenAdapter(targetAdapter, 'target'))),
   };
 }
 
+/** @throws PatchscopeError `bad_input` where it is still to be given. */
+export function givenAdapter(
+  adapter: Settings['sourceAdapter'],
+  which: 'source' | 'target',
+): Adapter | undefined {
+  if (adapter === undefined || adapter === 'none') return undefined;
+  if (!('needed' in adapter)) return adapter;
+  throw new PatchscopeError(
+    'bad_input',
+    `The ${which}'s LoRA is still to be given, ${adapter.needed}: --set ${which}.lora=FILE.gguf does it.`,
+  );
+}
+
 /** Each once, by its name. */
-export function distinct<Kind extends Adapter>(adapters: readonly (Kind | null | undefined)[]): Kind[] {
+export function distinct<Kind extends Adapter>(adapters: readonly (Kind | undefined)[]): Kind[] {
   return [
     ...new Map(adapters.flatMap((adapter) => (adapter ? [[adapter.name, adapter] as const] : []))).values(),
   ];

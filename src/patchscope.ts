@@ -307,6 +307,12 @@ export interface Adapter {
   readonly scale: number;
 }
 
+/** One that whoever runs the experiment is to give. */
+export interface NeededAdapter {
+  /** In words. */
+  readonly needed: string;
+}
+
 /** Which states go where. Layers are selectors, see `parsePlaces`. */
 export interface Settings {
   readonly sourceLayers: string;
@@ -320,10 +326,10 @@ export interface Settings {
   readonly targetSite?: Site;
   /** As `sourceSide`. */
   readonly targetSide?: Side;
-  /** That the model reads the source prompt with. Default: null, none. */
-  readonly sourceAdapter?: Adapter | null;
+  /** That the model reads the source prompt with. Default: none. */
+  readonly sourceAdapter?: Adapter | NeededAdapter | 'none';
   /** That the model reads the target prompt with, and goes on with. */
-  readonly targetAdapter?: Adapter | null;
+  readonly targetAdapter?: Adapter | NeededAdapter | 'none';
   readonly mapping: Mapping;
   readonly patch?: Patch;
 }

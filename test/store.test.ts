@@ -126,6 +126,7 @@ test('what was added comes back', (t) => {
     cells_failed: 1,
     split_mode: 'layer',
     source_engine: null,
+    adapters: null,
     tolerance: 0.25,
     plan_sha256: 'ef'.repeat(32),
     experiment_source: 'name: patch # as typed',

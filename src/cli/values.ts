@@ -59,8 +59,8 @@ export function samplingOf(args: {
 }
 
 /** FILE or FILE:SCALE; nothing, or none, for a model as it is. */
-export function adapterOf(value: string | undefined): Adapter | null {
-  if (value === undefined || value === 'none') return null;
+export function adapterOf(value = 'none'): Adapter | 'none' {
+  if (value === 'none') return value;
   const [, file, scale] = /^(.*\.gguf):([^:/\\]+)$/is.exec(value) ?? [];
   return file === undefined
     ? readAdapter(value)

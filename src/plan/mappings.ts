@@ -58,8 +58,8 @@ export function keptSettings<T extends Partial<Settings> & Pick<Experiment, 'var
 function withoutPaths({ mapping, sourceAdapter, targetAdapter }: Partial<Settings>): object {
   return {
     ...(mapping && { mapping: kept(mapping) }),
-    ...(sourceAdapter && { sourceAdapter: { ...sourceAdapter, path: undefined } }),
-    ...(targetAdapter && { targetAdapter: { ...targetAdapter, path: undefined } }),
+    ...(typeof sourceAdapter === 'object' && { sourceAdapter: { ...sourceAdapter, path: undefined } }),
+    ...(typeof targetAdapter === 'object' && { targetAdapter: { ...targetAdapter, path: undefined } }),
   };
 }
 

@@ -1,4 +1,5 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
+import { givenAdapter } from '../adapters.js';
 import { followingTokens } from '../continuation.js';
 import { earliestCut } from '../edges.js';
 import type { AttentionCut, Tokenizer } from '../engine.js';
@@ -131,14 +132,14 @@ export function resolvePairs(
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(
         own.source ?? sample.source,
-        { side: sourceSide, adapter: sourceAdapter?.name },
+        { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name },
         seed,
       );
       const at = own.target ?? sample.target;
       const target = resolver.target(
         at,
         source,
-        { side: targetSide, adapter: targetAdapter?.name },
+        { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name },
         seed,
         following,
       );
