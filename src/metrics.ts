@@ -27,6 +27,7 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   'answer-first-token': ({ tokenIds: [first] }, { tokenIds }) => Number(tokenIds.includes(first ?? -1)),
   'answer-rank': (outcome, answers) => best(outcome, answers)?.rank,
   'answer-logprob': (outcome, answers) => best(outcome, answers)?.logprob,
+  'answer-probability': (outcome, answers) => probability(best(outcome, answers)),
   // the first answer is the reference
   'rouge-1': ({ text }, { answer: [reference] }) => against(reference, text, rouge1),
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
@@ -47,7 +48,12 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
   },
 };
 
-const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
+const ofTracked: ReadonlySet<MetricName> = new Set([
+  'answer-first-token',
+  'answer-rank',
+  'answer-logprob',
+  'answer-probability',
+]);
 const ofOwn: ReadonlySet<MetricName> = new Set(['precision-at-1', 'surprisal', 'surprisal-of-own']);
 
 /** Whether a metric needs the first tokens of the answers to be scored. */
@@ -67,6 +73,10 @@ export function measure(names: readonly MetricName[], outcome: Read, truth: Trut
     if (value !== undefined) scores[name] = value;
   }
   return scores;
+}
+
+function probability(score: { readonly logprob: number } | undefined): number | undefined {
+  return score && Math.exp(score.logprob);
 }
 
 function contains(text: string, answer: string): boolean {

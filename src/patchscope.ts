@@ -231,12 +231,16 @@ export type Span =
   | { readonly kind: 'range'; readonly first: number; readonly last: number }
   | Extract<Position, { readonly kind: 'text' }>;
 
+export interface CutWindow {
+  readonly around: number;
+}
+
 /** In these layers the tokens `from` do not attend to the earlier ones of the tokens `to`. */
 export interface Cut {
   readonly from: readonly Span[];
   readonly to: readonly Span[];
-  /** A selector of blocks. */
-  readonly layers: string;
+  /** A selector of blocks, or so many of them around the layer that is patched, half of them on either side. */
+  readonly layers: string | CutWindow;
   /** Also from each generated token. Default: from the prompt's alone. */
   readonly atGenerated?: boolean;
 }
@@ -362,6 +366,7 @@ export const metricNames = [
   'answer-first-token',
   'answer-rank',
   'answer-logprob',
+  'answer-probability',
   'rouge-1',
   'rouge-l',
   'rouge-1-cropped',

@@ -127,10 +127,17 @@ const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a l
 const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
 const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
 
+const cutLayers = `${someLayers}, or around: 9 for so many around each target layer`;
 const cut = section({
   from: spans.meta({ description: 'Tokens that do not attend. Of a text all tokens that hold it.' }),
   to: spans.meta({ description: 'The tokens they do not attend to; only earlier ones, and never itself.' }),
-  layers: layers.optional().meta({ description: 'In these layers.', default: 'all' }),
+  layers: z
+    .union([...layerKinds(cutLayers), section({ around: whole(1) })], { error: cutLayers })
+    .optional()
+    .meta({
+      description: 'In these layers, or so many around each target layer, half of them on either side.',
+      default: 'all',
+    }),
   'at-generated': flag.optional().meta({ description: 'From each generated token too.', default: false }),
 });
 

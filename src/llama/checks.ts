@@ -166,7 +166,7 @@ export class Checks {
         );
       }
     }
-    if (to.length === 0 || !(atGenerated || earliestCut([{ from, to, layers }]) < tokens)) {
+    if (to.length === 0 || !(atGenerated || earliestCut([{ from, to }]) < tokens)) {
       throw bad('A cut has no edge: none of its tokens from comes after one of its tokens to.');
     }
   }

@@ -2,7 +2,7 @@
 import { givenAdapter } from '../adapters.js';
 import { followingTokens } from '../continuation.js';
 import { earliestCut } from '../edges.js';
-import type { AttentionCut, Tokenizer } from '../engine.js';
+import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type {
   Experiment,
@@ -25,7 +25,7 @@ import {
 } from '../prompts.js';
 import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
-import { resolveCuts } from './cuts.js';
+import { type PlannedCut, resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
@@ -37,7 +37,7 @@ export interface Pair {
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
   /** Edges of attention that are cut in the target; absent where there are none. */
-  readonly cuts?: readonly AttentionCut[];
+  readonly cuts?: readonly PlannedCut[];
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
 }

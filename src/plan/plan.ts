@@ -92,6 +92,7 @@ export function makePlan(
   }
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, models, places)]));
+  checkWindows(pairs, grids, places.all);
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
@@ -116,6 +117,22 @@ export function makePlan(
     cacheLayout: layoutOf(pairs, arranged, steps, target.record),
   };
   return { ...plan, sha256: hashOf(plan) };
+}
+
+/** A window of cut layers lies around a block. */
+function checkWindows(
+  pairs: readonly Pair[],
+  grids: ReadonlyMap<string, readonly (readonly [source: number, target: number])[]>,
+  places: readonly Place[],
+): void {
+  for (const { variant, cuts = [] } of pairs) {
+    if (!cuts.some(({ layers }) => 'around' in layers)) continue;
+    if (grids.get(variant)!.every(([, target]) => places[target]!.layer !== 'embed')) continue;
+    throw new PatchscopeError(
+      'bad_input',
+      `The variant '${variant}' cuts attention in layers around the one that is patched, and embed is no block: leave it out of its target layers.`,
+    );
+  }
 }
 
 /** Tokens that are read of each cell, at most. */

@@ -1,4 +1,4 @@
-import type { AdapterRecord, AttentionCut, EngineRecord } from '../engine.js';
+import type { AdapterRecord, EngineRecord } from '../engine.js';
 import type { EditOp, FileMapping, MappingRecord, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
@@ -123,7 +123,7 @@ export interface VariantRecord {
   readonly alpha: number;
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
-  readonly cuts?: readonly AttentionCut[];
+  readonly cuts?: readonly object[];
 }
 
 /** A token of a prompt. */
