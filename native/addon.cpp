@@ -1,6 +1,7 @@
 // What the addon gives to JavaScript. One addon is built for each variant of the prebuilt llama.cpp
 // libraries; a process loads one of them.
 #include "addon_data.h"
+#include "arrays.h"
 #include "assertions.h"
 #include "context.h"
 #include "device_list.h"
@@ -52,11 +53,7 @@ Napi::Value devices(const Napi::CallbackInfo & info) {
 }
 
 Napi::Value check(const Napi::CallbackInfo & info) {
-    std::vector<std::string> paths;
-    const auto list = info[0].As<Napi::Array>();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-        paths.push_back(list.Get(i).As<Napi::String>());
-    }
+    const std::vector<std::string> paths = to_strings(info[0]);
     return PromiseWorker<Nothing>::start(
         info.Env(),
         [paths] {

@@ -108,6 +108,12 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
                              " cells could not be made; use a smaller -c, fewer rows, or another K/V type"));
     }
     try {
+        std::optional<AdapterUse> use;
+        if (options_.adapter != nullptr && options_.adapter_scale != 0.0f) {
+            llama_adapter_lora * lora = options_.adapter->lora;
+            llama_set_adapters_lora(ctx_, &lora, 1, &options_.adapter_scale);
+            use.emplace(*options_.adapter);
+        }
         n_embd_ = llama_model_n_embd(model_->model);
         n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_->model));
         // llama.cpp builds this graph over all streams, whose tokens are as many in each
@@ -115,6 +121,9 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
         const uint32_t n_tokens = std::max(n_streams, std::min<uint32_t>(4, llama_n_batch(ctx_)));
         ggml_cgraph * graph = whole_graph(ctx_, n_tokens, n_streams, std::min<uint32_t>(2, n_tokens));
         check_graph(graph);
+        if (use) {
+            use->add(graph);
+        }
         sites_ = label_sites(graph, model_->n_layer(), n_embd_);
         attention_ = std::make_unique<AttentionTable>(graph, model_->n_layer());
         key_cells_ = std::make_unique<KeyCells>(*attention_);
@@ -125,7 +134,10 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
                 throw Error("no_site", "The decoder of this architecture does not attend to what its "
                                        "encoder gives.");
             }
-            label_encoder();
+            label_encoder(use ? &*use : nullptr);
+        }
+        if (use) {
+            use->check();
         }
     } catch (...) {
         llama_free(ctx_);
@@ -134,7 +146,7 @@ Decoder::Decoder(std::shared_ptr<ModelHandle> model, const DecoderOptions & opti
 }
 
 // llama.cpp reserves the decoder's graph alone, so the encoder's is seen while it runs.
-void Decoder::label_encoder() {
+void Decoder::label_encoder(AdapterUse * use) {
     std::vector<ggml_tensor *> nodes;
     seen_ = &nodes;
     const int32_t status = run_encoder(std::vector<llama_token>(std::min(4u, llama_n_ubatch(ctx_)), 0), {0});
@@ -145,7 +157,11 @@ void Decoder::label_encoder() {
     if (status != 0) {
         throw Error("engine", with_log("The encoder could not be run"));
     }
-    encoder_sites_ = label_sites(seen_graph(nodes).graph, model_->n_encoder_layer(), n_embd_);
+    const SeenGraph seen = seen_graph(nodes);
+    if (use != nullptr) {
+        use->add(seen.graph);
+    }
+    encoder_sites_ = label_sites(seen.graph, model_->n_encoder_layer(), n_embd_);
     encoder_tap_ = std::make_unique<Tap>(*encoder_sites_, n_embd_);
 }
 

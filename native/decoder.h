@@ -2,6 +2,7 @@
 // logits. Knows tokens, sequences, layers and rows; knows no JavaScript and no experiment.
 #pragma once
 
+#include "adapter.h"
 #include "attention_cuts.h"
 #include "error.h"
 #include "reduce.h"
@@ -33,6 +34,8 @@ struct DecoderOptions {
     bool flash_attention = true;
     ggml_type type_k = GGML_TYPE_F16;
     ggml_type type_v = GGML_TYPE_F16;
+    const Adapter * adapter = nullptr; // of the model; at a scale of 0 it is left out
+    float adapter_scale = 1;
 };
 
 // One token of the batch whose next-token distribution is read, and which token then follows it: the given
@@ -123,7 +126,7 @@ private:
     static bool on_node(ggml_tensor * node, bool ask, void * self);
     void see(ggml_tensor * node);
     bool watch_attention(ggml_tensor * node, bool ask);
-    void label_encoder();
+    void label_encoder(AdapterUse * use);
     int32_t run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences);
     // Runs `work`, which gives llama.cpp's status, and throws unless all that was planned was done.
     void compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,

@@ -2,13 +2,12 @@
 
 #include "assertions.h"
 #include "error.h"
+#include "gguf_file.h"
 #include "log.h"
 
 #include "llama.h"
 
-#include <filesystem>
 #include <memory>
-#include <optional>
 #include <string_view>
 #include <unordered_set>
 
@@ -19,101 +18,7 @@ namespace {
 constexpr int64_t MAX_LAYERS = 512; // llama.cpp's own bounds
 constexpr int64_t MAX_EXPERTS = 1024;
 
-class File {
-public:
-    explicit File(const std::string & path) : path_(path), gguf_(open_gguf(path)) {}
-
-    [[noreturn]] void refuse(const std::string & reason) const {
-        throw Error("bad_model", "The file " + path_ + " " + reason + ".");
-    }
-
-    const gguf_context * get() const { return gguf_.get(); }
-
-    std::optional<std::string> text(const std::string & key) const {
-        const int64_t id = gguf_find_key(get(), key.c_str());
-        if (id < 0) {
-            return std::nullopt;
-        }
-        if (gguf_get_kv_type(get(), id) != GGUF_TYPE_STRING) {
-            refuse("has a key " + key + " that is not a text");
-        }
-        return gguf_get_val_str(get(), id);
-    }
-
-    std::optional<int64_t> integer(const std::string & key) const {
-        const int64_t id = gguf_find_key(get(), key.c_str());
-        if (id < 0) {
-            return std::nullopt;
-        }
-        switch (gguf_get_kv_type(get(), id)) {
-        case GGUF_TYPE_UINT8: return gguf_get_val_u8(get(), id);
-        case GGUF_TYPE_INT8: return gguf_get_val_i8(get(), id);
-        case GGUF_TYPE_UINT16: return gguf_get_val_u16(get(), id);
-        case GGUF_TYPE_INT16: return gguf_get_val_i16(get(), id);
-        case GGUF_TYPE_UINT32: return gguf_get_val_u32(get(), id);
-        case GGUF_TYPE_INT32: return gguf_get_val_i32(get(), id);
-        case GGUF_TYPE_UINT64: return (int64_t)gguf_get_val_u64(get(), id);
-        case GGUF_TYPE_INT64: return gguf_get_val_i64(get(), id);
-        case GGUF_TYPE_BOOL: return gguf_get_val_bool(get(), id) ? 1 : 0;
-        case GGUF_TYPE_ARRAY: return std::nullopt; // one value for each block: llama.cpp's to judge
-        default: refuse("has a key " + key + " that is not a whole number");
-        }
-    }
-
-    // Of one value for all blocks or one for each: the first.
-    std::optional<int64_t> first_integer(const std::string & key) const {
-        const int64_t id = gguf_find_key(get(), key.c_str());
-        if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_ARRAY) {
-            return integer(key);
-        }
-        const gguf_type type = gguf_get_arr_type(get(), id);
-        if ((type != GGUF_TYPE_UINT32 && type != GGUF_TYPE_INT32) || gguf_get_arr_n(get(), id) == 0) {
-            return std::nullopt;
-        }
-        return static_cast<const int32_t *>(gguf_get_arr_data(get(), id))[0];
-    }
-
-    // The data of every tensor must lie within the file: llama.cpp maps it and would read beyond.
-    void check_data() const {
-        const uint64_t size = std::filesystem::file_size(path_);
-        for (int64_t i = 0; i < gguf_get_n_tensors(get()); ++i) {
-            if (gguf_get_tensor_size(get(), i) == 0) {
-                refuse("has a tensor without numbers (" + std::string(gguf_get_tensor_name(get(), i)) + ")");
-            }
-            const uint64_t end = gguf_get_data_offset(get()) + gguf_get_tensor_offset(get(), i) +
-                                 gguf_get_tensor_size(get(), i);
-            if (end > size) {
-                refuse("is cut off: tensor " + std::string(gguf_get_tensor_name(get(), i)) +
-                       " ends at byte " + std::to_string(end) + " of " + std::to_string(size) +
-                       "; download it again");
-            }
-        }
-    }
-
-    // llama.cpp asserts the type of a later part's number.
-    void check_split(size_t part, size_t n_parts) const {
-        for (const auto & [key, expected] :
-             {std::pair<const char *, size_t>{"split.no", part}, {"split.count", n_parts}}) {
-            const int64_t id = gguf_find_key(get(), key);
-            if (id < 0 && n_parts == 1) {
-                continue;
-            }
-            if (id < 0 || gguf_get_kv_type(get(), id) != GGUF_TYPE_UINT16 ||
-                gguf_get_val_u16(get(), id) != expected) {
-                refuse("is not part " + std::to_string(part + 1) + " of " + std::to_string(n_parts) +
-                       " of a split model; give the first part, with the others beside it");
-            }
-        }
-    }
-
-    bool has_tensor(const char * name) const { return gguf_find_tensor(get(), name) >= 0; }
-
-private:
-    std::string path_;
-    gguf_context_ptr gguf_;
-};
-
-void check_vocabulary(const File & file) {
+void check_vocabulary(const GgufFile & file) {
     const auto tokenizer = file.text("tokenizer.ggml.model");
     if (!tokenizer || *tokenizer == "none") {
         file.refuse("has no vocabulary (tokenizer.ggml.model)");
@@ -142,7 +47,7 @@ void check_vocabulary(const File & file) {
 }
 
 // What llama.cpp asserts of a model's shape: a file that says otherwise would end the process.
-void check_shape(const File & file, const std::string & architecture, int64_t n_layer, int64_t n_embd) {
+void check_shape(const GgufFile & file, const std::string & architecture, int64_t n_layer, int64_t n_embd) {
     const auto integer = [&](const char * key) { return file.integer(architecture + "." + key); };
     if (n_layer > MAX_LAYERS) {
         file.refuse("says that it has " + std::to_string(n_layer) + " blocks");
@@ -173,7 +78,7 @@ void check_shape(const File & file, const std::string & architecture, int64_t n_
 }
 
 // Models without attention write 0 heads or leave them out; elsewhere llama.cpp divides by them.
-void check_heads(const File & file, const std::string & path, const std::string & architecture) {
+void check_heads(const GgufFile & file, const std::string & path, const std::string & architecture) {
     const std::string key = architecture + ".attention.head_count";
     if (file.first_integer(key).value_or(0) > 0) {
         return;
@@ -194,19 +99,8 @@ void check_heads(const File & file, const std::string & path, const std::string 
 
 } // namespace
 
-gguf_context_ptr open_gguf(const std::string & path) {
-    log_take();
-    gguf_context_ptr gguf{gguf_init_from_file(path.c_str(), {true, nullptr})};
-    if (gguf == nullptr) {
-        const std::string log = log_take();
-        throw Error("bad_model", "The file " + path + " is not a readable GGUF file" +
-                                     (log.empty() ? "" : " (" + log + ")") + ".");
-    }
-    return gguf;
-}
-
 void check_gguf(const std::vector<std::string> & paths) {
-    const File first(paths.at(0));
+    const GgufFile first(paths.at(0));
     const auto architecture = first.text("general.architecture");
     if (!architecture || architecture->empty()) {
         first.refuse("does not say its architecture (general.architecture): it is not a language model");
@@ -233,7 +127,7 @@ void check_gguf(const std::vector<std::string> & paths) {
     bool has_blocks = false;
     bool has_embedding = false;
     for (size_t part = 0; part < paths.size(); ++part) {
-        const File file(paths[part]);
+        const GgufFile file(paths[part]);
         file.check_data();
         file.check_split(part, paths.size());
         has_blocks = has_blocks || gguf_get_n_tensors(file.get()) > 1;

@@ -1,9 +1,6 @@
 // Is this file a model that llama.cpp can be given? llama.cpp ends the process on some of those it can't use.
 #pragma once
 
-#include "ggml-cpp.h"
-#include "gguf.h"
-
 #include <string>
 #include <vector>
 
@@ -11,8 +8,5 @@ namespace ps {
 
 // paths: one file, or all parts of a split model in order. Throws Error("bad_model") with the reason.
 void check_gguf(const std::vector<std::string> & paths);
-
-// A file's header alone. Throws Error("bad_model") where it is no readable GGUF file.
-gguf_context_ptr open_gguf(const std::string & path);
 
 } // namespace ps

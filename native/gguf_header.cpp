@@ -1,6 +1,7 @@
 #include "gguf_header.h"
 
-#include "gguf_check.h"
+#include "arrays.h"
+#include "gguf_file.h"
 #include "promise.h"
 
 #include "llama.h"
@@ -103,11 +104,7 @@ Napi::Value to_header(Napi::Env env, const Parts & parts) {
 } // namespace
 
 Napi::Value read_header(const Napi::CallbackInfo & info) {
-    std::vector<std::string> paths;
-    const auto list = info[0].As<Napi::Array>();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-        paths.push_back(list.Get(i).As<Napi::String>());
-    }
+    const std::vector<std::string> paths = to_strings(info[0]);
     return PromiseWorker<Parts>::start(
         info.Env(),
         [paths] {

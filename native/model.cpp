@@ -1,11 +1,13 @@
 #include "model.h"
 
 #include "addon_data.h"
+#include "arrays.h"
 #include "context.h"
 #include "gguf_check.h"
 #include "promise.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ps {
 
@@ -34,6 +36,7 @@ void Model::define(Napi::Env env) {
                                          InstanceMethod<&Model::tokenize>("tokenize"),
                                          InstanceMethod<&Model::token_bytes>("tokenBytes"),
                                          InstanceMethod<&Model::is_end_of_text>("isEndOfText"),
+                                         InstanceMethod<&Model::add_adapter>("addAdapter"),
                                          InstanceMethod<&Model::create_context>("createContext"),
                                          InstanceMethod<&Model::close>("close"),
                                      }));
@@ -42,14 +45,11 @@ void Model::define(Napi::Env env) {
 Napi::Value Model::load(const Napi::CallbackInfo & info) {
     const std::string path = info[0].As<Napi::String>();
     const auto options = info[1].As<Napi::Object>();
-    const auto devices = options.Get("devices").As<Napi::Array>();
     Placement placement;
     placement.n_gpu_layers = options.Get("gpuLayers").As<Napi::Number>();
     placement.split_by_layer = options.Get("splitMode").As<Napi::String>().Utf8Value() == "layer";
     placement.vocab_only = options.Get("vocabularyOnly").ToBoolean();
-    for (uint32_t i = 0; i < devices.Length(); ++i) {
-        placement.devices.push_back(devices.Get(i).As<Napi::String>());
-    }
+    placement.devices = to_strings(options.Get("devices"));
     return PromiseWorker<Handle>::start(
         info.Env(), [path, placement] { return load_model(path, placement); },
         [](Napi::Env env, Handle & handle) -> Napi::Value {
@@ -141,6 +141,24 @@ Napi::Value Model::is_end_of_text(const Napi::CallbackInfo & info) {
         info.Env(), llama_vocab_is_eog(open(info.Env()).vocab(), info[0].As<Napi::Number>().Int32Value()));
 }
 
+Napi::Value Model::add_adapter(const Napi::CallbackInfo & info) {
+    open(info.Env());
+    const std::string path = info[0].As<Napi::String>();
+    const std::vector<std::string> model_paths = to_strings(info[1]);
+    return PromiseWorker<const Adapter *>::start(
+        info.Env(),
+        [handle = handle_, path, model_paths] {
+            ps::add_adapter(*handle, path, model_paths);
+            return &std::as_const(handle->adapters.back());
+        },
+        [handle = handle_](Napi::Env env, const Adapter *& adapter) -> Napi::Value {
+            Napi::Object out = Napi::Object::New(env);
+            out.Set("index", (double)handle->adapters.size() - 1);
+            out.Set("alpha", adapter->alpha);
+            return out;
+        });
+}
+
 Napi::Value Model::create_context(const Napi::CallbackInfo & info) {
     const Napi::Env env = info.Env();
     open(env);
@@ -156,6 +174,11 @@ Napi::Value Model::create_context(const Napi::CallbackInfo & info) {
     decoder.flash_attention = options.Get("flashAttention").As<Napi::Boolean>();
     decoder.type_k = kv_type(env, options.Get("typeK").As<Napi::String>());
     decoder.type_v = kv_type(env, options.Get("typeV").As<Napi::String>());
+    if (options.Has("adapter")) {
+        const auto adapter = options.Get("adapter").As<Napi::Object>();
+        decoder.adapter = &handle_->adapters.at(adapter.Get("index").As<Napi::Number>().Uint32Value());
+        decoder.adapter_scale = adapter.Get("scale").As<Napi::Number>().FloatValue();
+    }
     return PromiseWorker<std::shared_ptr<Decoder>>::start(
         env, [handle = handle_, decoder] { return std::make_shared<Decoder>(handle, decoder); },
         [](Napi::Env env, std::shared_ptr<Decoder> & made) -> Napi::Value {

@@ -20,6 +20,7 @@ private:
     Napi::Value tokenize(const Napi::CallbackInfo & info);
     Napi::Value token_bytes(const Napi::CallbackInfo & info);
     Napi::Value is_end_of_text(const Napi::CallbackInfo & info);
+    Napi::Value add_adapter(const Napi::CallbackInfo & info);
     Napi::Value create_context(const Napi::CallbackInfo & info);
     void close(const Napi::CallbackInfo & info);
 

@@ -97,6 +97,18 @@ std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placemen
     return handle;
 }
 
+void add_adapter(ModelHandle & model, const std::string & path,
+                 const std::vector<std::string> & model_paths) {
+    Adapter adapter = read_adapter(path, model_paths);
+    log_take();
+    const AssertionGuard guard;
+    adapter.lora = llama_adapter_lora_init(model.model, path.c_str());
+    if (adapter.lora == nullptr) {
+        throw Error("bad_model", with_log("The LoRA " + path + " could not be loaded"));
+    }
+    model.adapters.push_back(std::move(adapter));
+}
+
 namespace {
 
 // llama.cpp's own name of a file type as people write it: "Q4_K - Medium" -> q4_k_m, "all F32" -> f32,

@@ -1,8 +1,11 @@
 // A loaded model and its vocabulary; knows no JavaScript.
 #pragma once
 
+#include "adapter.h"
+
 #include "llama.h"
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +14,7 @@ namespace ps {
 
 struct ModelHandle {
     llama_model * model = nullptr;
+    std::deque<Adapter> adapters; // contexts point to them
     ModelHandle() = default;
     ~ModelHandle();
     ModelHandle(const ModelHandle &) = delete;
@@ -42,6 +46,9 @@ struct Placement {
 
 // Throws Error("bad_model" | "no_device" | "out_of_memory"). The file must have passed check_gguf.
 std::shared_ptr<ModelHandle> load_model(const std::string & path, const Placement & placement);
+
+// Adds one to the model's adapters, for contexts that are made from then on. Throws Error("bad_model").
+void add_adapter(ModelHandle & model, const std::string & path, const std::vector<std::string> & model_paths);
 
 // Writes `to` with its matrices in the file type of this name (f32, q4_0, q4_k_m, ...). Returns how many
 // got another type because theirs can't hold rows of their width. Throws Error.

@@ -2,7 +2,7 @@
  * The only seam between experiments and a language model: tokens, layers, rows and floats.
  * An engine does not know what a Patchscope is.
  */
-import type { EditOp, Layer, Sampling, Side, Site } from './patchscope.js';
+import type { Adapter, EditOp, Layer, Sampling, Side, Site } from './patchscope.js';
 
 /** Splits text into token ids and gives the bytes back. */
 export interface Tokenizer {
@@ -27,6 +27,13 @@ export interface Tokenizer {
 
 /** `unified`: all rows share the cells of the K/V cache; `streams`: each row has cells of its own. */
 export type CacheLayout = 'unified' | 'streams';
+
+/** An adapter as it was loaded. */
+export interface AdapterRecord extends Adapter {
+  readonly bytes: number;
+  /** What it adds is also multiplied by this, divided by its rank; 0 where its file says none, and the scale alone counts. */
+  readonly alpha: number;
+}
 
 /** What an engine says of its model and of itself, kept with each run. */
 export interface EngineRecord {
@@ -59,6 +66,8 @@ export interface EngineRecord {
   readonly gpuLayers: number;
   /** `none`: one GPU device takes all of these blocks; `layer`: each of the GPU devices takes some. */
   readonly splitMode: 'none' | 'layer';
+  /** What its model may be read with. Default: none. */
+  readonly adapters?: readonly AdapterRecord[];
   readonly threads: number;
   readonly flashAttention: boolean;
   readonly typeK: string;
@@ -90,6 +99,8 @@ export interface TokenInput {
   readonly tokenIds: readonly number[];
   /** Needed by an encoder-decoder model, and refused by any other. */
   readonly encoderTokenIds?: readonly number[];
+  /** Name of one of the engine's adapters, with which the model reads this, and goes on. Default: none. */
+  readonly adapter?: string;
 }
 
 export interface CapturePoint {
@@ -205,6 +216,8 @@ export type RowResult =
     };
 
 export interface LensReading extends Pick<RowReading, 'topK' | 'trackedTokens' | 'logits'> {
+  /** As in `TokenInput`. */
+  readonly adapter?: string | undefined;
   /**
    * `fast` computes the end of the model's graph alone, `slow` a whole run with the state in the last
    * block's place. Default: fast where it agrees with slow on this model.

@@ -1,9 +1,11 @@
+export { adaptersOf, type ModelAdapters, readAdapter } from './adapters.js';
 export { chooseCacheLayout, type WorkShape } from './cache-layout.js';
 export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';
 export { checkSplitMode, gpuChoices } from './devices.js';
 export { type Check, type Diagnosis, diagnose, type VariantCheck } from './doctor/doctor.js';
 export type {
+  AdapterRecord,
   CacheLayout,
   CapturePoint,
   CaptureRequest,
@@ -78,6 +80,7 @@ export type { Observation, Outcome, Probe, ProbePrediction, TokenScore } from '.
 export { writeWhole } from './output-file.js';
 export { packageVersion } from './package-version.js';
 export type {
+  Adapter,
   Control,
   Controls,
   EditOp,

@@ -26,6 +26,7 @@ const ofAnswers = {
   'answer-first-token': ({ tokenIds: [first] }, { tokenIds }) => Number(tokenIds.includes(first ?? -1)),
   'answer-rank': (outcome, answers) => best(outcome, answers)?.rank,
   'answer-logprob': (outcome, answers) => best(outcome, answers)?.logprob,
+  'answer-probability': (outcome, answers) => probability(best(outcome, answers)),
   // the first answer is the reference
   'rouge-1': ({ text }, { answer: [reference] }) => against(reference, text, rouge1),
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
@@ -76,7 +77,12 @@ function ownAt(metric: MetricName): { readonly name: OwnMetricName; readonly ste
   return name && { name, step: Number(ahead) - 1 };
 }
 
-const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
+const ofTracked: ReadonlySet<MetricName> = new Set([
+  'answer-first-token',
+  'answer-rank',
+  'answer-logprob',
+  'answer-probability',
+]);
 /** Whether a metric needs the first tokens of the answers to be scored. */
 export function needsTracking(metric: MetricName): boolean {
   return ofTracked.has(metric);
@@ -102,6 +108,10 @@ function measured(metric: MetricName, outcome: Read, truth: Truth): number | und
   const at = ownAt(metric);
   if (at !== undefined) return ofOwn[at.name](outcome.steps[at.step], truth.own[at.step]);
   return ofAnswers[metric as keyof typeof ofAnswers](outcome, truth);
+}
+
+function probability(score: { readonly logprob: number } | undefined): number | undefined {
+  return score && Math.exp(score.logprob);
 }
 
 function contains(text: string, answer: string): boolean {

@@ -73,6 +73,8 @@ export interface NativeContextOptions {
   readonly flashAttention: boolean;
   readonly typeK: string;
   readonly typeV: string;
+  /** By what `addAdapter` gave. */
+  readonly adapter?: { readonly index: number; readonly scale: number };
 }
 
 /** Rows are indexes of tokens in the batch, ascending. */
@@ -192,6 +194,11 @@ export interface NativeModel {
   tokenize(text: string, bos: boolean, special: boolean): Int32Array;
   tokenBytes(tokenId: number): Uint8Array;
   isEndOfText(tokenId: number): boolean;
+  /** For contexts that are made from then on. @param modelParts files of the model. */
+  addAdapter(
+    path: string,
+    modelParts: readonly string[],
+  ): Promise<{ readonly index: number; readonly alpha: number }>;
   createContext(options: NativeContextOptions): Promise<NativeContext>;
   close(): void;
 }

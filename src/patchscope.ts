@@ -233,12 +233,16 @@ export type Span =
   | { readonly kind: 'range'; readonly first: number; readonly last: number }
   | Extract<Position, { readonly kind: 'text' }>;
 
+export interface CutWindow {
+  readonly around: number;
+}
+
 /** In these layers the tokens `from` do not attend to the earlier ones of the tokens `to`. */
 export interface Cut {
   readonly from: readonly Span[];
   readonly to: readonly Span[];
-  /** A selector of blocks. */
-  readonly layers: string;
+  /** A selector of blocks, or so many of them around the layer that is patched, half of them on either side. */
+  readonly layers: string | CutWindow;
   /** Also from each generated token. Default: from the prompt's alone. */
   readonly atGenerated?: boolean;
 }
@@ -305,6 +309,22 @@ export interface Patch {
   readonly atGenerated?: boolean;
 }
 
+/** A low-rank adapter (LoRA) that a model is read with, as a GGUF file. */
+export interface Adapter {
+  /** The file's, the first digits of its sha256, and its scale where that is not 1. */
+  readonly name: string;
+  readonly path: string;
+  readonly sha256: string;
+  /** What it adds is multiplied by it. */
+  readonly scale: number;
+}
+
+/** One that whoever runs the experiment is to give. */
+export interface NeededAdapter {
+  /** In words. */
+  readonly needed: string;
+}
+
 /** Which states go where. Layers are selectors, see `parsePlaces`. */
 export interface Settings {
   readonly sourceLayers: string;
@@ -318,6 +338,10 @@ export interface Settings {
   readonly targetSite?: Site;
   /** As `sourceSide`. */
   readonly targetSide?: Side;
+  /** That the model reads the source prompt with. Default: none. */
+  readonly sourceAdapter?: Adapter | NeededAdapter | 'none';
+  /** That the model reads the target prompt with, and goes on with. */
+  readonly targetAdapter?: Adapter | NeededAdapter | 'none';
   readonly mapping: Mapping;
   readonly patch?: Patch;
 }
@@ -367,6 +391,7 @@ const answerMetricNames = [
   'answer-first-token',
   'answer-rank',
   'answer-logprob',
+  'answer-probability',
   'rouge-1',
   'rouge-l',
   'rouge-1-cropped',

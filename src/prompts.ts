@@ -21,6 +21,8 @@ export interface ResolvedPrompt {
   readonly tokenIndex: number;
   /** Text of the token at `tokenIndex`. */
   readonly token: string;
+  /** Name of the adapter that it is read with. */
+  readonly adapter?: string;
 }
 
 /**
@@ -141,10 +143,18 @@ export function paddedTarget(
 }
 
 /** What a model reads of a prompt. */
-export function inputOf({ tokenIds, decoderTokenIds }: ResolvedPrompt): TokenInput {
-  return decoderTokenIds === undefined
-    ? { tokenIds }
-    : { tokenIds: decoderTokenIds, encoderTokenIds: tokenIds };
+export function inputOf({ tokenIds, decoderTokenIds, adapter }: ResolvedPrompt): TokenInput {
+  const read =
+    decoderTokenIds === undefined ? { tokenIds } : { tokenIds: decoderTokenIds, encoderTokenIds: tokenIds };
+  return adapter === undefined ? read : { ...read, adapter };
+}
+
+/** The same, read with an adapter, or with none. */
+export function readWith(
+  { adapter: _, ...prompt }: ResolvedPrompt,
+  adapter: string | undefined,
+): ResolvedPrompt {
+  return adapter === undefined ? prompt : { ...prompt, adapter };
 }
 
 /** The tokens among which its position counts. */

@@ -1,5 +1,6 @@
 /** A run and its observations, written to a results file as they come. */
 import os from 'node:os';
+import { distinct } from './adapters.js';
 import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { type LensPlan, lensPosition } from './lens.js';
@@ -152,7 +153,7 @@ class PromptList {
   readonly #places = new Map<string, number>();
 
   place(prompt: ResolvedPrompt): PlaceRecord {
-    const { text, reading, tokenIds, decoderTokenIds, side, tokenIndex, token } = prompt;
+    const { text, reading, tokenIds, decoderTokenIds, side, tokenIndex, token, adapter } = prompt;
     const key = JSON.stringify([text, reading, tokenIds, decoderTokenIds]);
     let place = this.#places.get(key);
     if (place === undefined) {
@@ -166,7 +167,13 @@ class PromptList {
       });
     }
     const tokenId = positionTokens(prompt)[tokenIndex]!;
-    return { prompt: place, ...(side && { side }), position: tokenIndex, tokenId, token };
+    return {
+      prompt: place,
+      ...(side && { side }),
+      position: tokenIndex,
+      ...{ tokenId, token },
+      ...(adapter !== undefined && { adapter }),
+    };
   }
 }
 
@@ -276,6 +283,7 @@ function runRecord(
     targetModel: record,
     engine: record,
     sourceEngine: sourceRecord.sha256 === record.sha256 ? null : sourceEngine(sourceRecord),
+    adapters: distinct([...(sourceRecord.adapters ?? []), ...(record.adapters ?? [])]),
     addon: record.addon,
     tolerance,
   };

@@ -5,6 +5,7 @@ import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
 import { type OwnReading, ownReading } from './own-readings.js';
+import { cutsAt } from './plan/cuts.js';
 import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
 import { gaussians } from './random.js';
@@ -234,8 +235,10 @@ export class ChunkRunner implements Runner {
 
   /** What is run, or why nothing can be. */
   #row(index: number, edit: Edit, own: Captured['own']): PatchRow | Failure {
-    const { pair } = cellAt(this.#plan, index);
+    const { pair, target, control } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
+    const layer = control === 'unpatched' ? undefined : target.layer;
+    const cuts = pair.cuts && cutsAt(pair.cuts, layer, this.#engine.record.layerCount);
     const { reading, samples } = experiment;
     const ownTokens = own.get(pair.source) ?? [];
     const given = reading.ownContinuation
@@ -245,7 +248,7 @@ export class ChunkRunner implements Runner {
     return {
       ...inputOf(pair.target),
       edits: [edit],
-      ...(pair.cuts && { cuts: pair.cuts }),
+      ...(cuts && { cuts }),
       seed: this.#seed(index),
       trackedTokens: [...new Set([...pair.trackedTokens, ...ownTokens.flatMap(({ tokenIds }) => tokenIds)])],
       ...(given && { continuation: given }),

@@ -1,6 +1,7 @@
 /** The states of a plan's sources, and what their model itself says next there. */
 import type { CapturePoint, CaptureRequest, Engine, Tokenizer, WorkOptions } from './engine.js';
 import { concatenate } from './floats.js';
+import { grouped } from './group.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
 import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
@@ -88,24 +89,24 @@ export class CapturedStates implements SourceStates {
       const state = of.get(place);
       return state instanceof Float32Array ? [{ source, state }] : [];
     });
-    if (own.length === 0) return new Map();
     const { experiment } = this.#plan;
     if (experiment.reading.ownContinuation) {
       const prompts = own.map(({ source }) => source);
       return this.#generate(prompts, ownTokenCount(experiment), options);
     }
-    const results = await this.#engine.lens(
-      concatenate(own.map(({ state }) => state)),
-      { topK: 1, logits: true },
-      options,
-    );
-    return new Map(
-      results.flatMap((result, i) =>
-        result.status === 'ok'
-          ? [[own[i]!.source, [{ logits: result.logits!, top: result.top[0]! }]] as const]
-          : [],
-      ),
-    );
+    const next = new Map<ResolvedPrompt, readonly NextToken[]>();
+    for (const [adapter, alike] of grouped(own, ({ source }) => source.adapter)) {
+      const results = await this.#engine.lens(
+        concatenate(alike.map(({ state }) => state)),
+        { topK: 1, logits: true, adapter },
+        options,
+      );
+      for (const [i, result] of results.entries()) {
+        if (result.status !== 'ok') continue;
+        next.set(alike[i]!.source, [{ logits: result.logits!, top: result.top[0]! }]);
+      }
+    }
+    return next;
   }
 
   /** Its most probable tokens, one behind the other, at most so many. */

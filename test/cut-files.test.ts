@@ -4,12 +4,17 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { AttentionCut } from '../src/engine.js';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
-import { makePlan, type Plan } from '../src/plan/plan.js';
+import type { Layer } from '../src/patchscope.js';
+import { cutsAt } from '../src/plan/cuts.js';
+import { cellAt, makePlan, type Plan } from '../src/plan/plan.js';
 import { parseSpan, resolveSpan } from '../src/positions.js';
-import { runHeader } from '../src/record-run.js';
+import { recordRun, runHeader } from '../src/record-run.js';
 import { ChunkRunner, run } from '../src/run.js';
-import { folder } from './fixtures/disk.js';
+import { query } from '../src/store/query.js';
+import { openStore } from '../src/store/store.js';
+import { folder, tinyPath } from './fixtures/disk.js';
 import { assertBadInput, open } from './support.js';
 
 const world = fileURLToPath(new URL('world/world.gguf', import.meta.url));
@@ -67,8 +72,8 @@ test('a variant has its own cuts, or none', () => {
     'variants: [{ name: a }, { name: b, target: { cut: [] } }, { name: c, target: { cut: [{ from: 3, to: 1, layers: -1 }] } }]',
   );
   assert.deepEqual(
-    pairs.map(({ cuts = [] }) => cuts.map(({ from, to, layers }) => [from, to, layers.length])),
-    [[[[6], [0], 6]], [], [[[3], [1], 1]]],
+    pairs.map(({ cuts = [] }) => cuts.map(({ from, to, layers }) => [from, to, layers])),
+    [[[[6], [0], [0, 1, 2, 3, 4, 5]]], [], [[[3], [1], [5]]]],
   );
 });
 
@@ -96,3 +101,92 @@ test('a cut that can not be made is refused before anything is run', () => {
 });
 
 test.after(() => engine.close());
+
+test('a window of layers follows the layer of the cell, and is cut where the model ends', () => {
+  const cuts = [{ from: [4], to: [1], layers: { around: 3 } }];
+  const at = (layer: Layer | undefined, around = 3) =>
+    cutsAt(
+      [
+        { ...cuts[0]!, layers: { around } },
+        { ...cuts[0]!, layers: [2] },
+      ],
+      layer,
+      6,
+    ).map(({ layers }) => layers);
+  assert.deepEqual(at(0), [[0, 1], [2]]);
+  assert.deepEqual(at(3), [[2, 3, 4], [2]]);
+  assert.deepEqual(at(5), [[4, 5], [2]]);
+  assert.deepEqual(at(3, 1), [[3], [2]]);
+  assert.deepEqual(at(3, 4), [[2, 3, 4, 5], [2]]);
+  assert.deepEqual(at(3, 99), [[0, 1, 2, 3, 4, 5], [2]]);
+  assert.deepEqual(at(undefined), [[2]]);
+  assertBadInput(
+    () => experimentOf('[{ from: is, to: 1, layers: { around: 0 } }]'),
+    /a whole number of at least 1/,
+  );
+  const embed = 'variants: [{ name: early, target: { layers: [embed, 1] } }]';
+  assertBadInput(
+    () => planOf('[{ from: is, to: 1, layers: { around: 3 } }]', embed),
+    /'early' cuts attention .* embed is no block/,
+  );
+});
+
+test('each cell of a sweep of windows is the prompt with its own layers cut, told beside the prompt as it is', async () => {
+  const variants = `variants:
+  - { name: person, target: { layers: all } }
+  - { name: nothing, target: { layers: all, cut: [] } }
+controls: { unpatched: true }
+metrics: [answer-probability]`;
+  const experiment = experimentOf('[{ from: is, to: "{person}", layers: { around: 3 } }]', variants);
+  const plan = makePlan(experiment, engine.tokenizer, engine.record);
+  const path = join(folder(), 'windows.db');
+  const recorded = { record: engine.record, tolerance: async () => 0 };
+  const results = run(plan, new ChunkRunner(plan, engine));
+  for await (const _ of recordRun(results, runHeader(plan, { command: '' }), recorded, () =>
+    openStore(path),
+  ));
+  const { target, trackedTokens, cuts } = plan.pairs[0]!;
+  const probability = async (own: AttentionCut[]) => {
+    const rows = [{ tokenIds: target.tokenIds, edits: [], cuts: own, trackedTokens }];
+    const [row] = await engine.patch(rows, { topK: 1, maxTokens: 1 });
+    assert.ok(row?.status === 'ok');
+    return Math.exp(row.steps[0]!.tracked.reduce((a, b) => (a.rank < b.rank ? a : b)).logprob);
+  };
+  const plain = await probability([]);
+  const { from, to } = cuts![0]!;
+  for (let layer = 0; layer < engine.record.layerCount; layer++) {
+    const layers = [layer - 1, layer, layer + 1].filter((l) => l >= 0 && l < engine.record.layerCount);
+    const cut = await probability([{ from, to, layers }]);
+    const changes = query(
+      path,
+      `SELECT variant, value FROM effect WHERE name = 'answer-probability-change' AND control = 'unpatched'
+        AND target_layer = ${layer} AND source_layer IS NOT NULL AND "group" = '' ORDER BY variant`,
+    ).rows;
+    assert.deepEqual(
+      changes.map(([variant]) => variant),
+      ['nothing', 'person'],
+    );
+    assert.equal(changes[0]![1], 0);
+    const expected = (cut - plain) / plain;
+    assert.ok(Math.abs(Number(changes[1]![1]) - expected) < 1e-3, `${layer}: ${changes[1]![1]} ${expected}`);
+  }
+});
+
+test('attention knockout is a file: its windows over any model, its control without any', async () => {
+  const { experiment } = readExperiment('attention-knockout', { limit: 1 });
+  const tiny = await open(tinyPath('llama'));
+  const plan = makePlan(experiment, tiny.tokenizer, tiny.record);
+  const outcomes = await new ChunkRunner(plan, tiny).run(0);
+  const said = new Map<string, Set<number>>();
+  for (const [i, { scores }] of outcomes.entries()) {
+    const { pair, control } = cellAt(plan, i);
+    const key = control === 'none' ? pair.variant : control;
+    said.set(key, (said.get(key) ?? new Set()).add(scores['answer-probability']!));
+  }
+  assert.equal(said.get('unpatched')!.size, 1);
+  assert.deepEqual(said.get('nothing'), said.get('unpatched'), 'nothing cut changes nothing');
+  const [plain] = said.get('unpatched')!;
+  for (const variant of ['subject', 'relation', 'all others'])
+    assert.ok(![...said.get(variant)!].includes(plain!), `${variant} changes nothing`);
+  await tiny.close();
+});

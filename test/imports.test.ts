@@ -16,6 +16,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   engine: ['patchscope'],
   edges: ['engine'],
   observation: ['patchscope'],
+  'file-hash': [],
+  adapters: [...shared, 'file-hash'],
   layers: shared,
   places: [...shared, 'layers'],
   positions: shared,
@@ -27,6 +29,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   plan: [
     ...[
       ...shared,
+      'adapters',
       'alignment',
       'cache-layout',
       'continuation',
@@ -42,12 +45,12 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   random: [],
   safetensors: [],
   'state-file': [...shared, 'own-readings', 'places', 'plan', 'prompts', 'safetensors'],
-  'source-states': [...shared, 'floats', 'own-readings', 'places', 'plan', 'prompts'],
+  'source-states': [...shared, 'floats', 'group', 'own-readings', 'places', 'plan', 'prompts'],
   'states-ahead': [...shared, 'places', 'plan', 'prompts', 'source-states', 'state-file'],
   statistics: ['errors', 'random'],
   'own-readings': ['vocabulary'],
   metrics: [...shared, 'own-readings', 'statistics'],
-  mapping: [...shared, 'floats', 'native', 'places', 'random', 'safetensors'],
+  mapping: [...shared, 'file-hash', 'floats', 'native', 'places', 'random', 'safetensors'],
   'fit-mapping': [
     ...shared,
     ...['alignment', 'floats', 'folders', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random'],
@@ -58,10 +61,10 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'vocabulary',
   ],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'source-states'],
-  'experiment-file': [...shared, 'mapping', 'metrics', 'nearest', 'positions'],
+  'experiment-file': [...shared, 'adapters', 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
   'record-probes': [...shared, 'plan', 'probing', 'run', 'store'],
-  'record-run': [...shared, 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
+  'record-run': [...shared, 'adapters', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
   store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],
   folders: [],
   floats: [],
@@ -81,6 +84,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   llama: [
     ...shared,
     ...[
+      'adapters',
       'devices',
       'edges',
       'floats',

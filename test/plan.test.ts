@@ -21,6 +21,8 @@ const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_
 const text = (written: string): Prompt => ({ kind: 'text', text: written });
 const at = (prompt: string, position = '-1') => ({ prompt: text(prompt), position: parsePosition(position) });
 
+const span = (index: number) => ({ kind: 'range', first: index, last: index }) as const;
+
 const experiment = (more: Partial<Experiment> = {}): Experiment => ({
   name: 'test',
   samples: ['a b', 'b c'].map((source, i) => ({
@@ -221,6 +223,16 @@ test('rows that grow long beside many others get streams of their own, where the
   assert.equal(layout({}, { noStreams: 'its state is recurrent' }), 'unified');
   assert.equal(layout({}, { batchRows: 4 }), 'unified');
   assert.equal(layout({ samples: manySamples(1, 1), sourceLayers: '0', targetLayers: '0' }, {}), 'unified');
+});
+
+test('a cut that ends the sharing of a prefix counts where the layout is chosen', () => {
+  const layout = (from: number) => {
+    const target = { ...at('ab'.repeat(60)), cuts: [{ from: [span(from)], to: [span(0)], layers: 'all' }] };
+    const samples = manySamples(60, 1).map((sample) => ({ ...sample, target }));
+    return plan({ samples, sourceLayers: 'all', targetLayers: 'all' }, { promptTokens: 200 }).cacheLayout;
+  };
+  assert.equal(layout(120), 'unified', 'the last token alone is of each row');
+  assert.equal(layout(2), 'streams', 'nearly all tokens are of each row');
 });
 
 test('variants change settings, and their own prompts where a sample has some', () => {

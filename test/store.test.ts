@@ -126,6 +126,7 @@ test('what was added comes back', (t) => {
     cells_failed: 1,
     split_mode: 'layer',
     source_engine: null,
+    adapters: null,
     tolerance: 0.25,
     plan_sha256: 'ef'.repeat(32),
     experiment_source: 'name: patch # as typed',
@@ -173,6 +174,8 @@ test('what was added comes back', (t) => {
     alpha: 0.5,
     at_generated: 1,
     cuts: null,
+    source_adapter: null,
+    target_adapter: null,
   });
   assert.deepEqual(
     [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),

@@ -88,7 +88,7 @@ function cutRows({ pairs }: Plan): [string, string][] {
         const queries = [...(from.length > 0 ? [from.join(' ')] : []), ...(atGenerated ? ['generated'] : [])];
         return [
           `attention cut, ${variant}`,
-          `from ${queries.join(' and ')} to ${to.join(' ')}, layers ${layers.join(' ')}`,
+          `from ${queries.join(' and ')} to ${to.join(' ')}, layers ${'around' in layers ? `${layers.around} around the target layer` : layers.join(' ')}`,
         ];
       }),
     );

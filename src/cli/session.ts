@@ -14,6 +14,7 @@ import {
   type EnginePair,
   type EngineProcess,
   type EngineRecord,
+  type ModelAdapters,
   type ModelsChoice,
   needUnfinishedRun,
   type Observation,
@@ -87,6 +88,13 @@ export function engineOptionsOf(args: EngineArguments): Omit<EngineOptions, 'onN
 export interface ModelArguments extends EngineArguments {
   readonly targetModel?: string | undefined;
   readonly models?: ModelsChoice;
+  /** Of the experiment. */
+  readonly adapters?: ModelAdapters;
+}
+
+function pairOptionsOf({ adapters, ...args }: ModelArguments) {
+  const { source: sourceAdapters, target } = adapters ?? { source: [], target: [] };
+  return { ...engineOptionsOf(args), adapters: target, sourceAdapters };
 }
 
 /** What is typed comes before what an experiment names. */
@@ -116,7 +124,7 @@ export async function withEngines<T>(
   signal: AbortSignal,
   work: (engines: EnginePair & Required<RecordedEngine>) => Promise<T>,
 ): Promise<T> {
-  const options = { ...engineOptionsOf(args), onNote: note, ...(args.models && { models: args.models }) };
+  const options = { ...pairOptionsOf(args), onNote: note, ...(args.models && { models: args.models }) };
   const source = await fetchModel(args.model, signal);
   const target = args.targetModel === undefined ? source : await fetchModel(args.targetModel, signal);
   const pair = await openPair(source, target, options);
@@ -139,7 +147,7 @@ export async function withEngineProcess<T>(
   work: (engine: EngineProcess) => Promise<T>,
   states?: string,
 ): Promise<T> {
-  const engine = engineOptionsOf(args);
+  const engine = pairOptionsOf(args);
   const model = await fetchModel(args.model, signal);
   const options = { model, engine, onNote: note, ...(states !== undefined && { states }) };
   if (args.targetModel === undefined) return closing(args, await openEngineProcess(options), work);

@@ -2,7 +2,15 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { type GpuLayers, PatchscopeError, type Prompt, type Sampling, type Shard } from '../index.js';
+import {
+  type Adapter,
+  type GpuLayers,
+  PatchscopeError,
+  type Prompt,
+  readAdapter,
+  type Sampling,
+  type Shard,
+} from '../index.js';
 
 export function wholeNumber(value: string | undefined, option: string, least: number): number | undefined {
   if (value === undefined) return undefined;
@@ -48,6 +56,15 @@ export function samplingOf(args: {
     );
   }
   return temperature === 0 ? undefined : { temperature, topK, topP };
+}
+
+/** FILE or FILE:SCALE; nothing, or none, for a model as it is. */
+export function adapterOf(value = 'none'): Adapter | 'none' {
+  if (value === 'none') return value;
+  const [, file, scale] = /^(.*\.gguf):([^:/\\]+)$/is.exec(value) ?? [];
+  return file === undefined
+    ? readAdapter(value)
+    : readAdapter(file, realNumber(scale!, 'the scale of a LoRA'));
 }
 
 /** What is scored instead of generated. */

@@ -13,6 +13,7 @@ import {
 import { realNumber, wholeNumber } from '../cli/values.js';
 import {
   activations,
+  adaptersOf,
   defaultModel,
   type Experiment,
   fitMapping,
@@ -119,7 +120,7 @@ export const addFit = (yargs: Argv) =>
         ...(args.variant !== undefined && { variant: args.variant }),
         ...(args.targetSite !== undefined && { targetSite: args.targetSite }),
       };
-      const chosen = chosenModels(args, models);
+      const chosen = { ...chosenModels(args, models), adapters: adaptersOf(experiment) };
       const signal = interruptSignal();
       const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, (engines) =>
         fitMapping(experiment, engines.source, args.output, {

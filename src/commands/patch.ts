@@ -18,8 +18,17 @@ import {
   stored,
   withEngines,
 } from '../cli/session.js';
-import { continuationOf, dbOf, promptOf, realNumber, samplingOf, wholeNumber } from '../cli/values.js';
 import {
+  adapterOf,
+  continuationOf,
+  dbOf,
+  promptOf,
+  realNumber,
+  samplingOf,
+  wholeNumber,
+} from '../cli/values.js';
+import {
+  adaptersOf,
   allChunks,
   CapturedStates,
   ChunkRunner,
@@ -69,6 +78,15 @@ const own = (yargs: Argv) =>
       default: 'resid_out' as const,
       describe: 'where in its block it is patched',
     })
+    .option('lora', {
+      type: 'string',
+      describe: 'a LoRA (.gguf) that the model reads both prompts with; FILE:SCALE multiplies what it adds',
+    })
+    .option('source-lora', {
+      type: 'string',
+      describe: 'as --lora, of the source prompt alone; none: without it',
+    })
+    .option('target-lora', { type: 'string', describe: 'as --source-lora, of the target prompt' })
     .option('op', {
       choices: editOps,
       default: 'replace' as const,
@@ -131,6 +149,8 @@ export const addPatch = (yargs: Argv) =>
         targetLayers: args.targetLayer,
         targetSite: args.targetSite,
         targetSide: args.targetSide,
+        sourceAdapter: adapterOf(args.sourceLora ?? args.lora),
+        targetAdapter: adapterOf(args.targetLora ?? args.lora),
         mapping:
           args.mapping === 'identity' ? { kind: 'identity' } : readMappings(args.mapping.split(SEPARATOR)),
         patch: { op: args.op, alpha: realNumber(args.alpha, '--alpha'), atGenerated: args.atGenerated },
@@ -144,7 +164,8 @@ export const addPatch = (yargs: Argv) =>
         seed: wholeNumber(args.seed, '-s', 0)!,
       };
       const signal = interruptSignal();
-      process.exitCode = await withEngines(args, signal, async (engine) => {
+      const adapters = adaptersOf(experiment);
+      process.exitCode = await withEngines({ ...args, adapters }, signal, async (engine) => {
         const { source, target } = engine;
         const plan = makePlan(experiment, source.tokenizer, source.record, target);
         echoPlan(plan);

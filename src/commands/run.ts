@@ -26,6 +26,7 @@ import {
 } from '../cli/session.js';
 import { dbOf, mappingsFolder, shardOf, wholeNumber } from '../cli/values.js';
 import {
+  adaptersOf,
   cellsIn,
   defaultModel,
   type EngineProcess,
@@ -80,7 +81,7 @@ export const addRun = (yargs: Argv) =>
         set,
         ...(limit !== undefined && { limit }),
       });
-      const chosen = chosenModels(args, models);
+      const chosen = { ...chosenModels(args, models), adapters: adaptersOf(experiment) };
       const db = dbOf(args);
       const signal = interruptSignal();
       const folder = mappingsFolder(db);

@@ -1,7 +1,7 @@
 /** What goes over the channel between a run and the process of its engine; structured clones of it. */
 import type { CacheLayout, EngineRecord } from '../engine.js';
 import { type ErrorCode, PatchscopeError } from '../errors.js';
-import type { ModelsChoice } from '../llama/engine-pair.js';
+import type { ModelsChoice, PairOptions } from '../llama/engine-pair.js';
 import type { EngineOptions } from '../llama/llama-engine.js';
 import type { ResolvedModel } from '../models/resolve.js';
 import type { Outcome, Probe } from '../observation.js';
@@ -10,7 +10,7 @@ import type { Plan } from '../plan/plan.js';
 
 export interface OpenInput {
   readonly model: ResolvedModel;
-  readonly engine: Omit<EngineOptions, 'onNote'>;
+  readonly engine: Omit<EngineOptions, 'onNote'> & Pick<PairOptions, 'sourceAdapters'>;
   /** The target's model, where it is another one than the source's. */
   readonly target?: TargetModel;
   /** File that captured states are kept in; default: none. */

@@ -2,6 +2,7 @@
 import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
+import { adaptersAt } from './loras.js';
 import { Mappings, type OpenMapping } from './mappings.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
@@ -20,7 +21,7 @@ export function toExperiment(
 ): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   const mappings = new Mappings(file, root, rows, open);
-  const variants = file.variants?.map((_, index) => variantOf(file, index, mappings, bad));
+  const variants = file.variants?.map((_, index) => variantOf(file, root, index, mappings, bad));
   const { name, seed = 0, metrics, controls, known, probe } = file;
   return {
     name,
@@ -28,6 +29,7 @@ export function toExperiment(
     sourceLayers: selector(file.source.layers ?? 'all'),
     targetLayers: selector(file.target.layers ?? 'same'),
     ...placeSettings(file),
+    ...adaptersAt(file, root, []),
     mapping: mappings.own(),
     ...given({
       patch: patchOf(file.edit),
@@ -92,7 +94,13 @@ function variantPrompts(file: ExperimentFile, root: Located) {
   });
 }
 
-function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad: Bad): Variant {
+function variantOf(
+  file: ExperimentFile,
+  root: Located,
+  index: number,
+  mappings: Mappings,
+  bad: Bad,
+): Variant {
   const variant = file.variants![index]!;
   if (file.variants!.findIndex(({ name }) => name === variant.name) !== index) {
     throw bad(
@@ -110,6 +118,7 @@ function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad:
       mapping: mappings.ofVariant(index),
     }),
     ...placeSettings(variant),
+    ...adaptersAt(variant, root, ['variants', index]),
   };
 }
 

@@ -36,7 +36,12 @@ function cutOf(cut: CutKeys, root: Located, path: Path): (row: Row) => Cut {
     return (row: Row) => templates.map((template) => parseSpan(template.fill(row)));
   };
   const [from, to] = [spans('from'), spans('to')];
-  const settings = { layers: String(cut.layers ?? 'all'), atGenerated: cut['at-generated'] ?? false };
+  const { layers = 'all' } = cut;
+  const isWindow = typeof layers === 'object' && 'around' in layers;
+  const settings = {
+    layers: isWindow ? layers : String(layers),
+    atGenerated: cut['at-generated'] ?? false,
+  };
   return (row) => ({ from: from(row), to: to(row), ...settings });
 }
 

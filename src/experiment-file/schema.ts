@@ -88,12 +88,36 @@ const position = z
 const site = word(sites).meta({ description: 'Where in its block the state lies.', default: 'resid_out' });
 const side = word(sides).meta({ description: 'Which half of an encoder-decoder model.', default: 'decoder' });
 
+const aLora = 'a LoRA (a .gguf file, none, or a set of keys with file and scale)';
+const lora = z
+  .union(
+    [
+      z.literal('none'),
+      z.string(aLora).regex(/\.gguf$/, aLora),
+      section({
+        file: z.string(aLora).regex(/\.gguf$/, aLora),
+        scale: z
+          .number('a number')
+          .optional()
+          .meta({ description: 'What it adds is multiplied by it.', default: 1 }),
+      }),
+      section({ needed: text.meta({ description: 'What the user is to give here, in words.' }) }),
+    ],
+    { error: aLora },
+  )
+  .meta({
+    description:
+      'A LoRA as a GGUF file, relative to this one, that the model reads this prompt with; none: without one.',
+    default: 'none',
+  });
+
 const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
   prompt: prompt.optional(),
   position: position.optional(),
   layers: layersOf,
   site: site.optional(),
   side: side.optional(),
+  lora: lora.optional(),
 });
 
 const sourcePlace = place(
@@ -103,10 +127,17 @@ const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a l
 const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
 const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
 
+const cutLayers = `${someLayers}, or around: 9 for so many around each target layer`;
 const cut = section({
   from: spans.meta({ description: 'Tokens that do not attend. Of a text all tokens that hold it.' }),
   to: spans.meta({ description: 'The tokens they do not attend to; only earlier ones, and never itself.' }),
-  layers: layers.optional().meta({ description: 'In these layers.', default: 'all' }),
+  layers: z
+    .union([...layerKinds(cutLayers), section({ around: whole(1) })], { error: cutLayers })
+    .optional()
+    .meta({
+      description: 'In these layers, or so many around each target layer, half of them on either side.',
+      default: 'all',
+    }),
   'at-generated': flag.optional().meta({ description: 'From each generated token too.', default: false }),
 });
 
@@ -385,6 +416,7 @@ export const experimentSchema = section({
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
 export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string | readonly string[]>;
+export type LoraKeys = NonNullable<ExperimentFile['source']['lora']>;
 export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */

@@ -3,7 +3,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Engine } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import { hashOf, MappingWriter } from '../mapping/mapping-file.js';
+import { fileHash } from '../file-hash.js';
+import { MappingWriter } from '../mapping/mapping-file.js';
 import { type FittedMap, parameterCount } from '../mapping/maps.js';
 import { writeWhole } from '../output-file.js';
 import type { Experiment, MappingRecord, MapRecord } from '../patchscope.js';
@@ -143,7 +144,7 @@ class LensWeights {
   }
 
   sha256(): string {
-    return this.#attempt(() => hashOf(this.#descriptor));
+    return this.#attempt(() => fileHash(this.#descriptor));
   }
 
   map(translator: number | undefined, isResidual: boolean): FittedMap {

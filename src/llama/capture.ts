@@ -66,7 +66,7 @@ async function decodePack(
       batch.capture(rows[point.tokenIndex]!, point, limits.needsOutput(point));
     }
   });
-  const { points, encoderTokenIds = [] } = pack[0]!.request;
+  const { points, encoderTokenIds = [], adapter } = pack[0]!.request;
   const longest = Math.max(...pack.map(({ length }) => length));
   const size = {
     cells: layout === 'streams' ? limits.streamCells(longest) : Math.max(encoderTokenIds.length, batch.size),
@@ -74,7 +74,7 @@ async function decodePack(
     sequences: pack.length,
     outputs: Math.max(1, Math.min(limits.outputs, batch.size)),
   };
-  const context = await pool.take(size, layout);
+  const context = await pool.take(size, { layout, adapter });
   const decode = async () => {
     if (batch.size === 0) return [];
     const decoded = await batch.decode(context, NO_READINGS, {
@@ -103,7 +103,8 @@ function packs(requests: readonly CaptureRequest[], limits: Limits): Prompt[][] 
     if (request.points.length === 0) return;
     const length =
       1 + ofSide(request.points, 'decoder').reduce((last, { tokenIndex }) => Math.max(last, tokenIndex), -1);
-    if (pack.length > 0 && (tokens + length > limits.packTokens || pack.length === limits.promptsPerPack)) {
+    const isFull = tokens + length > limits.packTokens || pack.length === limits.promptsPerPack;
+    if (pack.length > 0 && (isFull || pack[0]!.request.adapter !== request.adapter)) {
       packed.push(pack);
       pack = [];
       tokens = 0;

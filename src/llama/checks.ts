@@ -17,17 +17,21 @@ import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.j
 
 const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
 
-type SitesBySide = Readonly<Partial<Record<Side, NativeSites>>>;
+/** Where states lie in a model's graph, and where its attention can be cut. */
+export interface GraphFacts {
+  readonly sites: Readonly<Partial<Record<Side, NativeSites>>>;
+  /** For each block why no edge of its attention can be cut, or null. */
+  readonly uncuttable: readonly (string | null)[];
+}
 
 export class Checks {
   readonly #record: EngineRecord;
-  readonly #sites: SitesBySide;
-  readonly #uncuttable: readonly (string | null)[];
+  readonly #graphOf: (adapter: string | undefined) => GraphFacts;
 
-  constructor(record: EngineRecord, modelSites: SitesBySide, uncuttable: readonly (string | null)[]) {
+  /** @param graphOf what is known of the model's graph with an adapter of the record, or with none. */
+  constructor(record: EngineRecord, graphOf: (adapter: string | undefined) => GraphFacts) {
     this.#record = record;
-    this.#sites = modelSites;
-    this.#uncuttable = uncuttable;
+    this.#graphOf = graphOf;
   }
 
   cacheLayout(layout: CacheLayout = 'unified'): void {
@@ -40,9 +44,19 @@ export class Checks {
     }
   }
 
-  input({ tokenIds, encoderTokenIds }: TokenInput, following: number): void {
+  adapter(name: string | undefined): void {
+    if (name === undefined) return;
+    const names = (this.#record.adapters ?? []).map((adapter) => adapter.name);
+    if (names.includes(name)) return;
+    throw bad(
+      `There is no adapter '${name}': ${names.length === 0 ? 'the engine was opened without any' : `take ${names.join(' or ')}`}.`,
+    );
+  }
+
+  input({ tokenIds, encoderTokenIds, adapter }: TokenInput, following: number): void {
+    this.adapter(adapter);
     this.#prompt('prompt', 'tokenIds', tokenIds, following);
-    if (this.#sites.encoder === undefined) {
+    if (this.#graphOf(adapter).sites.encoder === undefined) {
       if (encoderTokenIds !== undefined) throw bad('This model has no encoder: leave encoderTokenIds out.');
       return;
     }
@@ -88,7 +102,7 @@ export class Checks {
     if (!Array.isArray(until) || !until.every((text) => typeof text === 'string'))
       throw new TypeError('Expected until to be an array of strings.');
     if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
-    for (const one of row.cuts ?? []) this.cut(one, tokenIds.length);
+    for (const one of row.cuts ?? []) this.cut(one, row);
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {
@@ -108,7 +122,8 @@ export class Checks {
 
   point({ side = 'decoder', site, layer, tokenIndex }: CapturePoint, input: TokenInput): void {
     if (!sides.includes(side)) throw bad(`There is no side '${side}': take ${sides.join(' or ')}.`);
-    const modelSites = this.#sites[side];
+    const { sites: sitesOf } = this.#graphOf(input.adapter);
+    const modelSites = sitesOf[side];
     if (modelSites === undefined) throw bad('This model has no encoder: leave the side out.');
     const { encoderTokenIds = [], tokenIds } = input;
     if (!sites.includes(site)) throw bad(`There is no site '${site}': take ${sites.join(', ')}.`);
@@ -116,7 +131,7 @@ export class Checks {
     const { layerCount, encoderLayerCount } = this.#record;
     const last = (side === 'encoder' ? encoderLayerCount : layerCount) - 1;
     if (layer !== 'embed' && (!Number.isInteger(layer) || layer < 0 || layer > last)) {
-      const where = this.#sites.encoder === undefined ? 'model' : side;
+      const where = sitesOf.encoder === undefined ? 'model' : side;
       throw bad(`Layer ${layer} is not in the ${where}, whose layers are 0 to ${last}.`);
     }
     if (site === 'final_norm' && layer !== last) {
@@ -130,7 +145,9 @@ export class Checks {
     checkTokenIndex(tokenIndex, (side === 'encoder' ? encoderTokenIds : tokenIds).length);
   }
 
-  cut({ from, to, layers, atGenerated = false }: AttentionCut, tokens: number): void {
+  cut({ from, to, layers, atGenerated = false }: AttentionCut, { tokenIds, adapter }: TokenInput): void {
+    const tokens = tokenIds.length;
+    const { uncuttable } = this.#graphOf(adapter);
     for (const [name, list] of Object.entries({ from, to, layers })) {
       if (!Array.isArray(list)) throw new TypeError(`Expected ${name} of a cut to be an array of numbers.`);
     }
@@ -141,7 +158,7 @@ export class Checks {
       if (!Number.isInteger(layer) || layer < 0 || layer > last) {
         throw bad(`Layer ${layer} of a cut is not in the model, whose layers are 0 to ${last}.`);
       }
-      const reason = this.#uncuttable[layer];
+      const reason = uncuttable[layer];
       if (reason) {
         throw new PatchscopeError(
           'no_site',
@@ -149,7 +166,7 @@ export class Checks {
         );
       }
     }
-    if (to.length === 0 || !(atGenerated || earliestCut([{ from, to, layers }]) < tokens)) {
+    if (to.length === 0 || !(atGenerated || earliestCut([{ from, to }]) < tokens)) {
       throw bad('A cut has no edge: none of its tokens from comes after one of its tokens to.');
     }
   }

@@ -1,12 +1,22 @@
-/** One context of each layout at a time, as large as the work at hand asks for. */
+/** One context of each layout and adapter at a time, as large as the work at hand asks for. */
 import os from 'node:os';
 import type { CacheLayout } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type { NativeContext, NativeContextOptions, NativeModel, NativeSites } from '../native.js';
-import type { Side } from '../patchscope.js';
+import type { NativeContext, NativeContextOptions, NativeModel } from '../native.js';
+import type { GraphFacts } from './checks.js';
 
 export type ContextSize = Pick<NativeContextOptions, 'cells' | 'batchTokens' | 'sequences' | 'outputs'>;
-export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize | 'streams'>;
+export type ContextSettings = Omit<NativeContextOptions, keyof ContextSize | 'streams' | 'adapter'>;
+/** By name. */
+export type LoadedAdapters = ReadonlyMap<string, NonNullable<NativeContextOptions['adapter']>>;
+
+/** What a context is for life. */
+export interface ContextKind {
+  /** Default: `unified`. */
+  readonly layout?: CacheLayout;
+  /** Name of the one that all is read with. Default: none. */
+  readonly adapter?: string | undefined;
+}
 
 /** A process that ends waits for a decode under way: these are told to stop. */
 const live = new Set<ContextPool>();
@@ -19,15 +29,16 @@ interface Facts {
   /** The K/V cache lies in this machine's own memory. */
   readonly onHost: boolean;
   readonly vocabularySize: number;
-  readonly sites: Readonly<Partial<Record<Side, NativeSites>>>;
-  readonly uncuttable: readonly (string | null)[];
+  readonly adapters: LoadedAdapters;
+  /** By adapter. */
+  readonly graphs: ReadonlyMap<string | undefined, GraphFacts>;
 }
 
 export class ContextPool {
   readonly #model: NativeModel;
   readonly #settings: ContextSettings;
   readonly #facts: Facts;
-  readonly #kept: Record<CacheLayout, Kept> = { unified: nothing(), streams: nothing() };
+  readonly #kept = new Map<string, Kept>();
   #ended = false;
 
   private constructor(model: NativeModel, settings: ContextSettings, facts: Facts) {
@@ -38,51 +49,44 @@ export class ContextPool {
   }
 
   /**
-   * Makes a small context once: it finds the sites, or says why there are none, and tells what a cell takes.
+   * Makes a small context once, and one with each adapter: it finds the sites, or says why there are none, and
+   * tells what a cell takes.
    *
    * @param onHost the K/V cache lies in this machine's own memory.
    */
-  static async open(model: NativeModel, settings: ContextSettings, onHost: boolean): Promise<ContextPool> {
-    const cells = 256;
-    const probe = await model
-      .createContext({ ...settings, cells, batchTokens: 8, sequences: 1, outputs: 2 })
-      .catch((error: Error & { code?: string }) => {
-        const isPlain = settings.typeK === 'f16' && settings.typeV === 'f16';
-        if (error.code !== 'out_of_memory' || isPlain) throw error;
-        throw new PatchscopeError(
-          'bad_input',
-          `This model can't have a K/V cache of types ${settings.typeK} and ${settings.typeV} (${error.message.replace(/\.$/, '')}): use f16.`,
-          { cause: error },
-        );
-      });
-    const { memoryBytes, sites: decoder, encoderSites: encoder, uncuttable } = probe.describe();
-    probe.close();
+  static async open(
+    model: NativeModel,
+    settings: ContextSettings,
+    onHost: boolean,
+    adapters: LoadedAdapters,
+  ): Promise<ContextPool> {
+    const graphs = new Map<string | undefined, GraphFacts>();
+    let bytesPerCell = 0;
+    for (const [name, adapter] of [[undefined, undefined] as const, ...adapters]) {
+      const probe = await probeContext(model, { ...settings, ...(adapter && { adapter }) });
+      const { memoryBytes, sites: decoder, encoderSites: encoder, uncuttable } = probe.describe();
+      probe.close();
+      bytesPerCell = memoryBytes / PROBE_CELLS;
+      graphs.set(name, { sites: { decoder, ...(encoder && { encoder }) }, uncuttable });
+    }
     const { vocabularySize } = model.describe();
-    return new ContextPool(model, settings, {
-      bytesPerCell: memoryBytes / cells,
-      onHost,
-      vocabularySize,
-      sites: { decoder, ...(encoder && { encoder }) },
-      uncuttable,
-    });
+    return new ContextPool(model, settings, { bytesPerCell, onHost, vocabularySize, adapters, graphs });
   }
 
   get bytesPerCell(): number {
     return this.#facts.bytesPerCell;
   }
 
-  get sites(): Facts['sites'] {
-    return this.#facts.sites;
+  /** What is known of the graph with an adapter, or with none. */
+  graph(adapter: string | undefined): GraphFacts {
+    return this.#facts.graphs.get(adapter)!;
   }
 
-  /** For each block why no edge of its attention can be cut, or null. */
-  get uncuttable(): Facts['uncuttable'] {
-    return this.#facts.uncuttable;
-  }
-
-  /** An empty context of at least this size; the last one of the layout is closed if it is too small. */
-  async take(needed: ContextSize, layout: CacheLayout = 'unified'): Promise<NativeContext> {
-    const kept = this.#kept[layout];
+  /** An empty context of at least this size; the last one of its kind is closed if it is too small. */
+  async take(needed: ContextSize, { layout = 'unified', adapter }: ContextKind = {}): Promise<NativeContext> {
+    const key = JSON.stringify([layout, adapter]);
+    const kept = this.#kept.get(key) ?? nothing();
+    this.#kept.set(key, kept);
     if (kept.context === undefined || exceeds(needed, kept.size)) {
       close(kept);
       const size = grown(needed, kept.size, layout);
@@ -91,6 +95,7 @@ export class ContextPool {
         ...this.#settings,
         ...size,
         streams: layout === 'streams',
+        ...(adapter !== undefined && { adapter: this.#facts.adapters.get(adapter)! }),
       });
       if (this.#ended) {
         context.close();
@@ -104,7 +109,7 @@ export class ContextPool {
 
   /** Closes the contexts. NaN in their cells would spoil what is computed beside them, masked or not. */
   discard(): void {
-    for (const kept of Object.values(this.#kept)) close(kept);
+    for (const kept of this.#kept.values()) close(kept);
   }
 
   /** A decode under way ends with code `closed`, and no other context is made. */
@@ -127,6 +132,24 @@ export class ContextPool {
       );
     }
   }
+}
+
+const PROBE_CELLS = 256;
+
+async function probeContext(
+  model: NativeModel,
+  settings: ContextSettings & Pick<NativeContextOptions, 'adapter'>,
+): Promise<NativeContext> {
+  const size = { cells: PROBE_CELLS, batchTokens: 8, sequences: 1, outputs: 2 };
+  return model.createContext({ ...settings, ...size }).catch((error: Error & { code?: string }) => {
+    const isPlain = settings.typeK === 'f16' && settings.typeV === 'f16';
+    if (error.code !== 'out_of_memory' || isPlain) throw error;
+    throw new PatchscopeError(
+      'bad_input',
+      `This model can't have a K/V cache of types ${settings.typeK} and ${settings.typeV} (${error.message.replace(/\.$/, '')}): use f16.`,
+      { cause: error },
+    );
+  });
 }
 
 interface Kept {

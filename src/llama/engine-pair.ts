@@ -1,4 +1,5 @@
 /** The engines of two models, the source's and the target's: both in memory, or one after the other. */
+import { distinct } from '../adapters.js';
 import { openDevices } from '../devices.js';
 import type { Engine, EngineRecord, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
@@ -15,6 +16,8 @@ export interface PairOptions extends EngineOptions {
   readonly models?: ModelsChoice;
   /** As `gpuLayers`, for the source's model. Default: the same. */
   readonly sourceGpuLayers?: EngineOptions['gpuLayers'];
+  /** As `adapters`, for the source's model. Default: none. */
+  readonly sourceAdapters?: EngineOptions['adapters'];
 }
 
 export interface EnginePair {
@@ -36,16 +39,18 @@ export interface Openers {
 export async function openPair(
   source: ResolvedModel,
   target: ResolvedModel,
-  { models = 'auto', sourceGpuLayers, ...options }: PairOptions = {},
+  { models = 'auto', sourceGpuLayers, sourceAdapters = [], ...options }: PairOptions = {},
   openers: Openers = { openEngine, openTokenizer },
 ): Promise<EnginePair> {
   const { gpuLayers } = options;
   const ofSource = {
     ...options,
+    adapters: sourceAdapters,
     ...((sourceGpuLayers ?? gpuLayers) !== undefined && { gpuLayers: sourceGpuLayers ?? gpuLayers! }),
   };
   if (source.sha256 === target.sha256) {
-    const engine = await openers.openEngine(target, options);
+    const adapters = distinct([...sourceAdapters, ...(options.adapters ?? [])]);
+    const engine = await openers.openEngine(target, { ...options, adapters });
     return { source: engine, target: engine, areInTurn: false, close: () => engine.close() };
   }
   if (models === 'in-turn' || (models === 'auto' && !fitTogether(source, target, options))) {

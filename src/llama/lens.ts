@@ -16,7 +16,8 @@ export class LensReader {
   readonly #limits: Limits;
   readonly #patcher: Patcher;
   readonly #record: EngineRecord;
-  #fastIsRight: Promise<boolean> | undefined;
+  /** By adapter. */
+  readonly #fastIsRight = new Map<string | undefined, Promise<boolean>>();
 
   constructor(pool: ContextPool, limits: Limits, patcher: Patcher, record: EngineRecord) {
     this.#pool = pool;
@@ -29,27 +30,35 @@ export class LensReader {
   async read(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
     if (reading.way === 'fast') return this.#fast(states, reading, signal);
     if (reading.way === 'slow') return this.#slow(states, reading, signal);
-    this.#fastIsRight ??= this.#compare().catch((error: unknown) => {
-      this.#fastIsRight = undefined;
-      throw error;
-    });
-    return (await this.#fastIsRight)
-      ? this.#fast(states, reading, signal)
-      : this.#slow(states, reading, signal);
+    const { adapter } = reading;
+    let isRight = this.#fastIsRight.get(adapter);
+    if (isRight === undefined) {
+      isRight = this.#compare(adapter).catch((error: unknown) => {
+        this.#fastIsRight.delete(adapter);
+        throw error;
+      });
+      this.#fastIsRight.set(adapter, isRight);
+    }
+    return (await isRight) ? this.#fast(states, reading, signal) : this.#slow(states, reading, signal);
   }
 
-  async #compare(): Promise<boolean> {
+  async #compare(adapter: string | undefined): Promise<boolean> {
     const layers = [Math.floor(this.#record.layerCount / 2), this.#record.layerCount - 1];
     const points = layers.map((layer) => ({
       site: 'resid_out' as const,
       layer,
       tokenIndex: 1,
     }));
-    const request = { tokenIds: [1, 2], ...this.#encoderInput, points };
+    const request = {
+      tokenIds: [1, 2],
+      ...this.#encoderInput,
+      points,
+      ...(adapter !== undefined && { adapter }),
+    };
     const [captured] = await captureStates([request], this.#pool, this.#limits);
     if (captured?.status !== 'ok') return false;
     const states = concatenate(captured.states);
-    const reading = { topK: 0, logits: true };
+    const reading = { topK: 0, logits: true, adapter };
     try {
       const fast = await this.#fast(states, reading);
       const slow = await this.#slow(states, reading);
@@ -71,7 +80,10 @@ export class LensReader {
     const width = this.#record.embeddingSize;
     const count = states.length / width;
     const batch = Math.min(this.#limits.exact ? this.#limits.batchRows : count, this.#limits.outputs);
-    const context = await this.#pool.take({ cells: batch, batchTokens: batch, sequences: 1, outputs: batch });
+    const context = await this.#pool.take(
+      { cells: batch, batchTokens: batch, sequences: 1, outputs: batch },
+      { adapter: reading.adapter },
+    );
     const asked = nativeReadings(reading);
     const results: LensResult[] = [];
     for (let begin = 0; begin < states.length; begin += batch * width) {
@@ -108,6 +120,7 @@ export class LensReader {
     const rows = Array.from({ length: states.length / width }, (_, i) => ({
       tokenIds: [0],
       ...this.#encoderInput,
+      ...(reading.adapter !== undefined && { adapter: reading.adapter }),
       edits: [
         {
           site: 'resid_out' as const,

@@ -19,8 +19,10 @@ import { type GpuLayers, resolveGpuLayers } from '../gpu-layers/resolve.js';
 import { checkResolved, type ResolvedModel } from '../models/resolve.js';
 import type { NativeDevice, NativeModel, NativeModelInfo, SplitMode } from '../native.js';
 import { packageVersion } from '../package-version.js';
+import type { Adapter } from '../patchscope.js';
 import { defaultThreads } from '../threads.js';
 import { connectWorkers, type Workers } from '../workers.js';
+import { loadAdapters } from './adapters.js';
 import { captureStates } from './capture.js';
 import { Checks, checkReading } from './checks.js';
 import { provePermutable, tolerance } from './company.js';
@@ -45,6 +47,8 @@ export interface EngineOptions extends LimitOptions {
   /** K/V types as llama.cpp writes them: f16 (default), f32, bf16, q8_0, ... */
   readonly typeK?: string;
   readonly typeV?: string;
+  /** That prompts may be read with, one at a time. */
+  readonly adapters?: readonly Adapter[];
   /** One line for a person, such as how many layers fit the GPU. */
   readonly onNote?: (line: string) => void;
 }
@@ -94,7 +98,8 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
     });
     const info = model.describe();
     checkModel(info);
-    const pool = await ContextPool.open(model, settings, gpuLayers === 0);
+    const adapters = await loadAdapters(model, file, options.adapters ?? []);
+    const pool = await ContextPool.open(model, settings, gpuLayers === 0, adapters.loaded);
     const limits = new Limits(info, pool.bytesPerCell, options);
     const record: EngineRecord = {
       path: file.path,
@@ -115,6 +120,7 @@ export async function openEngine(file: ResolvedModel, options: EngineOptions = {
       devices: [devices.cpu, ...gpus].map(describeDevice),
       gpuLayers: Math.min(gpuLayers, Math.max(info.layerCount, info.encoderLayerCount) + 1),
       splitMode,
+      ...(adapters.records.length > 0 && { adapters: adapters.records }),
       ...settings,
       exact: limits.exact,
       batchTokens: limits.batchTokens,
@@ -160,7 +166,7 @@ class LlamaEngine implements Engine {
     this.#limits = limits;
     this.#patcher = new Patcher(pool, limits, this.tokenizer);
     this.#lens = new LensReader(pool, limits, this.#patcher, record);
-    this.#checks = new Checks(record, pool.sites, pool.uncuttable);
+    this.#checks = new Checks(record, (adapter) => pool.graph(adapter));
     this.#workers = workers;
   }
 
@@ -198,6 +204,7 @@ class LlamaEngine implements Engine {
         `States for this model are ${width} floats each, not ${states.length} in all.`,
       );
     }
+    this.#checks.adapter(reading.adapter);
     checkReading({ ...reading, maxTokens: 0 });
     this.#checks.tokens(reading.trackedTokens ?? []);
     return this.#alone(() => this.#lens.read(states, this.#bounded(reading), signal));

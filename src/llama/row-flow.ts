@@ -65,7 +65,7 @@ export class RowFlow {
   /** Takes a context for `slots` rows, runs the encoder where there is one, and decodes the prefix. */
   static async begin(group: RowGroup, slots: number, work: FlowWork): Promise<RowFlow> {
     const { pool, reading, layout, limits } = work;
-    const { encoder, prefix, rest, cellsPerRow } = group;
+    const { adapter, encoder, prefix, rest, cellsPerRow } = group;
     const reads = 1 + (reading.tokenIndexes?.length ?? 0);
     const size = {
       cells:
@@ -79,7 +79,7 @@ export class RowFlow {
       sequences: slots + (limits.isRecurrent ? 1 : 0),
       outputs: Math.min(limits.outputs, Math.max(slots * Math.max(reads, rest.length), prefix.length)),
     };
-    const context = await pool.take(size, layout);
+    const context = await pool.take(size, { layout, adapter });
     const flow = new RowFlow(context, group, slots, work);
     if (encoder !== undefined) await encode(context, encoder, slots);
     if (prefix.length > 0) {

@@ -1,6 +1,6 @@
 /**
  * Rows of the same tokens, which share what comes before the first of them that is patched, read or cut off
- * from another, and what their encoder gives.
+ * from another, what their encoder gives, and the adapter that they are read with.
  */
 import { earliestCut } from '../edges.js';
 import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
@@ -14,6 +14,7 @@ export interface GroupRow {
 }
 
 export interface RowGroup {
+  readonly adapter: string | undefined;
   /** In an encoder-decoder model. */
   readonly encoder: EncoderPrompt | undefined;
   /** Tokens that are neither patched nor read nor cut off from others. */
@@ -34,18 +35,18 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
       ...(reading.tokenIndexes ?? []),
       earliestCut(row.cuts ?? []),
     );
-    const key = `${prefixLength}:${row.tokenIds.join(',')}:${encoderKey(row)}`;
+    const key = JSON.stringify([prefixLength, row.adapter, row.tokenIds.join(','), encoderKey(row)]);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, { prefixLength, rows: [{ row, index }] });
     else group.rows.push({ row, index });
   });
   return [...groups.values()].map(({ prefixLength, rows: own }) => {
-    const { tokenIds, encoderTokenIds, edits } = own[0]!.row;
+    const { tokenIds, encoderTokenIds, edits, adapter } = own[0]!.row;
     const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: ofSide(edits, 'encoder') };
     const rest = tokenIds.slice(prefixLength);
     const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
-    return { encoder, prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
+    return { adapter, encoder, prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
   });
 }
 

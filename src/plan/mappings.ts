@@ -43,20 +43,23 @@ export function mappingsOf(
   return mapped;
 }
 
-/** Settings as they are kept with a run: where a mapping lies, and how it was fitted, is no part of what is asked. */
+/** Settings as they are kept with a run: where a mapping or an adapter lies, and how it was fitted, is no part of what is asked. */
 export function keptSettings<T extends Partial<Settings> & Pick<Experiment, 'variants'>>(
   settings: T,
 ): object {
-  const { mapping, variants } = settings;
+  const { variants } = settings;
   return {
     ...settings,
+    ...withoutPaths(settings),
+    ...(variants && { variants: variants.map((variant) => ({ ...variant, ...withoutPaths(variant) })) }),
+  };
+}
+
+function withoutPaths({ mapping, sourceAdapter, targetAdapter }: Partial<Settings>): object {
+  return {
     ...(mapping && { mapping: kept(mapping) }),
-    ...(variants && {
-      variants: variants.map((variant) => ({
-        ...variant,
-        ...(variant.mapping && { mapping: kept(variant.mapping) }),
-      })),
-    }),
+    ...(typeof sourceAdapter === 'object' && { sourceAdapter: { ...sourceAdapter, path: undefined } }),
+    ...(typeof targetAdapter === 'object' && { targetAdapter: { ...targetAdapter, path: undefined } }),
   };
 }
 

@@ -1,6 +1,8 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
+import { givenAdapter } from '../adapters.js';
 import { followingTokens } from '../continuation.js';
-import type { AttentionCut, Tokenizer } from '../engine.js';
+import { earliestCut } from '../edges.js';
+import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type {
   Experiment,
@@ -16,13 +18,14 @@ import {
   inputOf,
   paddedTarget,
   type ResolvedPrompt,
+  readWith,
   resolvePrompt,
   sourceAsTarget,
   tokenText,
 } from '../prompts.js';
 import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
-import { resolveCuts } from './cuts.js';
+import { type PlannedCut, resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
 
 /** One sample in one variant. Equal prompts are one and the same object. */
@@ -34,9 +37,14 @@ export interface Pair {
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
   /** Edges of attention that are cut in the target; absent where there are none. */
-  readonly cuts?: readonly AttentionCut[];
+  readonly cuts?: readonly PlannedCut[];
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
+}
+
+/** Tokens of a target that its rows share: those before the first that is patched or cut off from another. */
+export function sharedTokens({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
+  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
 }
 
 /** What a plan has to know of a model. */
@@ -85,12 +93,15 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   }
   const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, mapping, patch } =
     experiment;
+  const { sourceAdapter, targetAdapter } = experiment;
   const common = {
     ...{ sourceLayers, targetLayers, mapping },
     ...(sourceSite && { sourceSite }),
     ...(sourceSide && { sourceSide }),
     ...(targetSite && { targetSite }),
     ...(targetSide && { targetSide }),
+    ...(sourceAdapter && { sourceAdapter }),
+    ...(targetAdapter && { targetAdapter }),
   };
   return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
 }
@@ -115,12 +126,23 @@ export function resolvePairs(
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
-    return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
+    return variants.map((variant): Pair => {
+      const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {} } = variant;
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
-      const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
+      const source = resolver.source(
+        own.source ?? sample.source,
+        { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name },
+        seed,
+      );
       const at = own.target ?? sample.target;
-      const target = resolver.target(at, source, targetSide, seed, following);
+      const target = resolver.target(
+        at,
+        source,
+        { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name },
+        seed,
+        following,
+      );
       const cuts = resolveCuts(
         at.cuts ?? [],
         target,
@@ -140,6 +162,13 @@ export function resolvePairs(
   });
 }
 
+/** How a prompt is read. */
+interface Way {
+  readonly side: Side | undefined;
+  /** Name of an adapter. */
+  readonly adapter: string | undefined;
+}
+
 /** Resolves each distinct prompt and position once. */
 class Resolver {
   readonly #models: PlannedModels;
@@ -152,35 +181,29 @@ class Resolver {
   }
 
   /** @param seed of a random position. */
-  source(at: PromptAt, side: Side | undefined, seed: number): ResolvedPrompt {
+  source(at: PromptAt, way: Way, seed: number): ResolvedPrompt {
     if (at.prompt.kind === 'text' && at.prompt.padded) {
       throw new PatchscopeError(
         'bad_input',
         "The source prompt can't be padded: a target is, up to the position of its source.",
       );
     }
-    return this.#resolve(at, 'source', side, seed, 0);
+    return this.#resolve(at, 'source', way, seed, 0);
   }
 
   /** @param following tokens that are decoded after it, at most. */
-  target(
-    at: PromptAt,
-    source: ResolvedPrompt,
-    side: Side | undefined,
-    seed: number,
-    following: number,
-  ): ResolvedPrompt {
+  target(at: PromptAt, source: ResolvedPrompt, way: Way, seed: number, following: number): ResolvedPrompt {
     const { prompt } = at;
     const isPadded = prompt.kind === 'text' && prompt.padded === true;
-    if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', side, seed, following);
+    if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', way, seed, following);
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
     this.#ofSources.set(source, known);
     const draw = drawOf(at, seed);
-    return this.#once(known, JSON.stringify([at, side, draw]), () => {
+    return this.#once(known, JSON.stringify([at, way.side, way.adapter, draw]), () => {
       const { tokenizer, record } = this.#models.target;
       const resolved = isPadded
-        ? paddedTarget(this.#resolve(at, 'target', side, seed, following), source, tokenizer)
-        : this.#sourceAsTarget(source, at.position, side, draw);
+        ? paddedTarget(this.#resolve(at, 'target', way, seed, following), source, tokenizer)
+        : readWith(this.#sourceAsTarget(source, at.position, way.side, draw), way.adapter);
       checkLength(resolved, following, 'target', record);
       return resolved;
     });
@@ -202,15 +225,16 @@ class Resolver {
   #resolve(
     at: PromptAt,
     which: 'source' | 'target',
-    side: Side | undefined,
+    way: Way,
     seed: number,
     following: number,
   ): ResolvedPrompt {
     const draw = drawOf(at, seed);
-    const key = JSON.stringify([which, side, at.prompt, at.position, draw]);
+    const key = JSON.stringify([which, way.side, way.adapter, at.prompt, at.position, draw]);
     return this.#once(this.#known, key, () => {
       const { tokenizer, record } = this.#models[which];
-      const resolved = resolvePrompt(at.prompt, at.position, tokenizer, which, side, draw);
+      const prompt = resolvePrompt(at.prompt, at.position, tokenizer, which, way.side, draw);
+      const resolved = readWith(prompt, way.adapter);
       checkLength(resolved, following, which, record);
       return resolved;
     });

@@ -19,6 +19,7 @@ import {
   type PlannedModel,
   type PlannedModels,
   resolvePairs,
+  sharedTokens,
   trackedTokens,
   type VariantSettings,
   variantsOf,
@@ -92,6 +93,7 @@ export function makePlan(
   }
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, models, places)]));
+  checkWindows(pairs, grids, places.all);
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
@@ -144,6 +146,22 @@ export function ownTokenCount({ reading, metrics = [] }: Pick<Experiment, 'readi
   return ownContinuation ? maxTokens : needed;
 }
 
+/** A window of cut layers lies around a block. */
+function checkWindows(
+  pairs: readonly Pair[],
+  grids: ReadonlyMap<string, readonly (readonly [source: number, target: number])[]>,
+  places: readonly Place[],
+): void {
+  for (const { variant, cuts = [] } of pairs) {
+    if (!cuts.some(({ layers }) => 'around' in layers)) continue;
+    if (grids.get(variant)!.every(([, target]) => places[target]!.layer !== 'embed')) continue;
+    throw new PatchscopeError(
+      'bad_input',
+      `The variant '${variant}' cuts attention in layers around the one that is patched, and embed is no block: leave it out of its target layers.`,
+    );
+  }
+}
+
 /** Tokens that are read of each cell, at most. */
 export function stepCount({ continuation, experiment }: Plan): number {
   return continuation?.length ?? experiment.reading.maxTokens;
@@ -189,7 +207,7 @@ export function pairOf({ experiment, pairs }: Plan, sample: number, variant: str
   return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
 }
 
-/** The layout that suits the target prompt of the most cells. */
+/** The layout that suits the most cells that share a target prompt and as much of it. */
 function layoutOf(
   pairs: readonly Pair[],
   { cells, chunkStarts }: Pick<Plan, 'cells' | 'chunkStarts'>,
@@ -197,16 +215,21 @@ function layoutOf(
   { batchRows, noStreams }: ModelShape,
 ): CacheLayout {
   if (noStreams !== null) return 'unified';
-  const counts = new Map<ResolvedPrompt, number>();
-  for (const pair of cells.pair) {
-    const { target } = pairs[pair]!;
-    counts.set(target, (counts.get(target) ?? 0) + 1);
+  const counts = new Map<ResolvedPrompt, Map<number, number>>();
+  for (const index of cells.pair) {
+    const pair = pairs[index]!;
+    const ofTarget = counts.get(pair.target) ?? new Map<number, number>();
+    counts.set(pair.target, ofTarget);
+    const shared = sharedTokens(pair);
+    ofTarget.set(shared, (ofTarget.get(shared) ?? 0) + 1);
   }
-  const [target, count] = [...counts].reduce((most, one) => (one[1] > most[1] ? one : most));
-  const { tokenIndex, tokenIds } = target;
+  const groups = [...counts].flatMap(([target, ofTarget]) =>
+    [...ofTarget].map(([shared, count]) => ({ target, shared, count })),
+  );
+  const { target, shared, count } = groups.reduce((most, one) => (one.count > most.count ? one : most));
   return chooseCacheLayout({
-    prefixTokens: tokenIndex,
-    rowTokens: tokenIds.length - tokenIndex,
+    prefixTokens: shared,
+    rowTokens: target.tokenIds.length - shared,
     generatedTokens: steps,
     rows: Math.min(count, chunkStarts[1]!),
     batchRows,

@@ -1,8 +1,7 @@
 /** How much work a plan is, before any of it is done. */
 import { cacheCells } from '../cache-layout.js';
-import { earliestCut } from '../edges.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
-import type { Pair } from './pairs.js';
+import { type Pair, sharedTokens } from './pairs.js';
 import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 
 /** What bounds a batch, as an engine records it. */
@@ -51,7 +50,7 @@ export function summarize(
     const times = plan.repeats.includes(chunk) ? 2 : 1;
     for (const { pair, rows } of groupsOf(plan, chunk)) {
       const length = lengthOf(pair.target);
-      const prefix = prefixOf(pair);
+      const prefix = sharedTokens(pair);
       const slots = Math.max(1, Math.min(rows, batchRows, Math.floor(batchTokens / (length - prefix))));
       const perRow = length - prefix + following;
       batches += times * Math.ceil(rows / slots) * (1 + following);
@@ -80,8 +79,11 @@ export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const following = Math.max(0, stepCount(plan) - 1);
   const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
-  const prefixes = [...targets.values()].reduce((sum, pair) => sum + prefixOf(pair), 0);
-  const rows = pairs.reduce((sum, { pair }) => sum + lengthOf(pair.target) - prefixOf(pair) + following, 0);
+  const prefixes = [...targets.values()].reduce((sum, pair) => sum + sharedTokens(pair), 0);
+  const rows = pairs.reduce(
+    (sum, { pair }) => sum + lengthOf(pair.target) - sharedTokens(pair) + following,
+    0,
+  );
   return [...sources].reduce((sum, source) => sum + lengthBefore(source), prefixes + rows);
 }
 
@@ -92,7 +94,7 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
     rows++;
     const pair = plan.pairs[plan.cells.pair[cell]!]!;
     const next = cell + 1 < end ? plan.pairs[plan.cells.pair[cell + 1]!]! : undefined;
-    if (next?.target === pair.target && prefixOf(next) === prefixOf(pair)) continue;
+    if (next?.target === pair.target && sharedTokens(next) === sharedTokens(pair)) continue;
     yield { pair, rows };
     rows = 0;
   }
@@ -109,11 +111,6 @@ function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
     most = Math.max(most, states.size);
   }
   return most;
-}
-
-/** Tokens that the rows of a target share. */
-function prefixOf({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
-  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
 }
 
 function lengthOf(prompt: ResolvedPrompt): number {

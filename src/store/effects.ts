@@ -13,6 +13,11 @@ export type EffectRow = readonly [
   high: number,
 ];
 
+/** Of these a difference is told in two ways: as it is, and as a part of what it is compared with. */
+const relativeName: ReadonlyMap<string, string> = new Map([
+  ['answer-probability', 'answer-probability-change'],
+]);
+
 /** The rows of `effect`: at each pair of layers, each layer of either side, and over all; they depend on the cells alone. */
 export function* effectRows(database: Database, runId: number): Generator<EffectRow> {
   const means = meansOf(database, runId, differences(database, runId));
@@ -43,14 +48,17 @@ function differences(database: Database, runId: number): Iterable<[Shared, Sums]
       const exact = [name, variant, mapping, sourceSite, site, source, target].join('\n');
       const beside = [...(controls.get(exact) ?? []), ...(controls.get([name, variant].join('\n')) ?? [])];
       for (const [other, { sums, counts }] of beside) {
-        const difference = value - sums[0]! / counts[0]!;
+        const own = sums[0]! / counts[0]!;
+        const relative = own === 0 ? undefined : relativeName.get(name);
         for (const layers of [
           [source, target],
           [source, null],
           [null, target],
           [null, null],
         ] as const) {
-          add([name, other, variant, mapping, ...sites, ...layers], sample, difference);
+          add([name, other, variant, mapping, ...sites, ...layers], sample, value - own);
+          if (relative !== undefined)
+            add([relative, other, variant, mapping, ...sites, ...layers], sample, (value - own) / own);
         }
       }
     }

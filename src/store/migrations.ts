@@ -9,6 +9,7 @@ import { m006Signatures } from './m006-signatures.js';
 import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
+import { m015Adapters } from './m015-adapters.js';
 import { m017SignatureIndex } from './m017-signature-index.js';
 
 export interface Migration {
@@ -28,6 +29,7 @@ export const migrations: readonly Migration[] = [
   m008Cuts,
   m009MappingFits,
   m017SignatureIndex,
+  m015Adapters,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

@@ -1,4 +1,4 @@
-import type { AttentionCut, EngineRecord } from '../engine.js';
+import type { AdapterRecord, EngineRecord } from '../engine.js';
 import type { EditOp, FileMapping, MappingRecord, Side } from '../patchscope.js';
 
 /** What is kept of a model file. */
@@ -58,6 +58,8 @@ export interface RunRecord {
   readonly engine: EngineSettings;
   /** Where the source's model is another one; default: null. */
   readonly sourceEngine?: SourceEngine | null;
+  /** Of both models; default: none. Kept as JSON. */
+  readonly adapters?: readonly AdapterRecord[];
   /** Version of the addon. */
   readonly addon: string;
   /** Of the K/V cache: `unified`, or a stream for each row. */
@@ -121,7 +123,7 @@ export interface VariantRecord {
   readonly alpha: number;
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
-  readonly cuts?: readonly AttentionCut[];
+  readonly cuts?: readonly object[];
 }
 
 /** A token of a prompt. */
@@ -133,6 +135,8 @@ export interface PlaceRecord {
   readonly position: number;
   readonly tokenId: number;
   readonly token: string;
+  /** Name of the adapter that the prompt was read with. */
+  readonly adapter?: string;
 }
 
 export type FinalStatus = 'done' | 'failed' | 'interrupted';

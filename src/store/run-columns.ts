@@ -30,6 +30,7 @@ export function columnsOf(run: RunRecord) {
     splitMode: engine.splitMode,
     tolerance: run.tolerance,
     sourceEngine: run.sourceEngine ? JSON.stringify(run.sourceEngine) : null,
+    adapters: run.adapters && run.adapters.length > 0 ? JSON.stringify(run.adapters) : null,
     host: run.host,
     startedAt: run.startedAt.toISOString(),
     planSha256: run.planSha256,

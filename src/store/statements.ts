@@ -53,12 +53,12 @@ export function prepareStatements(database: Database): Statements {
       `INSERT INTO run
         (name, command, experiment, experiment_source, reading, seed, source_model_id, target_model_id,
         package, addon, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs,
-        cache_layout, type_k, type_v, flash_attention, exact, split_mode, source_engine, tolerance, host, started_at, status,
+        cache_layout, type_k, type_v, flash_attention, exact, split_mode, source_engine, adapters, tolerance, host, started_at, status,
         plan_sha256, cells_planned, chunks_planned, shard_index, shard_count)
       VALUES
         (:name, :command, :experiment, :experimentSource, :reading, :seed, :sourceModelId, :targetModelId,
         :package, :addon, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs,
-        :cacheLayout, :typeK, :typeV, :flashAttention, :exact, :splitMode, :sourceEngine, :tolerance, :host, :startedAt, 'running',
+        :cacheLayout, :typeK, :typeV, :flashAttention, :exact, :splitMode, :sourceEngine, :adapters, :tolerance, :host, :startedAt, 'running',
         :planSha256, :cellsPlanned, :chunksPlanned, :shardIndex, :shardCount)`,
     ),
     addPrompt: database.prepare(
@@ -73,8 +73,8 @@ export function prepareStatements(database: Database): Statements {
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
-        op, alpha, at_generated, cuts)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        op, alpha, at_generated, cuts, source_adapter, target_adapter)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     targetModel: database
       .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')

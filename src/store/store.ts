@@ -248,6 +248,8 @@ class SqliteStore implements Store {
       alpha,
       Number(atGenerated),
       cuts === undefined ? null : JSON.stringify(cuts),
+      source.adapter ?? null,
+      target.adapter ?? null,
     );
     this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
     this.#chunks.addToken(targetModelId, target.tokenId, target.token);
