@@ -79,6 +79,7 @@ export type {
   EditOp,
   Experiment,
   FileMapping,
+  FileVector,
   FittedMapping,
   KindOptions,
   Layer,
@@ -88,6 +89,8 @@ export type {
   MappingRecord,
   MapRecord,
   MetricName,
+  NoiseVector,
+  OwnEdit,
   Patch,
   Position,
   ProbeSettings,
@@ -99,12 +102,16 @@ export type {
   Settings,
   Side,
   Site,
+  Source,
   UnfittedMapping,
   Variant,
+  Vector,
+  VectorOf,
 } from './patchscope.js';
 export { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export { modelNotes } from './plan/model-notes.js';
+export type { ResolvedEdit } from './plan/own-edits.js';
 export type { ModelShape, Pair, PlannedModel, PlannedModels } from './plan/pairs.js';
 export {
   type Cell,
@@ -117,6 +124,7 @@ export {
   pairOf,
 } from './plan/plan.js';
 export { type ProbeUnit, probeUnits } from './plan/probe-units.js';
+export { isVector, type ResolvedSource, type ResolvedVector, vectorText } from './plan/sources.js';
 export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { GroupProber, type Prober } from './probing/group-prober.js';
@@ -181,3 +189,4 @@ export { chosenRunOf, listRuns, type RunSummary } from './store/run-list.js';
 export { type RowKind, rowKinds } from './store/run-rows.js';
 export { checkStore, openStore, type Store, type UnfinishedRun } from './store/store.js';
 export { defaultThreads } from './threads.js';
+export { openVectors, type VectorEngines } from './vectors/open-vectors.js';

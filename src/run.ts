@@ -1,13 +1,16 @@
 /** Plan x engine -> outcomes, chunk by chunk; a failed cell is an outcome, not an exception. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Edit, Engine, PatchRow, RowResult, StepReading, TokenReading, WorkOptions } from './engine.js';
+import { norm } from './floats.js';
 import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
+import { OwnEdits } from './own-edits.js';
 import { type OwnReading, ownReading } from './own-readings.js';
 import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { isVector } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
-import { gaussians } from './random.js';
+import { gaussians, seedOf } from './random.js';
 import {
   addNeeded,
   CapturedStates,
@@ -18,6 +21,7 @@ import {
   type SourceStates,
   type States,
 } from './source-states.js';
+import { directionless, valuesOf } from './vector-values.js';
 import { Translation } from './vocabulary.js';
 
 export interface RunOptions extends WorkOptions {
@@ -100,6 +104,7 @@ export class ChunkRunner implements Runner {
   readonly #engine: Engine;
   readonly #sources: SourceStates;
   readonly #mapper: Mapper;
+  readonly #ownEdits: OwnEdits;
   readonly #translations: { readonly toSource: Translation; readonly toTarget: Translation } | undefined;
   /** Of one block, known by its first cell, and the chunks that were run from it. */
   #captured: { readonly block: number; readonly of: Captured; readonly chunks: Set<number> } | undefined;
@@ -113,6 +118,7 @@ export class ChunkRunner implements Runner {
     this.#engine = engine;
     this.#sources = sources;
     this.#mapper = new Mapper(engine.record.threads);
+    this.#ownEdits = new OwnEdits(plan, engine);
     if (plan.ownPlace !== undefined) {
       const [own, other] = [sources.tokenizer, engine.tokenizer];
       this.#translations = {
@@ -151,16 +157,21 @@ export class ChunkRunner implements Runner {
     const { experiment, trackedTokens, cacheLayout } = this.#plan;
     const vectors = await this.#map(cells, states);
     const met = await this.#metStates(cells, options);
+    await this.#ownEdits.capture(
+      cells.map((index) => cellAt(this.#plan, index).pair),
+      options,
+    );
     const rows: PatchRow[] = [];
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
     cells.forEach((index, i) => {
       const edit = this.#edit(index, vectors[i]);
-      if ('error' in edit) {
-        outcomes[i] = failedOutcome(edit);
+      const before = this.#ownEdits.of(cellAt(this.#plan, index).pair, 0);
+      if ('error' in edit || 'error' in before) {
+        outcomes[i] = failedOutcome('error' in edit ? edit : (before as Failure));
         return;
       }
-      rows.push(this.#row(index, edit, own));
+      rows.push({ ...this.#row(index, edit, own), ...(before.length > 0 && { ownEdits: before }) });
       rowPlaces.push(i);
     });
     const { topK, maxTokens, stop, sampling } = experiment.reading;
@@ -199,7 +210,9 @@ export class ChunkRunner implements Runner {
   async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
     const vectors = cells.map((index) => {
       const { sourcePair, source, control } = cellAt(this.#plan, index);
-      return control === 'unpatched' ? undefined : states.get(sourcePair.source)!.get(source)!;
+      if (control === 'unpatched') return undefined;
+      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, 0);
+      return valuesOf(sourcePair.source, { place: source, width: this.#sources.width, seed }, states);
     });
     const mapped = new Map<number, MapTask>();
     cells.forEach((index, i) => {
@@ -222,6 +235,8 @@ export class ChunkRunner implements Runner {
     if (state === undefined) return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
     if (!(state instanceof Float32Array)) return state;
     const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
+    const failure = directionless(pair.patch.op, vector);
+    if (failure !== undefined) return failure;
     return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
   }
 
@@ -229,7 +244,7 @@ export class ChunkRunner implements Runner {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const { reading, samples } = experiment;
-    const ownTokens = own.get(pair.source)?.tokenIds ?? [];
+    const ownTokens = (isVector(pair.source) ? undefined : own.get(pair.source))?.tokenIds ?? [];
     return {
       ...inputOf(pair.target),
       edits: [edit],
@@ -257,7 +272,7 @@ export class ChunkRunner implements Runner {
     const truth = {
       answer: experiment.samples[sample]!.answer ?? [],
       tokenIds: trackedTokens,
-      own: own.get(source),
+      own: isVector(source) ? undefined : own.get(source),
     };
     return {
       status: 'ok',
@@ -285,10 +300,6 @@ function randomLike(state: Float32Array, seed: number): Float32Array {
   const vector = gaussians(state.length, seed);
   const factor = norm(state) / norm(vector);
   return vector.map((value) => value * factor);
-}
-
-function norm(vector: Float32Array): number {
-  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }
 
 /** The most probable tokens, the chosen one and those tracked, each once, by rank. */

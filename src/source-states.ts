@@ -4,6 +4,7 @@ import { concatenate } from './floats.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
 import { cellAt, type Plan } from './plan/plan.js';
+import { promptsOf } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt } from './prompts.js';
 
 export interface Failure {
@@ -24,6 +25,8 @@ export interface SourceReadings {
 export interface SourceStates {
   /** Of the model that they are from. */
   readonly tokenizer: Tokenizer;
+  /** Floats of a state. */
+  readonly width: number;
   /** @param cells all those of a block, or some of one. */
   capture(cells: readonly number[], options?: WorkOptions): Promise<SourceReadings>;
 }
@@ -44,7 +47,8 @@ export function neededStates(plan: Plan, cells: readonly number[]): Needed {
   const needed: Needed = new Map();
   for (const index of cells) {
     const { sourcePair, source, control } = cellAt(plan, index);
-    if (control !== 'unpatched') addNeeded(needed, sourcePair.source, source);
+    if (control === 'unpatched') continue;
+    for (const prompt of promptsOf(sourcePair.source)) addNeeded(needed, prompt, source);
   }
   return needed;
 }
@@ -67,6 +71,10 @@ export class CapturedStates implements SourceStates {
 
   get tokenizer(): Tokenizer {
     return this.#engine.tokenizer;
+  }
+
+  get width(): number {
+    return this.#engine.record.embeddingSize;
   }
 
   async capture(cells: readonly number[], options: WorkOptions = {}): Promise<SourceReadings> {

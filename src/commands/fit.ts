@@ -10,6 +10,7 @@ import {
   type KindOptions,
   type MapRecord,
   mappingKinds,
+  openVectors,
   readExperiment,
   sites,
 } from '../index.js';
@@ -89,8 +90,8 @@ export const addFit = (yargs: Argv) =>
       };
       const chosen = chosenModels(args, models);
       const signal = interruptSignal();
-      const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, (engines) =>
-        fitMapping(experiment, engines.source, args.output, {
+      const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, async (engines) =>
+        fitMapping(await openVectors(experiment, engines, { signal }), engines.source, args.output, {
           ...options,
           ...{ target: engines.target, areInTurn: engines.areInTurn, onNote: note, signal },
         }),

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { PatchscopeError } from '../errors.js';
+import { hashOf } from '../file-hash.js';
 import { type FileMapping, type FittedMapping, type MappingRecord, mappingKinds } from '../patchscope.js';
 import {
   layOut,
@@ -153,16 +154,5 @@ function recordOf({ metadata, tensors }: SafetensorsHeader): MappingRecord | und
     return isWhole && isKnown ? record : undefined;
   } catch {
     return undefined;
-  }
-}
-
-function hashOf(descriptor: number): string {
-  const hash = createHash('sha256');
-  const piece = Buffer.alloc(2 ** 20);
-  for (let at = 0; ; ) {
-    const read = fs.readSync(descriptor, piece, 0, piece.length, at);
-    if (read === 0) return hash.digest('hex');
-    hash.update(piece.subarray(0, read));
-    at += read;
   }
 }

@@ -10,7 +10,9 @@ import type {
   Sample,
   Settings,
   Side,
+  Source,
   Variant,
+  Vector,
 } from '../patchscope.js';
 import {
   inputOf,
@@ -24,15 +26,19 @@ import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
 import { resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
+import { type ResolvedEdit, resolveEdits } from './own-edits.js';
+import { identityOf, isVector, type ResolvedSource, type ResolvedVector } from './sources.js';
 
-/** One sample in one variant. Equal prompts are one and the same object. */
+/** One sample in one variant. Equal prompts are one and the same object, and so are equal vectors. */
 export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
-  readonly source: ResolvedPrompt;
+  readonly source: ResolvedSource;
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
+  /** What is done to the target's states before the patch, in every cell; absent where nothing is. */
+  readonly ownEdits?: readonly ResolvedEdit[];
   /** Edges of attention that are cut in the target; absent where there are none. */
   readonly cuts?: readonly AttentionCut[];
   /** Tokens that are scored for this sample alone. */
@@ -117,7 +123,6 @@ export function resolvePairs(
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
-      const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
       const at = own.target ?? sample.target;
       const target = resolver.target(at, source, targetSide, seed, following);
@@ -127,12 +132,16 @@ export function resolvePairs(
         models.target.tokenizer,
         models.target.record.layerCount,
       );
+      const ownEdits = resolveEdits(at.edits ?? [], target, models.target, (vector) =>
+        resolver.vector(vector, 'target', targetSide, seed),
+      );
       return {
         sample: index,
         variant: name,
         source,
         target,
-        patch: { op, alpha, atGenerated },
+        patch: filledPatch(patch),
+        ...(ownEdits.length > 0 && { ownEdits }),
         ...(cuts.length > 0 && { cuts }),
         trackedTokens,
       };
@@ -144,6 +153,7 @@ export function resolvePairs(
 class Resolver {
   readonly #models: PlannedModels;
   readonly #known = new Map<string, ResolvedPrompt>();
+  readonly #vectors = new Map<string, ResolvedVector>();
   readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
   #hasOneVocabulary: boolean | undefined;
 
@@ -152,7 +162,8 @@ class Resolver {
   }
 
   /** @param seed of a random position. */
-  source(at: PromptAt, side: Side | undefined, seed: number): ResolvedPrompt {
+  source(at: Source, side: Side | undefined, seed: number): ResolvedSource {
+    if ('vector' in at) return this.vector(at.vector, 'source', side, seed);
     if (at.prompt.kind === 'text' && at.prompt.padded) {
       throw new PatchscopeError(
         'bad_input',
@@ -162,10 +173,28 @@ class Resolver {
     return this.#resolve(at, 'source', side, seed, 0);
   }
 
+  /** @param which of the models reads its prompts. */
+  vector(vector: Vector, which: 'source' | 'target', side: Side | undefined, seed: number): ResolvedVector {
+    const resolved = (prompts: readonly PromptAt[]) => {
+      if (prompts.length > 0) return prompts.map((at) => this.#resolve(at, which, side, seed, 0));
+      throw new PatchscopeError('bad_input', 'A mean of no prompts has no value: give at least one prompt.');
+    };
+    const own: ResolvedVector =
+      vector.kind === 'mean'
+        ? { ...vector, prompts: resolved(vector.prompts) }
+        : vector.kind === 'difference'
+          ? { ...vector, prompts: resolved(vector.prompts), minus: resolved(vector.minus) }
+          : vector;
+    const key = identityOf([which, own]);
+    const known = this.#vectors.get(key) ?? own;
+    this.#vectors.set(key, known);
+    return known;
+  }
+
   /** @param following tokens that are decoded after it, at most. */
   target(
     at: PromptAt,
-    source: ResolvedPrompt,
+    source: ResolvedSource,
     side: Side | undefined,
     seed: number,
     following: number,
@@ -173,6 +202,14 @@ class Resolver {
     const { prompt } = at;
     const isPadded = prompt.kind === 'text' && prompt.padded === true;
     if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', side, seed, following);
+    if (isVector(source)) {
+      throw new PatchscopeError(
+        'bad_input',
+        isPadded
+          ? 'The target prompt is padded up to the position of the source prompt, and the source is a vector: leave padded out.'
+          : 'The target prompt is the source prompt, and the source is a vector: write a prompt for the target.',
+      );
+    }
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
     this.#ofSources.set(source, known);
     const draw = drawOf(at, seed);
@@ -221,6 +258,10 @@ class Resolver {
     known.set(key, found);
     return found;
   }
+}
+
+export function filledPatch({ op = 'replace', alpha = 1, atGenerated = false }: Patch): Required<Patch> {
+  return { op, alpha, atGenerated };
 }
 
 /** Of the interval [0, 1), where the position is drawn. */

@@ -1,0 +1,89 @@
+/** The target's own edits, with their vectors, as an engine takes them. */
+import type { Edit, Engine, WorkOptions } from './engine.js';
+import type { Place } from './places.js';
+import type { Pair } from './plan/pairs.js';
+import type { Plan } from './plan/plan.js';
+import { promptsOf, type ResolvedVector } from './plan/sources.js';
+import { seedOf } from './random.js';
+import {
+  addNeeded,
+  captureStates,
+  type Failure,
+  type Needed,
+  pointOf,
+  type States,
+} from './source-states.js';
+import { directionless, valuesOf } from './vector-values.js';
+
+export class OwnEdits {
+  readonly #plan: Plan;
+  readonly #engine: Engine;
+  /** What the prompts of each vector have at the places of its edits, all of them captured together. */
+  readonly #captured = new Map<ResolvedVector, States>();
+  readonly #places = new Map<string, Place>();
+
+  /** @param engine of the target's model. */
+  constructor(plan: Plan, engine: Engine) {
+    this.#plan = plan;
+    this.#engine = engine;
+  }
+
+  /** Captures what the edits of some pairs need; the same states whichever pairs are asked for first. */
+  async capture(pairs: Iterable<Pair>, options: WorkOptions): Promise<void> {
+    const wanted = new Set(
+      [...pairs].flatMap(({ ownEdits = [] }) => ownEdits.flatMap(({ vector }) => vector ?? [])),
+    );
+    for (const vector of wanted) {
+      if (promptsOf(vector).length === 0 || this.#captured.has(vector)) continue;
+      this.#captured.set(vector, await captureStates(this.#engine, this.#neededBy(vector), options));
+    }
+  }
+
+  #neededBy(vector: ResolvedVector): Needed {
+    const needed: Needed = new Map();
+    const edits = this.#plan.pairs.flatMap(({ ownEdits = [] }) =>
+      ownEdits.filter((edit) => edit.vector === vector),
+    );
+    for (const prompt of promptsOf(vector)) {
+      for (const { places } of edits) for (const place of places) addNeeded(needed, prompt, this.#one(place));
+    }
+    return needed;
+  }
+
+  /** What was captured for. @param draw told apart by what is drawn, as samples are. */
+  of({ sample, target, ownEdits = [] }: Pair, draw: number): readonly Edit[] | Failure {
+    const { experiment } = this.#plan;
+    const width = this.#engine.record.embeddingSize;
+    const edits: Edit[] = [];
+    for (const [which, { tokens, places, op, alpha, atGenerated, vector }] of ownEdits.entries()) {
+      for (const [placeIndex, place] of places.entries()) {
+        for (const [i, tokenIndex] of tokens.entries()) {
+          const seed = seedOf(experiment.seed, sample, draw, which + 1, placeIndex, i);
+          const values =
+            vector && valuesOf(vector, { place: this.#one(place), width, seed }, this.#statesOf(vector));
+          if (values !== undefined && !(values instanceof Float32Array)) return values;
+          const failure = values && directionless(op, values);
+          if (failure !== undefined) return failure;
+          edits.push({
+            ...pointOf({ ...target, tokenIndex }, place),
+            ...{ op, alpha, atGenerated: atGenerated && i === tokens.length - 1 },
+            ...(values && { vector: values }),
+          });
+        }
+      }
+    }
+    return edits;
+  }
+
+  /** States are found by the object. */
+  #one(place: Place): Place {
+    const key = `${place.site} ${place.layer}`;
+    const known = this.#places.get(key) ?? place;
+    this.#places.set(key, known);
+    return known;
+  }
+
+  #statesOf(vector: ResolvedVector): States {
+    return this.#captured.get(vector) ?? new Map();
+  }
+}
