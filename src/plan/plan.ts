@@ -83,7 +83,6 @@ export function makePlan(
   const continuation = resolveContinuation(experiment.reading, target.tokenizer);
   const steps = continuation?.length ?? experiment.reading.maxTokens;
   const pairs = resolvePairs(experiment, variants, models, Math.max(0, steps - 1));
-  checkKnownAndProbe(experiment);
   const own = experiment.metrics?.some(needsOwn) ?? false;
   if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
     throw new PatchscopeError(
@@ -94,6 +93,7 @@ export function makePlan(
   const vectors = new VectorVariants(pairs);
   if (own) vectors.refuse('says no next token for the metrics precision-at-1 and surprisal: leave these out');
   if (experiment.probe) vectors.refuse('a probe learns from the states of source prompts: leave probe out');
+  checkKnownAndProbe(experiment);
   if (experiment.controls?.shuffled)
     vectors.refuse(
       "is no state of a sample, another one's of which the control shuffled takes: leave it out",
