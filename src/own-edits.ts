@@ -21,6 +21,8 @@ export class OwnEdits {
   /** What the prompts of each vector have at the places of its edits, all of them captured together. */
   readonly #captured = new Map<ResolvedVector, States>();
   readonly #places = new Map<string, Place>();
+  /** Of the pairs that were captured for last. */
+  readonly #made = new Map<Pair, Map<number, readonly Edit[] | Failure>>();
 
   /** @param engine of the target's model. */
   constructor(plan: Plan, engine: Engine) {
@@ -30,6 +32,7 @@ export class OwnEdits {
 
   /** Captures what the edits of some pairs need; the same states whichever pairs are asked for first. */
   async capture(pairs: Iterable<Pair>, options: WorkOptions): Promise<void> {
+    this.#made.clear();
     const wanted = new Set(
       [...pairs].flatMap(({ ownEdits = [] }) => ownEdits.flatMap(({ vector }) => vector ?? [])),
     );
@@ -50,8 +53,20 @@ export class OwnEdits {
     return needed;
   }
 
-  /** What was captured for. @param draw told apart by what is drawn, as samples are. */
-  of({ sample, target, ownEdits = [] }: Pair, draw: number): readonly Edit[] | Failure {
+  /**
+   * Of a pair that was captured for.
+   *
+   * @param draw which of several that are drawn for the same sample.
+   */
+  of(pair: Pair, draw: number): readonly Edit[] | Failure {
+    const byDraw = this.#made.get(pair) ?? new Map<number, readonly Edit[] | Failure>();
+    this.#made.set(pair, byDraw);
+    const made = byDraw.get(draw) ?? this.#make(pair, draw);
+    byDraw.set(draw, made);
+    return made;
+  }
+
+  #make({ sample, target, ownEdits = [] }: Pair, draw: number): readonly Edit[] | Failure {
     const { experiment } = this.#plan;
     const width = this.#engine.record.embeddingSize;
     const edits: Edit[] = [];

@@ -127,6 +127,13 @@ test('what stands in place of a prompt is said by the run, the dry run and the r
     /edited {2}add of noise of sigma 2 x \d\.\d+, the standard deviation of embed, alpha 1, at embed, positions 1 2/,
   ])
     assert.match(said, words);
+  const shown = patchscopes('show', '1', '--db', 'whole.db');
+  for (const words of [
+    /^source {4}mean: mean of 2 prompts and 7 more$/m,
+    /^source {4}file: row 0 of rows\.npy and 1 more$/m,
+    /^edited {4}drawn: add of noise of sigma 2 x \d\.\d+, the standard deviation of embed, in every cell$/m,
+  ])
+    assert.match(shown, words);
   patchscopes('report', '1', '--db', 'whole.db', '-o', 'report.html');
   const page = readFileSync(join(home, 'report.html'), 'utf8');
   for (const words of [/row 1 of rows\.npy/, /add noise of sigma 2 x \d/]) assert.match(page, words);
