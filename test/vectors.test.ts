@@ -8,12 +8,15 @@ import { makePlan, type Plan } from '../src/plan/plan.js';
 import { parsePosition, parseSpan } from '../src/positions.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { openVectors } from '../src/vectors/open-vectors.js';
+import { t5 } from './fixtures/architectures/t5.js';
 import { scalar, tensor, writeGguf } from './fixtures/gguf.js';
 import {
+  assertRefused,
   assertSameBits,
   captured,
   nextLogits,
   open,
+  patched,
   SOURCE,
   TARGET,
   tinyPath,
@@ -316,4 +319,86 @@ test("a variant without the target's own edits stands beside one that has them",
   const stepsOf = (variant: string) => cells.find((cell) => cell.variant === variant)!.steps;
   assert.deepEqual(stepsOf('clean'), clean!.steps);
   assert.notDeepEqual(stepsOf('noised'), clean!.steps);
+});
+
+test('of two edits of one state the own one is done first, whatever their ops and the other rows', async () => {
+  const tokenIds = tokens(engine, TARGET);
+  const of = (seed: number) => Float32Array.from({ length: width }, (_, i) => Math.sin(seed * (i + 1)));
+  const place = { site: 'resid_out', layer: 1, tokenIndex: 5 } as const;
+  const [u, w] = [of(1), of(2)];
+  const twice = [
+    { tokenIds, ownEdits: [{ ...place, op: 'add', vector: u }], edits: [{ ...place, vector: w }] },
+    { tokenIds, ownEdits: [{ ...place, vector: u }], edits: [{ ...place, op: 'add', vector: w }] },
+    {
+      tokenIds,
+      ownEdits: [{ ...place, op: 'scale', alpha: 2 }],
+      edits: [{ ...place, op: 'scale', alpha: 3 }],
+    },
+  ] as const;
+  const once = [
+    { tokenIds, edits: [{ ...place, vector: w }] },
+    { tokenIds, edits: [{ ...place, vector: u.map((value, i) => value + w[i]!) }] },
+    { tokenIds, edits: [{ ...place, op: 'scale', alpha: 6 }] },
+  ] as const;
+  const [found, expected] = [await nextLogits(engine, twice), await nextLogits(engine, once)];
+  for (const [i, logits] of found.entries()) assertSameBits(logits, expected[i]!, `row ${i}`);
+  const always = { ...place, atGenerated: true } as const;
+  const reading = { maxTokens: 4 };
+  const [both] = await patched(
+    engine,
+    [{ tokenIds, ownEdits: [{ ...always, op: 'add', vector: u }], edits: [{ ...always, vector: w }] }],
+    reading,
+  );
+  const [alone] = await patched(engine, [{ tokenIds, edits: [{ ...always, vector: w }] }], reading);
+  assert.deepEqual(both!.tokenIds, alone!.tokenIds);
+  for (const [i, { logits }] of both!.steps.entries())
+    assertSameBits(logits!, alone!.steps[i]!.logits!, `step ${i}`);
+});
+
+test('two own edits of one state are refused by the engine, as two others are', async () => {
+  const tokenIds = tokens(engine, TARGET);
+  const one = { site: 'resid_out', layer: 1, tokenIndex: 5, op: 'scale', alpha: 2 } as const;
+  for (const row of [{ ownEdits: [one, one], edits: [] }, { edits: [one, one] }])
+    await assertRefused(
+      () => patched(engine, [{ tokenIds, ...row }]),
+      'bad_input',
+      /Two edits of one row write/,
+    );
+});
+
+test('a mean in an own edit is captured where the edit is, by the model of the target', async () => {
+  const own = (of: Vector): OwnEdit => ({ at: [parseSpan('3'), parseSpan('6')], layers: '1', vector: of });
+  const ids = tokens(engine, SOURCE);
+  const state = (await captured(engine, ids, [1]))(1, ids.length - 1);
+  const path = writeFile('own.npy', npyFile([width], state));
+  const run = (of: Vector) => readings(experimentOf(source, unpatched, edited(own(of))));
+  const byMean = await run({ kind: 'mean', prompts: [source] });
+  assert.deepEqual(byMean, await run({ kind: 'file', path }));
+  assert.notDeepEqual(byMean, await run({ kind: 'mean', prompts: [other] }));
+});
+
+test('an encoder has own edits, too', async () => {
+  const model = await open(writeFile('t5.gguf', writeGguf(t5())));
+  const text = (position: string): PromptAt => at('the cat is on a mat', position);
+  const own: OwnEdit = {
+    at: [parseSpan('1..2')],
+    layers: '0',
+    op: 'add',
+    vector: { kind: 'random', norm: 9 },
+  };
+  const textsOf = async (into: PromptAt, targetSide: 'encoder' | 'decoder') => {
+    const experiment = experimentOf(text('1'), { ...unpatched, sourceSide: 'encoder', targetSide }, into);
+    const plan = makePlan(experiment, model.tokenizer, model.record);
+    return (await new ChunkRunner(plan, model).run(0)).map((outcome) =>
+      outcome.steps[0]!.map(({ logprob }) => logprob),
+    );
+  };
+  const plain = await textsOf(text('3'), 'encoder');
+  assert.notDeepEqual(await textsOf({ ...text('3'), edits: [own] }, 'encoder'), plain);
+  await assertRefused(
+    () => textsOf({ ...text('3'), edits: [{ ...own, atGenerated: true }] }, 'encoder'),
+    'bad_input',
+    /An encoder reads no generated tokens/,
+  );
+  await model.close();
 });
