@@ -5,22 +5,17 @@ import type { Pair } from './plan/pairs.js';
 import type { Plan } from './plan/plan.js';
 import { promptsOf, type ResolvedVector } from './plan/sources.js';
 import { seedOf } from './random.js';
-import {
-  addNeeded,
-  captureStates,
-  type Failure,
-  type Needed,
-  pointOf,
-  type States,
-} from './source-states.js';
+import { captureStates, type Failure, type Needed, pointOf, type States } from './source-states.js';
 import { directionless, valuesOf } from './vector-values.js';
 
 export class OwnEdits {
   readonly #plan: Plan;
   readonly #engine: Engine;
+  /** Where vectors that are made of states are wanted. */
+  readonly #uses = new Map<ResolvedVector, Set<Place>>();
+  readonly #places = new Map<string, Place>();
   /** What the prompts of each vector have at the places of its edits, all of them captured together. */
   readonly #captured = new Map<ResolvedVector, States>();
-  readonly #places = new Map<string, Place>();
   /** Of the pairs that were captured for last. */
   readonly #made = new Map<Pair, Map<number, readonly Edit[] | Failure>>();
 
@@ -28,29 +23,23 @@ export class OwnEdits {
   constructor(plan: Plan, engine: Engine) {
     this.#plan = plan;
     this.#engine = engine;
+    for (const { vector, places } of plan.pairs.flatMap(({ ownEdits = [] }) => ownEdits)) {
+      if (vector === undefined || promptsOf(vector).length === 0) continue;
+      const used = this.#uses.get(vector) ?? new Set();
+      this.#uses.set(vector, used);
+      for (const place of places) used.add(this.#one(place));
+    }
   }
 
   /** Captures what the edits of some pairs need; the same states whichever pairs are asked for first. */
   async capture(pairs: Iterable<Pair>, options: WorkOptions): Promise<void> {
     this.#made.clear();
-    const wanted = new Set(
-      [...pairs].flatMap(({ ownEdits = [] }) => ownEdits.flatMap(({ vector }) => vector ?? [])),
-    );
-    for (const vector of wanted) {
-      if (promptsOf(vector).length === 0 || this.#captured.has(vector)) continue;
-      this.#captured.set(vector, await captureStates(this.#engine, this.#neededBy(vector), options));
+    for (const { vector } of [...new Set(pairs)].flatMap(({ ownEdits = [] }) => ownEdits)) {
+      const places = vector && this.#uses.get(vector);
+      if (places === undefined || this.#captured.has(vector!)) continue;
+      const needed: Needed = new Map(promptsOf(vector!).map((prompt) => [prompt, places]));
+      this.#captured.set(vector!, await captureStates(this.#engine, needed, options));
     }
-  }
-
-  #neededBy(vector: ResolvedVector): Needed {
-    const needed: Needed = new Map();
-    const edits = this.#plan.pairs.flatMap(({ ownEdits = [] }) =>
-      ownEdits.filter((edit) => edit.vector === vector),
-    );
-    for (const prompt of promptsOf(vector)) {
-      for (const { places } of edits) for (const place of places) addNeeded(needed, prompt, this.#one(place));
-    }
-    return needed;
   }
 
   /**

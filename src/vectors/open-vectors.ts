@@ -1,7 +1,7 @@
 /** Before the plan: files of vectors are read, and what noise is a multiple of is measured. */
 import type { Engine, Tokenizer, WorkOptions } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type { Experiment, OwnEdit, PromptAt, Source, Vector } from '../patchscope.js';
+import type { Experiment, NoiseVector, OwnEdit, PromptAt, Source, Vector } from '../patchscope.js';
 import type { Place } from '../places.js';
 import { resolvePairs, variantsOf } from '../plan/pairs.js';
 import { inputOf, positionTokens, type ResolvedPrompt } from '../prompts.js';
@@ -26,20 +26,22 @@ export async function openVectors(
   engines: VectorEngines,
   options: WorkOptions = {},
 ): Promise<Experiment> {
+  const vectors = [...vectorsOf(experiment)];
+  if (vectors.length === 0) return experiment;
   const files = new Map<string, VectorFile>();
-  const paths = new Set(
-    [...vectorsOf(experiment)].flatMap((vector) => (vector.kind === 'file' ? [vector.path] : [])),
-  );
-  for (const path of paths) files.set(path, await VectorFile.open(path));
-  const opened = withVectors(experiment, (vector) =>
-    vector.kind === 'file' ? { ...vector, read: files.get(vector.path)!.read(vector) } : vector,
-  );
-  const isToMeasure = (vector: Vector) => vector.kind === 'noise' && vector.of !== undefined;
-  if (![...vectorsOf(opened)].some(isToMeasure)) return opened;
-  const deviation = await embeddingDeviation(opened, engines, options);
-  return withVectors(opened, (vector) =>
-    isToMeasure(vector) ? ({ ...vector, deviation } as Vector) : vector,
-  );
+  for (const vector of vectors) {
+    if (vector.kind !== 'file' || files.has(vector.path)) continue;
+    files.set(vector.path, await VectorFile.open(vector.path));
+  }
+  const deviation = vectors.some(isMeasured) ? await embeddingDeviation(experiment, engines, options) : 0;
+  return withVectors(experiment, (vector) => {
+    if (vector.kind === 'file') return { ...vector, read: files.get(vector.path)!.read(vector) };
+    return isMeasured(vector) ? { ...vector, deviation } : vector;
+  });
+}
+
+function isMeasured(vector: Vector): vector is NoiseVector {
+  return vector.kind === 'noise' && vector.of !== undefined;
 }
 
 /** Every prompt counts once; so rounded that another order of sums does not show. */
