@@ -5,7 +5,7 @@
 #include "model_handle.h"
 
 #include <algorithm>
-#include <tuple>
+#include <set>
 
 namespace ps {
 
@@ -133,15 +133,15 @@ void Decoder::check_states(const StateWork & states, size_t n_tokens, const Site
     for (const SiteRead & read : states.reads) {
         check_rows(read.key, read.tokens);
     }
-    std::set<std::tuple<Site, int, int32_t>> written;
     for (const SiteWrite & write : states.writes) {
         const std::string place = to_string(write.key);
         check_rows(write.key, write.tokens);
         if (write.key.site == Site::final_norm && &sites == sites_.get()) {
             throw Error("no_site", "The final norm is read, not written: write at the last layer's output.");
         }
+        std::set<int32_t> written; // of writes of one place the later ones meet what the earlier ones made
         for (int32_t row : write.tokens) {
-            if (!written.emplace(write.key.site, write.key.layer, row).second) {
+            if (!written.insert(row).second) {
                 refuse("Row " + std::to_string(row) + " is written twice at " + place + ".");
             }
         }

@@ -67,6 +67,7 @@ Napi::Object to_tensor(Napi::Env env, const gguf_context * gguf, int64_t id) {
     out.Set("type", ggml_type_name(type));
     out.Set("isQuantized", ggml_is_quantized(type));
     out.Set("shape", shape);
+    out.Set("offset", (double)(gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, id)));
     out.Set("bytes", (double)gguf_get_tensor_size(gguf, id));
     return out;
 }

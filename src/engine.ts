@@ -146,6 +146,8 @@ export interface AttentionCut {
 /** One patched run. */
 export interface PatchRow extends TokenInput {
   readonly edits: readonly Edit[];
+  /** Done before `edits`, which meet what these have made of a state that both write. Default: none. */
+  readonly ownEdits?: readonly Edit[];
   readonly cuts?: readonly AttentionCut[];
   /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
   readonly continuation?: readonly number[];

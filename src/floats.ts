@@ -19,6 +19,10 @@ export function joined(parts: readonly Float32Array[]): Float32Array {
   return all;
 }
 
+export function norm(values: Float32Array): number {
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+}
+
 /** As `values.every(Number.isFinite)`, in a tenth of the time. */
 export function allFinite(values: Float32Array): boolean {
   for (let i = 0; i < values.length; i++) {

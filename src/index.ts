@@ -86,6 +86,7 @@ export type {
   EditOp,
   Experiment,
   FileMapping,
+  FileVector,
   FittedMapping,
   KindOptions,
   Layer,
@@ -95,6 +96,8 @@ export type {
   MappingRecord,
   MapRecord,
   MetricName,
+  NoiseVector,
+  OwnEdit,
   Patch,
   Position,
   ProbeSettings,
@@ -106,12 +109,16 @@ export type {
   Settings,
   Side,
   Site,
+  Source,
   UnfittedMapping,
   Variant,
+  Vector,
+  VectorOf,
 } from './patchscope.js';
 export { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from './patchscope.js';
 export { type Place, parsePlaces } from './places.js';
 export { modelNotes } from './plan/model-notes.js';
+export type { ResolvedEdit } from './plan/own-edits.js';
 export type { ModelShape, Pair, PlannedModel, PlannedModels } from './plan/pairs.js';
 export {
   type Cell,
@@ -124,6 +131,7 @@ export {
   pairOf,
 } from './plan/plan.js';
 export { type ProbeUnit, probeUnits } from './plan/probe-units.js';
+export { isVector, type ResolvedSource, type ResolvedVector, vectorText } from './plan/sources.js';
 export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { GroupProber, type Prober } from './probing/group-prober.js';
@@ -188,3 +196,4 @@ export { chosenRunOf, listRuns, type RunSummary } from './store/run-list.js';
 export { type RowKind, rowKinds } from './store/run-rows.js';
 export { checkStore, openStore, type Store, type UnfinishedRun } from './store/store.js';
 export { defaultThreads } from './threads.js';
+export { openVectors, type VectorEngines } from './vectors/open-vectors.js';

@@ -212,6 +212,8 @@ export interface NativeTensor {
   readonly isQuantized: boolean;
   /** Innermost dimension first: a matrix is [inputs, outputs]. */
   readonly shape: readonly number[];
+  /** From the beginning of its file, in bytes. */
+  readonly offset: number;
   readonly bytes: number;
 }
 

@@ -252,6 +252,62 @@ export interface PromptAt {
   readonly position: Position;
   /** Of a target: edges of attention that are cut. */
   readonly cuts?: readonly Cut[];
+  /** Of a target: what is done to its own states in every cell, before a state is patched into it. */
+  readonly edits?: readonly OwnEdit[];
+}
+
+/**
+ * A vector that no single prompt gives:
+ *
+ * - `file`: a tensor of one dimension or a row of a matrix; without `tensor` a GGUF file is a control vector, with
+ *   a direction for each layer
+ * - `mean`: of the states of prompts at the place that is wanted; `difference`: the mean of some less that of others
+ * - `zero`; `noise`: independent draws of a normal distribution; `random`: a direction drawn at random
+ */
+export type VectorOf<Prompt> =
+  | FileVector
+  | { readonly kind: 'mean'; readonly prompts: readonly Prompt[] }
+  | { readonly kind: 'difference'; readonly prompts: readonly Prompt[]; readonly minus: readonly Prompt[] }
+  | { readonly kind: 'zero' }
+  | NoiseVector
+  | { readonly kind: 'random'; readonly norm: number };
+
+export type Vector = VectorOf<PromptAt>;
+
+export interface FileVector {
+  readonly kind: 'file';
+  readonly path: string;
+  readonly tensor?: string;
+  readonly row?: number;
+  /** Absent until the file is read, which comes before the plan. */
+  readonly read?: {
+    readonly sha256: string;
+    readonly values: Float32Array | Readonly<Record<number, Float32Array>>;
+  };
+}
+
+export interface NoiseVector {
+  readonly kind: 'noise';
+  /** Standard deviation, as a number, or as a multiple where `of` is given. */
+  readonly sigma: number;
+  /** `embed`: of all floats that the tokens of the run's target prompts have there, but for a BOS put before them. */
+  readonly of?: 'embed';
+  /** What `sigma` is a multiple of; absent until it is measured, which comes before the plan. */
+  readonly deviation?: number;
+}
+
+/** Where a state comes from: a prompt, or a vector in its place. */
+export type Source = PromptAt | { readonly vector: Vector };
+
+/** An edit of some tokens' states in a target. */
+export interface OwnEdit extends Patch {
+  readonly at: readonly Span[];
+  /** A selector, see `parsePlaces`. */
+  readonly layers: string;
+  /** Default: `resid_out`. */
+  readonly site?: Site;
+  /** What `scale` has none of. The prompts of one are read by the target's model, at the edit's own place. */
+  readonly vector?: Vector;
 }
 
 /** One pair of prompts. In an encoder-decoder model the encoder reads the prompt, and the decoder begins. */
@@ -264,10 +320,10 @@ export interface Sample {
   /** What the sample is about, and what of it a probe is to find; both where the experiment has a probe. */
   readonly subject?: string;
   readonly class?: string;
-  readonly source: PromptAt;
+  readonly source: Source;
   readonly target: PromptAt;
   /** What is another prompt in a variant, by the variant's name. */
-  readonly variants?: Readonly<Record<string, { readonly source?: PromptAt; readonly target?: PromptAt }>>;
+  readonly variants?: Readonly<Record<string, { readonly source?: Source; readonly target?: PromptAt }>>;
 }
 
 /** What is read from each patched run. */

@@ -1,5 +1,6 @@
 /** A run and its observations, written to a results file as they come. */
 import os from 'node:os';
+import path from 'node:path';
 import { distinct } from './adapters.js';
 import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
@@ -7,10 +8,18 @@ import { type LensPlan, lensPosition } from './lens.js';
 import type { FittedMapping } from './patchscope.js';
 import { keptSettings } from './plan/mappings.js';
 import { cellsIn, type Plan } from './plan/plan.js';
+import { isVector, type ResolvedVector, vectorText } from './plan/sources.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { Probing } from './record-probes.js';
 import { allChunks, type ChunkResult } from './run.js';
-import type { MappingRow, PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
+import type {
+  MappingRow,
+  PlaceRecord,
+  PromptRecord,
+  RunContents,
+  RunRecord,
+  VectorRecord,
+} from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
 
 /** A part of a plan's chunks, which may be run elsewhere; `index` counts from 1. */
@@ -86,6 +95,7 @@ export function shardChunks(plan: Plan, shard: Shard | undefined): number[] {
 
 function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
   const prompts = new PromptList();
+  const vectors = new VectorList(prompts);
   return {
     samples: experiment.samples.map(({ name, group, answer, subject, class: kind }) => ({
       name,
@@ -94,15 +104,24 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts }) => ({
+    variants: pairs.map(({ sample, variant, source, target, patch, cuts, ownEdits }) => ({
       sample,
       name: variant,
-      source: prompts.place(source),
+      ...(isVector(source)
+        ? { source: prompts.inPlaceOf(source), sourceVector: vectors.indexOf(source) }
+        : { source: prompts.place(source) }),
       target: prompts.place(target),
       ...patch,
       ...(cuts && { cuts }),
+      ...(ownEdits && {
+        ownEdits: ownEdits.map(({ vector, ...edit }) => ({
+          ...edit,
+          vector: vector === undefined ? null : vectors.indexOf(vector),
+        })),
+      }),
     })),
     prompts: prompts.all,
+    vectors: vectors.all,
     mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
   };
 }
@@ -152,8 +171,23 @@ class PromptList {
   readonly all: PromptRecord[] = [];
   readonly #places = new Map<string, number>();
 
+  /** A prompt of no tokens whose text says what stands in its place. */
+  inPlaceOf(vector: ResolvedVector): PlaceRecord {
+    const prompt = this.#indexOf({ text: vectorText(vector), tokenIds: [] });
+    return { prompt, position: 0, tokenId: -1, token: '' };
+  }
+
   place(prompt: ResolvedPrompt): PlaceRecord {
-    const { text, reading, tokenIds, decoderTokenIds, side, tokenIndex, token, adapter } = prompt;
+    const { side, tokenIndex, token, adapter } = prompt;
+    const tokenId = positionTokens(prompt)[tokenIndex]!;
+    return {
+      ...{ prompt: this.#indexOf(prompt), ...(side && { side }) },
+      ...{ position: tokenIndex, tokenId, token },
+      ...(adapter !== undefined && { adapter }),
+    };
+  }
+
+  #indexOf({ text, reading, tokenIds, decoderTokenIds }: PromptRecord): number {
     const key = JSON.stringify([text, reading, tokenIds, decoderTokenIds]);
     let place = this.#places.get(key);
     if (place === undefined) {
@@ -166,14 +200,42 @@ class PromptList {
         ...(decoderTokenIds && { decoderTokenIds }),
       });
     }
-    const tokenId = positionTokens(prompt)[tokenIndex]!;
-    return {
-      prompt: place,
-      ...(side && { side }),
-      position: tokenIndex,
-      ...{ tokenId, token },
-      ...(adapter !== undefined && { adapter }),
-    };
+    return place;
+  }
+}
+
+class VectorList {
+  readonly all: VectorRecord[] = [];
+  readonly #prompts: PromptList;
+  readonly #places = new Map<ResolvedVector, number>();
+
+  constructor(prompts: PromptList) {
+    this.#prompts = prompts;
+  }
+
+  indexOf(vector: ResolvedVector): number {
+    const known = this.#places.get(vector);
+    if (known !== undefined) return known;
+    const index = this.all.length;
+    this.#places.set(vector, index);
+    this.all.push({ text: vectorText(vector), record: this.#record(vector) });
+    return index;
+  }
+
+  #record(vector: ResolvedVector): object {
+    const placed = (prompts: readonly ResolvedPrompt[]) =>
+      prompts.map((one) => {
+        const { prompt, position, side } = this.#prompts.place(one);
+        return { prompt, position, ...(side && { side }) };
+      });
+    if (vector.kind === 'mean') return { kind: vector.kind, prompts: placed(vector.prompts) };
+    if (vector.kind === 'difference') {
+      const { kind, prompts, minus } = vector;
+      return { kind, prompts: placed(prompts), minus: placed(minus) };
+    }
+    if (vector.kind !== 'file') return vector;
+    const { kind, path: file, tensor = null, row = null, read } = vector;
+    return { kind, name: path.basename(file), sha256: read!.sha256, tensor, row };
   }
 }
 

@@ -1,14 +1,17 @@
 /** Plan x engine -> outcomes, chunk by chunk; a failed cell is an outcome, not an exception. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Edit, Engine, PatchRow, RowResult, StepReading, TokenReading, WorkOptions } from './engine.js';
+import { norm } from './floats.js';
 import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
+import { OwnEdits } from './own-edits.js';
 import { type OwnReading, ownReading } from './own-readings.js';
 import { cutsAt } from './plan/cuts.js';
 import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { isVector, type ResolvedSource } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
-import { gaussians } from './random.js';
+import { gaussians, seedOf } from './random.js';
 import {
   addNeeded,
   CapturedStates,
@@ -19,6 +22,7 @@ import {
   type SourceStates,
   type States,
 } from './source-states.js';
+import { directionless, valuesOf } from './vector-values.js';
 import { Translation } from './vocabulary.js';
 
 export interface RunOptions extends WorkOptions {
@@ -101,6 +105,7 @@ export class ChunkRunner implements Runner {
   readonly #engine: Engine;
   readonly #sources: SourceStates;
   readonly #mapper: Mapper;
+  readonly #ownEdits: OwnEdits;
   readonly #translations: { readonly toSource: Translation; readonly toTarget: Translation } | undefined;
   /** Of one block, known by its first cell, and the chunks that were run from it. */
   #captured: { readonly block: number; readonly of: Captured; readonly chunks: Set<number> } | undefined;
@@ -114,6 +119,7 @@ export class ChunkRunner implements Runner {
     this.#engine = engine;
     this.#sources = sources;
     this.#mapper = new Mapper(engine.record.threads);
+    this.#ownEdits = new OwnEdits(plan, engine);
     if (plan.ownPlace !== undefined) {
       const [own, other] = [sources.tokenizer, engine.tokenizer];
       this.#translations = {
@@ -154,13 +160,18 @@ export class ChunkRunner implements Runner {
     const { experiment, trackedTokens, cacheLayout } = this.#plan;
     const vectors = await this.#map(cells, states);
     const met = await this.#metStates(cells, options);
+    await this.#ownEdits.capture(
+      cells.map((index) => cellAt(this.#plan, index).pair),
+      options,
+    );
     const rows: PatchRow[] = [];
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
     cells.forEach((index, i) => {
       const edit = this.#edit(index, vectors[i]);
-      if ('error' in edit) {
-        outcomes[i] = failedOutcome(edit);
+      const before = this.#ownEdits.of(cellAt(this.#plan, index).pair, 0);
+      if ('error' in edit || 'error' in before) {
+        outcomes[i] = failedOutcome('error' in edit ? edit : (before as Failure));
         return;
       }
       const row = this.#row(index, edit, own);
@@ -168,7 +179,7 @@ export class ChunkRunner implements Runner {
         outcomes[i] = failedOutcome(row);
         return;
       }
-      rows.push(row);
+      rows.push({ ...row, ...(before.length > 0 && { ownEdits: before }) });
       rowPlaces.push(i);
     });
     const { topK, maxTokens, stop, sampling } = experiment.reading;
@@ -207,7 +218,9 @@ export class ChunkRunner implements Runner {
   async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
     const vectors = cells.map((index) => {
       const { sourcePair, source, control } = cellAt(this.#plan, index);
-      return control === 'unpatched' ? undefined : states.get(sourcePair.source)!.get(source)!;
+      if (control === 'unpatched') return undefined;
+      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, 0);
+      return valuesOf(sourcePair.source, { place: source, width: this.#sources.width, seed }, states);
     });
     const mapped = new Map<number, MapTask>();
     cells.forEach((index, i) => {
@@ -230,6 +243,8 @@ export class ChunkRunner implements Runner {
     if (state === undefined) return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
     if (!(state instanceof Float32Array)) return state;
     const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
+    const failure = directionless(pair.patch.op, vector);
+    if (failure !== undefined) return failure;
     return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
   }
 
@@ -240,7 +255,7 @@ export class ChunkRunner implements Runner {
     const layer = control === 'unpatched' ? undefined : target.layer;
     const cuts = pair.cuts && cutsAt(pair.cuts, layer, this.#engine.record.layerCount);
     const { reading, samples } = experiment;
-    const ownTokens = own.get(pair.source) ?? [];
+    const ownTokens = ownOf(pair.source, own);
     const given = reading.ownContinuation
       ? spelledTokens(ownTokens)
       : continuation?.map(({ tokenId }) => tokenId);
@@ -274,7 +289,7 @@ export class ChunkRunner implements Runner {
     const truth = {
       answer: experiment.samples[sample]!.answer ?? [],
       tokenIds: trackedTokens,
-      own: own.get(source) ?? [],
+      own: ownOf(source, own),
     };
     return {
       status: 'ok',
@@ -313,6 +328,10 @@ const noContinuation = {
   error: "What the source's model itself says next could not be read, or is no token of the target's model.",
 } as const;
 
+function ownOf(source: ResolvedSource, own: Captured['own']): readonly OwnReading[] {
+  return isVector(source) ? [] : (own.get(source) ?? []);
+}
+
 const notFinite = { code: 'not_finite', error: 'The mapped state holds NaN or infinity.' } as const;
 
 function range(begin: number, end: number): number[] {
@@ -324,10 +343,6 @@ function randomLike(state: Float32Array, seed: number): Float32Array {
   const vector = gaussians(state.length, seed);
   const factor = norm(state) / norm(vector);
   return vector.map((value) => value * factor);
-}
-
-function norm(vector: Float32Array): number {
-  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }
 
 /** The most probable tokens, the chosen one and those tracked, each once, by rank. */

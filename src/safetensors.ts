@@ -16,6 +16,9 @@ export interface SafetensorsLayout {
 }
 
 const FLOAT_BYTES = 4;
+/** What is read; what is written is F32. */
+const floatTypes = { F16: 2, BF16: 2, F32: 4, F64: 8 } as const;
+export type FloatType = keyof typeof floatTypes;
 /** Readers map a file into memory and want its floats where processors do. */
 const ALIGNMENT = 8;
 
@@ -50,6 +53,8 @@ export function layOut(
 
 /** A tensor of floats as it lies in a file. */
 export interface StoredTensor {
+  /** Default: F32. */
+  readonly type?: FloatType;
   readonly shape: readonly number[];
   /** From the beginning of the file, in bytes. */
   readonly offset: number;
@@ -74,6 +79,7 @@ export function readHeader(descriptor: number): SafetensorsHeader | undefined {
   const { __metadata__: metadata = {}, ...entries } = json;
   const tensors = new Map<string, StoredTensor>();
   for (const [name, entry] of Object.entries(entries)) {
+    if (isObject(entry) && typeof entry.dtype === 'string' && !(entry.dtype in floatTypes)) continue;
     const tensor = storedTensor(entry, 8 + length, size);
     if (tensor === undefined) return undefined;
     tensors.set(name, tensor);
@@ -84,9 +90,31 @@ export function readHeader(descriptor: number): SafetensorsHeader | undefined {
   return { metadata: metadata as Record<string, string>, tensors };
 }
 
-export function readTensor(descriptor: number, { shape, offset }: StoredTensor): Float32Array {
-  const bytes = readBytes(descriptor, offset, FLOAT_BYTES * sizeOf(shape));
-  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / FLOAT_BYTES);
+export function readTensor(descriptor: number, { type = 'F32', shape, offset }: StoredTensor): Float32Array {
+  const { buffer } = readBytes(descriptor, offset, floatTypes[type] * sizeOf(shape));
+  switch (type) {
+    case 'F32':
+      return new Float32Array(buffer);
+    case 'F64':
+      return Float32Array.from(new Float64Array(buffer));
+    case 'F16':
+      return Float32Array.from(new Uint16Array(buffer), halfValue);
+    case 'BF16':
+      return new Float32Array(Uint32Array.from(new Uint16Array(buffer), (bits) => bits << 16).buffer);
+  }
+}
+
+/** One row of a matrix. */
+export function rowOf({ type = 'F32', shape, offset }: StoredTensor, row: number): StoredTensor {
+  const width = shape[1]!;
+  return { type, shape: [width], offset: offset + row * width * floatTypes[type] };
+}
+
+/** Of the bits of a half float. */
+function halfValue(bits: number): number {
+  const [sign, exponent, fraction] = [bits >> 15 === 0 ? 1 : -1, (bits >> 10) & 31, bits & 1023];
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
 export function writeTensor(descriptor: number, offset: number, values: Float32Array): void {
@@ -97,12 +125,13 @@ export function writeTensor(descriptor: number, offset: number, values: Float32A
 }
 
 function storedTensor(entry: unknown, begin: number, fileBytes: number): StoredTensor | undefined {
-  if (!isObject(entry) || entry.dtype !== 'F32') return undefined;
+  if (!isObject(entry)) return undefined;
   const { shape, data_offsets: offsets } = entry;
+  const type = entry.dtype as FloatType;
   if (!isSizes(shape) || !isSizes(offsets) || offsets.length !== 2) return undefined;
   const [from, to] = offsets as [number, number];
-  if (to - from !== FLOAT_BYTES * sizeOf(shape) || begin + to > fileBytes) return undefined;
-  return { shape, offset: begin + from };
+  if (to - from !== floatTypes[type] * sizeOf(shape) || begin + to > fileBytes) return undefined;
+  return { ...(type !== 'F32' && { type }), shape, offset: begin + from };
 }
 
 function sizeOf(shape: readonly number[]): number {

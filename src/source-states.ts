@@ -5,6 +5,7 @@ import { grouped } from './group.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
 import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
+import { promptsOf } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, sourceAsTarget } from './prompts.js';
 
 export interface Failure {
@@ -25,6 +26,8 @@ export interface SourceReadings {
 export interface SourceStates {
   /** Of the model that they are from. */
   readonly tokenizer: Tokenizer;
+  /** Floats of a state. */
+  readonly width: number;
   /** @param cells all those of a block, or some of one. */
   capture(cells: readonly number[], options?: WorkOptions): Promise<SourceReadings>;
 }
@@ -45,7 +48,8 @@ export function neededStates(plan: Plan, cells: readonly number[]): Needed {
   const needed: Needed = new Map();
   for (const index of cells) {
     const { sourcePair, source, control } = cellAt(plan, index);
-    if (control !== 'unpatched') addNeeded(needed, sourcePair.source, source);
+    if (control === 'unpatched') continue;
+    for (const prompt of promptsOf(sourcePair.source)) addNeeded(needed, prompt, source);
   }
   return needed;
 }
@@ -68,6 +72,10 @@ export class CapturedStates implements SourceStates {
 
   get tokenizer(): Tokenizer {
     return this.#engine.tokenizer;
+  }
+
+  get width(): number {
+    return this.#engine.record.embeddingSize;
   }
 
   async capture(cells: readonly number[], options: WorkOptions = {}): Promise<SourceReadings> {

@@ -9,6 +9,7 @@ import { PatchscopeError } from './errors.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
 import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
+import { promptsOf } from './plan/sources.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import { layOut, readTensor, type SafetensorsLayout, writeTensor } from './safetensors.js';
 
@@ -41,7 +42,7 @@ export class StateFile {
     this.#vocabularySize = record.vocabularySize;
     this.#ownTokens = ownTokenCount(plan.experiment);
     this.#rows = new Map(
-      [...new Set(plan.pairs.map(({ source }) => source))].map((source, i) => [source, i]),
+      [...new Set(plan.pairs.flatMap(({ source }) => promptsOf(source)))].map((prompt, i) => [prompt, i]),
     );
     const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
     const ofNext = [
@@ -137,23 +138,26 @@ function tensorName({ site, layer }: Place): string {
 function placesOf(plan: Plan): Place[] {
   const used = new Set<number>();
   for (let i = 0; i < plan.cellCount; i++) {
-    if (cellAt(plan, i).control !== 'unpatched') used.add(plan.cells.source[i]!);
+    const { control, sourcePair } = cellAt(plan, i);
+    if (control !== 'unpatched' && promptsOf(sourcePair.source).length > 0) used.add(plan.cells.source[i]!);
   }
   return plan.places.filter((_, i) => used.has(i));
 }
 
-/** Of each row the first sample and variant that it is the source of. */
+/** Of each row the first sample and variant that it is the source of, or one of several. */
 function indexOf({ pairs }: Plan, rows: ReadonlyMap<ResolvedPrompt, number>) {
   const index = new Array<object>(rows.size);
   for (const { sample, variant, source } of pairs) {
-    index[rows.get(source)!] ??= {
-      sample,
-      variant,
-      ...(source.side && { side: source.side }),
-      position: source.tokenIndex,
-      token_id: positionTokens(source)[source.tokenIndex],
-      token: source.token,
-    };
+    for (const prompt of promptsOf(source)) {
+      index[rows.get(prompt)!] ??= {
+        sample,
+        variant,
+        ...(prompt.side && { side: prompt.side }),
+        position: prompt.tokenIndex,
+        token_id: positionTokens(prompt)[prompt.tokenIndex],
+        token: prompt.token,
+      };
+    }
   }
   return index;
 }

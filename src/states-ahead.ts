@@ -26,6 +26,10 @@ export class StatesAhead implements SourceStates {
     return this.#sources.tokenizer;
   }
 
+  get width(): number {
+    return this.#sources.width;
+  }
+
   /** A whole block is captured with all blocks that follow it, each with the batches that it has alone. */
   async capture(cells: readonly number[], options: WorkOptions = {}): Promise<SourceReadings> {
     const blocks = this.#blocks();

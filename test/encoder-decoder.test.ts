@@ -30,6 +30,7 @@ import {
   nextLogits,
   open,
   patched,
+  promptOf,
   sameBits,
   sharedEngine,
   tinyPath,
@@ -455,7 +456,7 @@ async function cellsOf(engine: Engine, changes: Partial<Experiment>) {
   const cells: Observation[] = [];
   for await (const { observations } of run(plan, new ChunkRunner(plan, engine))) cells.push(...observations);
   return cells.map((cell) => {
-    const { source } = pairOf(plan, cell.sample, cell.variant);
+    const source = promptOf(pairOf(plan, cell.sample, cell.variant).source);
     const { side, tokenIndex } = source;
     return { ...cell, side, sourcePosition: tokenIndex, sourceTokenId: positionTokens(source)[tokenIndex]! };
   });

@@ -5,17 +5,20 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
+import type { Prompt } from '../src/patchscope.js';
 import { makePlan } from '../src/plan/plan.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { cellChoice } from '../src/statistics/cell-choice.js';
 import { folder } from './fixtures/disk.js';
-import { assertBadInput, open } from './support.js';
+import { assertBadInput, givenPrompt, open } from './support.js';
+
+const textOf = (prompt: Prompt) => (prompt.kind === 'text' ? prompt.text : '');
 
 test('each chain is a fact about a subject, then one about what it gave', () => {
   const { experiment } = readExperiment('multi-hop');
   const prompts = experiment.samples.map(({ source, target, variants, answer }) => ({
-    first: source.prompt.kind === 'text' ? source.prompt.text : '',
-    second: target.prompt.kind === 'text' ? target.prompt.text : '',
+    first: textOf(givenPrompt(source)),
+    second: textOf(target.prompt),
     vanilla: variants!.vanilla!.target!.prompt,
     known: variants!['second-hop']!.target!.prompt,
     answer,

@@ -14,7 +14,7 @@ import {
 } from '../src/plan/plan.js';
 import { summarize, tokensOf } from '../src/plan/summary.js';
 import { parsePosition } from '../src/positions.js';
-import { assertRefused } from './support.js';
+import { assertRefused, promptOf } from './support.js';
 import { wordTokenizer } from './word-tokenizer.js';
 
 const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
@@ -106,7 +106,10 @@ test('a plan holds the token ids and indexes of its prompts, and the experiment 
   const made = plan();
   assert.deepEqual(made.experiment, experiment());
   assert.deepEqual(
-    made.pairs.map(({ sample, variant, source }) => [sample, variant, source.tokenIds, source.tokenIndex]),
+    made.pairs.map(({ sample, variant, source }) => {
+      const { tokenIds, tokenIndex } = promptOf(source);
+      return [sample, variant, tokenIds, tokenIndex];
+    }),
     [
       [0, 'default', [0, 2, 5, 3], 3],
       [1, 'default', [0, 3, 5, 4], 3],
@@ -266,14 +269,16 @@ test('a drawn position is any token but BOS, the same for all variants of a samp
   }));
   const made = plan({ samples, variants: [{ name: 'one' }, { name: 'two' }] });
   const seen = new Set<number>();
-  for (const { sample, source, target } of made.pairs) {
+  for (const { sample, source: of, target } of made.pairs) {
+    const source = promptOf(of);
     assert.equal(source, made.pairs[2 * sample]!.source);
     assert.deepEqual(target.tokenIds, source.tokenIds.slice(0, source.tokenIndex + 1));
     assert.equal(target.tokenIndex, source.tokenIndex);
     seen.add(source.tokenIndex);
   }
   assert.deepEqual([...seen].sort(), [1, 2, 3, 4, 5]);
-  const indexes = (seed: number) => plan({ samples, seed }).pairs.map(({ source }) => source.tokenIndex);
+  const indexes = (seed: number) =>
+    plan({ samples, seed }).pairs.map(({ source }) => promptOf(source).tokenIndex);
   assert.deepEqual(indexes(0), indexes(0));
   assert.notDeepEqual(indexes(0), indexes(1));
 });

@@ -23,7 +23,7 @@ import { query } from '../src/store/query.js';
 import { openStore } from '../src/store/store.js';
 import { dump } from './store-dump.js';
 import { cell, folder, runOf } from './store-records.js';
-import { sharedEngine, tinyModels, writeFile } from './support.js';
+import { promptOf, sharedEngine, tinyModels, writeFile } from './support.js';
 
 const llama = tinyModels.find(({ name }) => name === 'llama')!;
 const classes = ['a', 'b', 'c'];
@@ -115,7 +115,7 @@ test('stored predictions are those of the probe on the captured states; no subje
   assert.equal(statusOf(db), 'done');
   const { samples: all } = plan.experiment;
   for (const { group, samples: own, places } of probeUnits(plan)) {
-    const sources = own.map((sample) => plan.pairs.find((pair) => pair.sample === sample)!.source);
+    const sources = own.map((sample) => promptOf(plan.pairs.find((pair) => pair.sample === sample)!.source));
     const captured = await engine.capture(
       sources.map(({ tokenIds, tokenIndex }) => ({
         tokenIds,

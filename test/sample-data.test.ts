@@ -8,7 +8,7 @@ import { parse as parseYaml } from 'yaml';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import { parsePosition } from '../src/positions.js';
 import { folder } from './fixtures/disk.js';
-import { assertBadInput } from './support.js';
+import { assertBadInput, givenPrompt } from './support.js';
 
 const home = mkdtempSync(join(folder(), 'samples-'));
 const data = new URL('../src/data/', import.meta.url);
@@ -27,9 +27,9 @@ function samplesOf(samples: string, { source, answer = 'none', group = 'none' }:
   const keys = { name: 'a', answer, group, source: { prompt: source }, target: { prompt: 'x' } };
   writeFileSync(file, `{ samples: ${samples}, ${JSON.stringify(keys).slice(1)}\n`);
   return readExperiment(file).experiment.samples.map((sample) => {
-    assert.equal(sample.source.prompt.kind, 'text');
-    const prompt = sample.source.prompt.kind === 'text' ? sample.source.prompt.text : '';
-    return { prompt, answer: sample.answer, group: sample.group };
+    const prompt = givenPrompt(sample.source);
+    assert.ok(prompt.kind === 'text');
+    return { prompt: prompt.text, answer: sample.answer, group: sample.group };
   });
 }
 

@@ -9,7 +9,9 @@ import { fileURLToPath } from 'node:url';
 import type { CacheLayout, Edit, Engine, PatchRow, RowReading, RowResult } from '../src/engine.js';
 import { PatchscopeError } from '../src/errors.js';
 import { type EngineOptions, openEngine } from '../src/llama/llama-engine.js';
-import type { Layer } from '../src/patchscope.js';
+import type { Layer, Prompt, Source } from '../src/patchscope.js';
+import { needPrompt, type ResolvedSource } from '../src/plan/sources.js';
+import type { ResolvedPrompt } from '../src/prompts.js';
 import { device } from './device.js';
 import { asFile, folder, tinyPath } from './fixtures/disk.js';
 import { type Gguf, type Value, writeGguf } from './fixtures/gguf.js';
@@ -69,6 +71,15 @@ export const realModel: TestModel = {
 };
 
 export const allModels: readonly TestModel[] = [...tinyModels, realModel];
+
+/** Of a source that has one. */
+export const promptOf = (source: ResolvedSource): ResolvedPrompt => needPrompt(source, 'no prompt');
+
+/** The same as it was given. */
+export function givenPrompt(source: Source): Prompt {
+  assert.ok('prompt' in source);
+  return source.prompt;
+}
 
 /** On the device that the tests run on. One thread: more of them wait for each other where the machine is busy. */
 export function open(path: string, options: EngineOptions = {}): Promise<Engine> {

@@ -30,7 +30,7 @@ import { t5 } from './fixtures/architectures/t5.js';
 import { writeGguf } from './fixtures/gguf.js';
 import type { ModelKind } from './fixtures/models.js';
 import { dumpResults } from './results-dump.js';
-import { asFile, assertRefused, folder, SOURCE, TARGET, tinyPath, writeFile } from './support.js';
+import { asFile, assertRefused, folder, promptOf, SOURCE, TARGET, tinyPath, writeFile } from './support.js';
 import { words, wordTokenizer } from './word-tokenizer.js';
 
 const refused = (work: () => unknown, says: RegExp) => assertRefused(work, 'bad_input', says);
@@ -293,7 +293,7 @@ test('where vocabularies differ, tokens are compared by their text', async () =>
     byTextOfSource.set(own, [...(byTextOfSource.get(own) ?? []), id]);
   }
   for (const [i, { scores, steps }] of outcomes.entries()) {
-    const { top, logits } = await logitsOf(cellAt(plan, i).pair.source.tokenIds);
+    const { top, logits } = await logitsOf(promptOf(cellAt(plan, i).pair.source).tokenIds);
     const own = textIn(pair.source, top[0]!.tokenId);
     const said = textIn(pair.target, steps[0]![0]!.tokenId);
     if (inTarget.has(own)) {
@@ -347,7 +347,8 @@ test("a target that is the source has the source's text in the target's own toke
       target,
     ).pairs[0]!;
   const same = planFor(source, { ...other, tokenizer: wordTokenizer() });
-  const { source: from, target } = planFor(source);
+  const { source: of, target } = planFor(source);
+  const from = promptOf(of);
   assert.deepEqual(from.tokenIds.slice(0, 4), same.target.tokenIds);
   assert.equal(target.text, 'a b');
   assert.deepEqual(

@@ -1,6 +1,7 @@
 /** Observations as JSON lines and as tables. */
 import {
   formatTable,
+  isVector,
   type Layer,
   type LensPlan,
   lensPosition,
@@ -8,25 +9,35 @@ import {
   type Plan,
   pairOf,
   positionTokens,
+  type ResolvedEdit,
   type Site,
   type TokenScore,
+  vectorText,
 } from '../index.js';
 import { note } from './session.js';
 
 /** Says which tokens the positions of a plan mean; a target that all samples share, once. */
 export function echoPlan(plan: Plan): void {
-  const place = (prompt: Plan['pairs'][number]['source']) =>
+  const place = (prompt: Plan['pairs'][number]['target']) =>
     `position ${prompt.tokenIndex} of ${positionTokens(prompt).length}${prompt.side ? ` in the ${prompt.side}` : ''}: ${quote(prompt.token)}`;
   const { samples } = plan.experiment;
   const sources = new Set(
-    plan.pairs.map(({ sample, source }) =>
-      samples.length > 1 ? `${place(source)} of ${quote(samples[sample]!.name)}` : place(source),
-    ),
+    plan.pairs.map(({ sample, source }) => {
+      if (isVector(source)) return vectorText(source);
+      return samples.length > 1 ? `${place(source)} of ${quote(samples[sample]!.name)}` : place(source);
+    }),
   );
   echoSome('source', sources);
   echoSome('target', new Set(plan.pairs.map(({ target }) => place(target))));
+  echoSome('edited', new Set(plan.pairs.flatMap(({ ownEdits = [] }) => ownEdits.map(editText))));
   if (plan.continuation) note(`scored  ${plan.continuation.map(({ token }) => quote(token)).join(' ')}`);
   note('layers  l is the output of block l, counted from 0; embed is the input of block 0');
+}
+
+function editText({ tokens, places, op, alpha, atGenerated, vector }: ResolvedEdit): string {
+  const of = vector === undefined ? '' : ` of ${vectorText(vector)}`;
+  const where = places.map(({ site, layer }) => placeText(site, layer)).join(' ');
+  return `${op}${of}, alpha ${alpha}, at ${where}, positions ${tokens.join(' ')}${atGenerated ? ' and generated tokens' : ''}`;
 }
 
 /** The rest is in the results file. */
@@ -48,8 +59,9 @@ export const patchJson =
       target_layer: observation.targetLayer,
       op: patch.op,
       alpha: patch.alpha,
-      source_position: source.tokenIndex,
-      source_token: source.token,
+      ...(isVector(source)
+        ? { source_vector: vectorText(source) }
+        : { source_position: source.tokenIndex, source_token: source.token }),
       target_position: target.tokenIndex,
       target_token: target.token,
       text: observation.text,

@@ -50,7 +50,7 @@ function startedText({ startedAt }: RunSummary): string {
 }
 
 /** What a run was, a label and a fact a line. */
-export function factLines({ run, facts, repeats }: RunDetails): string {
+export function factLines({ run, facts, repeats, vectors }: RunDetails): string {
   const shard = run.shard === null ? '' : `, shard ${run.shard}`;
   const libraries = (JSON.parse(`${facts.devices}`) as { library: string }[]).map(({ library }) => library);
   const failed = run.cellsFailed > 0 ? `, ${run.cellsFailed} failed` : '';
@@ -60,6 +60,7 @@ export function factLines({ run, facts, repeats }: RunDetails): string {
     ['model', modelText(run)],
     ['cells', `${run.cellsStored} of ${run.cellsPlanned}${failed}`],
     ...(repeats === null ? [] : [['repeated', repeatText(repeats)] as [string, string]]),
+    ...vectors.map(vectorLine),
     ['started', `${startedText(run)}${run.seconds === null ? '' : `, ${run.seconds} s`}${host}`],
     ['engine', `llama.cpp ${facts.llama_cpp}, patchscopes ${facts.package}, ${libraries.join(' and ')}`],
     [
@@ -69,6 +70,20 @@ export function factLines({ run, facts, repeats }: RunDetails): string {
     ['command', `${facts.command}`],
   ];
   return rows.map(([label, fact]) => `${label.padEnd(10)}${onOneLine(fact)}`).join('\n');
+}
+
+function vectorLine({
+  variant,
+  op,
+  isOwnEdit,
+  text,
+  count,
+}: RunDetails['vectors'][number]): [string, string] {
+  const others = count > 1 ? ` and ${count - 1} more` : '';
+  const what = `${text}${others}`;
+  return isOwnEdit
+    ? ['edited', `${variant}: ${op}${text === '' ? '' : ` of ${what}`}, in every cell`]
+    : ['source', `${variant}: ${what}`];
 }
 
 export function repeatText({ cells, differing }: NonNullable<RunDetails['repeats']>): string {

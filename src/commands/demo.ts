@@ -39,6 +39,7 @@ import {
   run,
   runHeader,
   runLens,
+  type Source,
 } from '../index.js';
 
 /** Observations by method, each in columns by sample and rows by layer. */
@@ -126,7 +127,7 @@ async function fallbackFor(
 function planPart(name: BuiltInName, engine: Engine, besideLens: boolean): Part {
   const experiment = builtInExperiment(name);
   const { samples, sourceLayers: layers, reading, seed } = experiment;
-  const prompts = samples.map((sample) => ({ name: sample.name, prompt: sample.source.prompt }));
+  const prompts = samples.map(({ name, source }) => ({ name, prompt: promptOf(source) }));
   return {
     experiment,
     plan: makePlan(experiment, engine.tokenizer, engine.record),
@@ -134,6 +135,12 @@ function planPart(name: BuiltInName, engine: Engine, besideLens: boolean): Part 
       ? planLens({ prompts, layers, topK: reading.topK, lastTokenOnly: true, seed }, engine)
       : undefined,
   };
+}
+
+/** The lens reads what the Patchscope's sources read. */
+function promptOf(source: Source) {
+  if ('prompt' in source) return source.prompt;
+  throw new TypeError('Expected the experiments of the demo to have source prompts.');
 }
 
 async function runPart(

@@ -23,6 +23,7 @@ import {
   type MappingRecord,
   type MapRecord,
   mappingKinds,
+  openVectors,
   PatchscopeError,
   type ReadExperiment,
   readExperiment,
@@ -122,8 +123,8 @@ export const addFit = (yargs: Argv) =>
       };
       const chosen = { ...chosenModels(args, models), adapters: adaptersOf(experiment) };
       const signal = interruptSignal();
-      const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, (engines) =>
-        fitMapping(experiment, engines.source, args.output, {
+      const { maps, data, parameters } = await withEngines({ ...args, ...chosen }, signal, async (engines) =>
+        fitMapping(await openVectors(experiment, engines, { signal }), engines.source, args.output, {
           ...options,
           ...{ target: engines.target, areInTurn: engines.areInTurn, onNote: note, signal },
         }),

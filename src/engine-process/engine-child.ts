@@ -9,6 +9,7 @@ import { ChunkRunner } from '../run.js';
 import { CapturedStates } from '../source-states.js';
 import { StateFile } from '../state-file.js';
 import { StatesAhead } from '../states-ahead.js';
+import { openVectors } from '../vectors/open-vectors.js';
 import { asFailure, type FromChild, type TaskName, type Tasks, type ToChild } from './messages.js';
 
 type Work = {
@@ -50,9 +51,10 @@ const work: Work = {
     const { source, target, areInTurn } = engines!;
     return fitInto(file, experiment, source, { ...fit, target, areInTurn, signal, onNote: note });
   },
-  async plan(experiment) {
+  async plan(experiment, signal) {
     const { source, target } = engines!;
-    const plan = makePlan(experiment, source.tokenizer, source.record, target);
+    const opened = await openVectors(experiment, { source, target }, { signal });
+    const plan = makePlan(opened, source.tokenizer, source.record, target);
     modelNotes(plan, { source, target }).forEach(note);
     use(plan);
     return plan;

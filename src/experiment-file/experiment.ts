@@ -4,7 +4,7 @@ import { around, badAt, type Located, type Path, pathText, quoted } from './docu
 import { expectedOf } from './expected.js';
 import { adaptersAt } from './loras.js';
 import { Mappings, type OpenMapping } from './mappings.js';
-import { type Filled, given, promptAt, templateAt } from './prompts.js';
+import { given, promptAt, sourceAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
@@ -47,7 +47,7 @@ export function toExperiment(
 
 function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): Sample[] {
   const text = (path: Path, template: string) => templateAt(root, path, template);
-  const source = promptAt(file, root, 'source');
+  const source = sourceAt(file, root);
   const target = promptAt(file, root, 'target');
   const name = file.sample === undefined ? undefined : text(['sample'], file.sample);
   const group = file.group === undefined ? undefined : text(['group'], file.group);
@@ -62,9 +62,9 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
   const variants = variantPrompts(file, root);
   return rows.map((row, i): Sample => {
     const own = { source: source(row), target: target(row) };
-    const { prompt } = own.source;
+    const prompt = 'prompt' in own.source ? own.source.prompt : undefined;
     return {
-      name: name?.fill(row) ?? (prompt.kind === 'text' ? prompt.text : `sample ${i + 1}`),
+      name: name?.fill(row) ?? (prompt?.kind === 'text' ? prompt.text : `sample ${i + 1}`),
       ...given({
         group: group?.fill(row),
         answer: answers && [...new Set(answers.flatMap((answer) => answer.fillList(row)))],
@@ -82,15 +82,18 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
 /** Of the variants that have other prompts or positions. */
 function variantPrompts(file: ExperimentFile, root: Located) {
   return (file.variants ?? []).flatMap((variant, index) => {
-    const filled = (['source', 'target'] as const).flatMap((side): [string, Filled][] => {
-      const { prompt, position } = variant[side] ?? {};
-      const cut = side === 'target' ? variant.target?.cut : undefined;
-      return prompt === undefined && position === undefined && cut === undefined
-        ? []
-        : [[side, promptAt(file, root, side, index)]];
-    });
-    const fill = (row: Row) => Object.fromEntries(filled.map(([side, prompt]) => [side, prompt(row)]));
-    return filled.length === 0 ? [] : [[variant.name, fill] as const];
+    const { source, target } = variant;
+    const isOwn = (...keys: unknown[]) => keys.some((key) => key !== undefined);
+    const filled = {
+      source: isOwn(source?.prompt, source?.position, source?.vector)
+        ? sourceAt(file, root, index)
+        : undefined,
+      target: isOwn(target?.prompt, target?.position, target?.cut, target?.edits)
+        ? promptAt(file, root, 'target', index)
+        : undefined,
+    };
+    const fill = (row: Row) => given({ source: filled.source?.(row), target: filled.target?.(row) });
+    return isOwn(...Object.values(filled)) ? [[variant.name, fill] as const] : [];
   });
 }
 

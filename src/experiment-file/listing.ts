@@ -45,7 +45,11 @@ export function listed(file: ExperimentFile): ListedExperiment {
     targetLayers: told(({ target }) =>
       at(target.site, layerWords[`${target.layers ?? 'same'}`] ?? target.layers),
     ),
-    source: told(({ source }) => at(source.site, source.layers ?? 'all')),
+    source: told(({ source }) =>
+      source.vector === undefined
+        ? at(source.site, source.layers ?? 'all')
+        : at(source.site, `${Object.keys(source.vector)[0]}`),
+    ),
     reading: readingOf(file),
   };
 }
@@ -69,8 +73,8 @@ function settingsOf(file: ExperimentFile, variant: Variant) {
 }
 
 /** What a variant says of a prompt alone leaves its text. */
-function mergedPrompt(base: string | Keys, own: string | Keys | undefined): Keys {
-  const [all, some] = [base, own ?? {}].map((prompt) =>
+function mergedPrompt(base: string | Keys | undefined, own: string | Keys | undefined): Keys {
+  const [all, some] = [base ?? {}, own ?? {}].map((prompt) =>
     typeof prompt === 'string' ? { text: prompt } : prompt,
   ) as [Keys, Keys];
   const isWhole = [some.text, some.tokens, some.same].some((key) => key !== undefined);

@@ -1,13 +1,16 @@
 /** A source or target of the file, with its templates -> its prompt and position for each sample. */
-import type { Cut, Prompt, PromptAt } from '../patchscope.js';
+import type { Cut, OwnEdit, Position, Prompt, PromptAt, Source, Span } from '../patchscope.js';
 import { parsePosition, parseSpan } from '../positions.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import type { ExperimentFile } from './schema.js';
 import { type Row, Template } from './template.js';
+import { vectorAt } from './vectors.js';
 
 type Side = 'source' | 'target';
 type PlaceKeys = Partial<ExperimentFile['source']>;
+type EditKeys = NonNullable<ExperimentFile['target']['edits']>[number];
 type CutKeys = NonNullable<ExperimentFile['target']['cut']>[number];
+type PositionKeys = NonNullable<PlaceKeys['position']>;
 type PromptKeys = Exclude<NonNullable<PlaceKeys['prompt']>, string>;
 
 /** What one sample gives. */
@@ -17,25 +20,67 @@ export type Filled = (row: Row) => PromptAt;
  * @param variant index of the variant whose keys stand before the experiment's.
  * @throws PatchscopeError `bad_input`
  */
+export function sourceAt(file: ExperimentFile, root: Located, variant?: number): (row: Row) => Source {
+  const own = variant === undefined ? undefined : file.variants![variant]!.source;
+  for (const [keys, path] of [
+    [file.source, ['source']],
+    [own, ['variants', variant!, 'source']],
+  ] as const) {
+    if (keys?.prompt === undefined || keys.vector === undefined) continue;
+    throw badAt(
+      around(root, path).place,
+      `${pathText(path)} has both a prompt and a vector where one of them is needed`,
+    );
+  }
+  const isOwn = own?.vector !== undefined;
+  const vector = isOwn ? own.vector : own?.prompt === undefined ? file.source.vector : undefined;
+  if (vector === undefined) return promptAt(file, root, 'source', variant);
+  const path = isOwn ? ['variants', variant!, 'source'] : ['source'];
+  if ((isOwn ? own.position : (own?.position ?? file.source.position)) !== undefined) {
+    throw badAt(around(root, path).place, `${pathText(path)} has a position, which is for a prompt`);
+  }
+  const fill = vectorAt(vector, root, [...path, 'vector']);
+  return (row) => ({ vector: fill(row) });
+}
+
+/** As `sourceAt`, of a side that has a prompt. */
 export function promptAt(file: ExperimentFile, root: Located, side: Side, variant?: number): Filled {
   const place = placeAt(file, root, side, variant);
   if (side === 'source') return place;
-  const own = variant === undefined ? undefined : file.variants![variant]!.target?.cut;
-  const path = own === undefined ? ['target', 'cut'] : ['variants', variant!, 'target', 'cut'];
-  const cuts = (own ?? file.target.cut ?? []).map((cut, i) => cutOf(cut, root, [...path, i]));
-  if (cuts.length === 0) return place;
-  return (row) => ({ ...place(row), cuts: cuts.map((fill) => fill(row)) });
+  const own = variant === undefined ? undefined : file.variants![variant]!.target;
+  const pathOf = (key: 'cut' | 'edits', i: number) =>
+    own?.[key] === undefined ? ['target', key, i] : ['variants', variant!, 'target', key, i];
+  const cuts = (own?.cut ?? file.target.cut ?? []).map((cut, i) => cutOf(cut, root, pathOf('cut', i)));
+  const edits = (own?.edits ?? file.target.edits ?? []).map((edit, i) =>
+    editOf(edit, root, pathOf('edits', i)),
+  );
+  return (row) => ({
+    ...place(row),
+    ...(cuts.length > 0 && { cuts: cuts.map((fill) => fill(row)) }),
+    ...(edits.length > 0 && { edits: edits.map((fill) => fill(row)) }),
+  });
+}
+
+function spansAt(typed: CutKeys['from'], root: Located, path: Path): (row: Row) => Span[] {
+  const templates = Array.isArray(typed)
+    ? typed.map((one, i) => templateAt(root, [...path, i], String(one)))
+    : [templateAt(root, path, String(typed))];
+  return (row) => templates.map((template) => parseSpan(template.fill(row)));
+}
+
+function editOf(edit: EditKeys, root: Located, path: Path): (row: Row) => OwnEdit {
+  const at = spansAt(edit.at, root, [...path, 'at']);
+  const vector = edit.vector && vectorAt(edit.vector, root, [...path, 'vector']);
+  const { site, op, alpha, 'at-generated': atGenerated } = edit;
+  const settings = { layers: String(edit.layers), ...given({ site, op, alpha, atGenerated }) };
+  return (row) => ({ at: at(row), ...settings, ...(vector && { vector: vector(row) }) }) as OwnEdit;
 }
 
 function cutOf(cut: CutKeys, root: Located, path: Path): (row: Row) => Cut {
-  const spans = (key: 'from' | 'to') => {
-    const typed = cut[key];
-    const templates = Array.isArray(typed)
-      ? typed.map((one, i) => templateAt(root, [...path, key, i], String(one)))
-      : [templateAt(root, [...path, key], String(typed))];
-    return (row: Row) => templates.map((template) => parseSpan(template.fill(row)));
-  };
-  const [from, to] = [spans('from'), spans('to')];
+  const [from, to] = (['from', 'to'] as const).map((key) => spansAt(cut[key], root, [...path, key])) as [
+    (row: Row) => Span[],
+    (row: Row) => Span[],
+  ];
   const { layers = 'all' } = cut;
   const isWindow = typeof layers === 'object' && 'around' in layers;
   const settings = {
@@ -47,16 +92,42 @@ function cutOf(cut: CutKeys, root: Located, path: Path): (row: Row) => Cut {
 
 function placeAt(file: ExperimentFile, root: Located, side: Side, variant: number | undefined): Filled {
   const own = variant === undefined ? undefined : file.variants![variant]![side];
-  const base = checked(keysOf(file[side].prompt), root, [side, 'prompt']);
+  const written = file[side].prompt;
+  if (written === undefined && own?.prompt === undefined) {
+    const path = own === undefined ? [side] : ['variants', variant!, side];
+    throw badAt(
+      around(root, path).place,
+      `${side} has ${side === 'target' ? 'no prompt' : file.source.vector ? 'a vector where a prompt is needed' : 'neither a prompt nor a vector'}`,
+    );
+  }
+  const base = written === undefined ? {} : checked(keysOf(written), root, [side, 'prompt']);
   const path = own?.prompt === undefined ? [side, 'prompt'] : ['variants', variant!, side, 'prompt'];
   const keys = own?.prompt === undefined ? base : merged(base, checked(keysOf(own.prompt), root, path));
   const prompt = promptOf(keys, root, path);
   const positionPath =
     own?.position === undefined ? [side, 'position'] : ['variants', variant!, side, 'position'];
   const typed = own?.position ?? file[side].position ?? -1;
-  if (typeof typed === 'object') return (row) => ({ prompt: prompt(row), position: { kind: 'random' } });
-  const position = templateAt(root, positionPath, String(typed));
-  return (row) => ({ prompt: prompt(row), position: parsePosition(position.fill(row)) });
+  const position = positionOf(typed, root, positionPath);
+  return (row) => ({ prompt: prompt(row), position: position(row) });
+}
+
+function positionOf(typed: PositionKeys, root: Located, path: Path): (row: Row) => Position {
+  if (typeof typed === 'object') return () => ({ kind: 'random' });
+  const position = templateAt(root, path, String(typed));
+  return (row) => parsePosition(position.fill(row));
+}
+
+/** A prompt that belongs to no variant. */
+export function writtenPrompt(
+  written: string | PromptKeys,
+  typed: PositionKeys,
+  root: Located,
+  path: Path,
+  positionPath: Path,
+): Filled {
+  const prompt = promptOf(checked(keysOf(written), root, path), root, path);
+  const position = positionOf(typed, root, positionPath);
+  return (row) => ({ prompt: prompt(row), position: position(row) });
 }
 
 function keysOf(prompt: string | PromptKeys): PromptKeys {
@@ -65,16 +136,22 @@ function keysOf(prompt: string | PromptKeys): PromptKeys {
 
 function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
   const { text, tokens, same, ...switches } = keys;
+  const ofTarget = path.includes('target') && !path.includes('vector');
   const bad = (what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   if (text !== undefined && tokens !== undefined)
     throw bad('has both text and tokens where one of them is needed');
   if (tokens !== undefined && Object.keys(switches).length > 0) {
     throw bad(`has tokens, which are used as they are: leave ${Object.keys(switches).join(', ')} out`);
   }
-  if (same !== undefined && (Object.keys(keys).length > 1 || !path.includes('target')))
+  if (same !== undefined && (Object.keys(keys).length > 1 || !ofTarget))
     throw bad('has same: source, which is for a target, and alone');
-  if (switches.padded === true && !path.includes('target')) throw bad('has padded, which is for a target');
-  if (text === undefined && tokens === undefined && same === undefined && path[0] !== 'variants')
+  if (switches.padded === true && !ofTarget) throw bad('has padded, which is for a target');
+  if (
+    text === undefined &&
+    tokens === undefined &&
+    same === undefined &&
+    (path[0] !== 'variants' || path.includes('vector'))
+  )
     throw bad('has neither text nor tokens');
   return keys;
 }

@@ -74,6 +74,9 @@ const prompt = z
   )
   .meta({ description: 'A text with {fields} of the sample ({{ and }} are braces), or token ids.' });
 
+const aSigma = 'a number of at least 0';
+const aboveZero = z.number('a number above 0').gt(0, 'a number above 0');
+
 const aPosition = 'a whole number, a text of the prompt, or { random: true }';
 const position = z
   .union([z.int(aPosition), z.string().min(1, aPosition), section({ random: z.literal(true) })], {
@@ -84,6 +87,56 @@ const position = z
       'A token of the prompt: its index (negative from the end), a text that it ends, with #2 behind it for its second occurrence, or any token but BOS, drawn with the seed.',
     default: -1,
   });
+
+const somePrompts =
+  'a list of prompts ({ prompt, position } or a text), or a set of keys with samples and a prompt for them';
+const prompts = z.union(
+  [
+    z
+      .array(
+        z.union([text, section({ prompt, position: position.optional() })], { error: somePrompts }),
+        somePrompts,
+      )
+      .min(1, somePrompts),
+    section({
+      samples: z
+        .lazy(() => samples)
+        .meta({ description: 'What the prompt is filled with, one set of fields each.' }),
+      prompt,
+      position: position.optional(),
+    }),
+  ],
+  { error: somePrompts },
+);
+
+const aRow = 'a whole number of at least 0, or a template such as {feature}';
+const vector = section({
+  file: text.optional().meta({
+    description: 'A .safetensors, .npy or .gguf file, relative to this one. A GGUF file is a control vector.',
+  }),
+  tensor: text.optional().meta({ description: 'Its name in the file, where there are several.' }),
+  row: z
+    .union([z.int(aRow).min(0, aRow), text], { error: aRow })
+    .optional()
+    .meta({ description: 'Of a matrix, counted from 0.' }),
+  mean: prompts.optional().meta({ description: 'Of the states of prompts, at each source layer.' }),
+  difference: z
+    .tuple([prompts, prompts], { error: 'a list of two lists of prompts' })
+    .optional()
+    .meta({ description: 'Mean over the first prompts minus mean over the second.' }),
+  zero: z.literal(true, 'true').optional(),
+  noise: section({
+    sigma: z.number(aSigma).min(0, aSigma).meta({ description: 'Standard deviation.' }),
+    of: word(['embed']).optional().meta({
+      description: "Times that of all floats of the target prompts' tokens (BOS aside) at that site.",
+    }),
+  })
+    .optional()
+    .meta({ description: 'Drawn with the seed, another one for each sample and token.' }),
+  random: section({ norm: aboveZero.meta({ description: 'Its length.' }) })
+    .optional()
+    .meta({ description: 'A direction drawn with the seed, another one for each sample.' }),
+}).meta({ description: 'One of file, mean, difference, zero, noise and random.' });
 
 const site = word(sites).meta({ description: 'Where in its block the state lies.', default: 'resid_out' });
 const side = word(sides).meta({ description: 'Which half of an encoder-decoder model.', default: 'decoder' });
@@ -120,9 +173,16 @@ const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
   lora: lora.optional(),
 });
 
-const sourcePlace = place(
-  layers.optional().meta({ description: 'Layers to take states from.', default: 'all' }),
-);
+const sourcePlace = {
+  ...place(
+    layers.optional().meta({
+      description:
+        'Layers to take states from; of a vector that is the same at all of them, where target.layers is same, those to put it into.',
+      default: 'all',
+    }),
+  ),
+  vector: vector.optional().meta({ description: 'In place of a prompt.' }),
+};
 const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
 const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
 const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
@@ -141,6 +201,16 @@ const cut = section({
   'at-generated': flag.optional().meta({ description: 'From each generated token too.', default: false }),
 });
 
+const ownEdit = section({
+  at: spans.meta({ description: 'Tokens of the target. Of a text all tokens that hold it.' }),
+  layers: layers.meta({ description: 'In these layers, or at embed.' }),
+  site: site.optional(),
+  op: word(editOps).optional().meta({ description: 'What becomes of the states.', default: 'replace' }),
+  alpha: z.number('a number').optional().meta({ description: 'The factor of the op.', default: 1 }),
+  'at-generated': flag.optional().meta({ description: 'Of each generated token too.', default: false }),
+  vector: vector.optional().meta({ description: 'What all ops but scale need.' }),
+});
+
 const targetPlace = {
   ...place(
     targetLayers.optional().meta({
@@ -152,6 +222,10 @@ const targetPlace = {
     .array(cut, 'a list of cuts, { from, to, layers } each')
     .optional()
     .meta({ description: 'Edges of attention that are cut in the target.' }),
+  edits: z.array(ownEdit, 'a list of edits, { at, layers, op, vector } each').optional().meta({
+    description:
+      "The target's own edits, done in every cell and control, before what is patched: where both meet, the patch comes last.",
+  }),
 };
 
 const edit = section({
@@ -259,7 +333,6 @@ const aMapping =
   'identity, a .safetensors file of patchscopes fit, a list of such files, or a set of keys with the samples to fit one to';
 const aShare = 'a number from 0 to below 1';
 const aRidge = 'a number of at least 0';
-const aboveZero = z.number('a number above 0').gt(0, 'a number above 0');
 const mapping = z
   .union(
     [
@@ -365,7 +438,7 @@ export const experimentSchema = section({
     .union([text, z.array(text).min(1, 'a text or a list of texts')], { error: 'a text or a list of texts' })
     .optional()
     .meta({ description: 'Texts of which any is right; a field that is a list gives all of it.' }),
-  source: section({ ...sourcePlace, prompt }).meta({ description: 'Where states are taken from.' }),
+  source: section(sourcePlace).meta({ description: 'Where states are taken from: a prompt or a vector.' }),
   target: section({ ...targetPlace, prompt }).meta({ description: 'Where they are put, and what is read.' }),
   edit: edit.optional(),
   mapping: mapping.optional(),
@@ -415,12 +488,14 @@ export const experimentSchema = section({
 });
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
+export type VectorKeys = NonNullable<ExperimentFile['source']['vector']>;
+export type PromptsKeys = NonNullable<VectorKeys['mean']>;
 export type MappingKeys = Exclude<NonNullable<ExperimentFile['mapping']>, string | readonly string[]>;
 export type LoraKeys = NonNullable<ExperimentFile['source']['lora']>;
 export type SamplesFile = Exclude<ExperimentFile['samples'], readonly unknown[]>;
 
 /** For editors. */
 export function jsonSchema(): string {
-  const schema = z.toJSONSchema(experimentSchema, { target: 'draft-07', io: 'input' });
+  const schema = z.toJSONSchema(experimentSchema, { target: 'draft-07', io: 'input', reused: 'ref' });
   return `${JSON.stringify({ title: 'A patchscopes experiment', ...schema }, null, 2)}\n`;
 }

@@ -16,6 +16,7 @@ import type {
   MapRecord,
   PromptAt,
   Side,
+  Source,
 } from '../patchscope.js';
 import type { Place } from '../places.js';
 import { DEFAULT_VARIANT } from '../plan/pairs.js';
@@ -315,7 +316,14 @@ function distinct(places: readonly Place[]): Place[] {
 
 /** The target is the source prompt, as the target's model reads it. */
 function ontoItself(experiment: Experiment): Experiment {
-  const same = ({ prompt }: PromptAt): PromptAt => {
+  const same = (source: Source): PromptAt => {
+    if ('vector' in source) {
+      throw new PatchscopeError(
+        'bad_input',
+        'A source is a vector, and a mapping between two models is fitted to source prompts: give every variant one.',
+      );
+    }
+    const { prompt } = source;
     if (prompt.kind === 'text') return { prompt, position: { kind: 'index', index: 0 } };
     throw new PatchscopeError(
       'bad_input',

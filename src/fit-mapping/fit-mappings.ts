@@ -7,7 +7,14 @@ import { PatchscopeError } from '../errors.js';
 import { makeFolder } from '../folders.js';
 import { readMapping } from '../mapping/mapping-file.js';
 import { writeWhole } from '../output-file.js';
-import type { Experiment, FileMapping, MappingFit, MappingRecord, Settings } from '../patchscope.js';
+import type {
+  Experiment,
+  FileMapping,
+  MappingFit,
+  MappingRecord,
+  PromptAt,
+  Settings,
+} from '../patchscope.js';
 import { type VariantSettings, variantsOf } from '../plan/pairs.js';
 import { type FitOptions, fitInto } from './fit-mapping.js';
 
@@ -142,7 +149,7 @@ async function fitFile(
 function trainingOf(
   { name, seed }: Experiment,
   { name: _, mapping: __, patch: ___, ...settings }: VariantSettings,
-  prompts: readonly Experiment['samples'][number]['source'][],
+  prompts: readonly PromptAt[],
 ): Experiment {
   return {
     name,

@@ -5,8 +5,11 @@ import { PatchscopeError } from '../errors.js';
 import type { MappingRecord, Side, Site } from '../patchscope.js';
 import { type Place, placeAt } from '../places.js';
 import { cellAt, type Plan } from '../plan/plan.js';
+import { needPrompt } from '../plan/sources.js';
 import { inputOf, positionTokens } from '../prompts.js';
 import { uniforms } from '../random.js';
+
+const fitted = 'a mapping is fitted to the states of source prompts: fit it to a variant that has them';
 
 export type Positions = MappingRecord['data']['positions'];
 
@@ -63,7 +66,10 @@ export function pairedPromptsOf(
 ): { readonly prompts: PromptPair[]; readonly leftOut: number } {
   const bosToken = tokenizers.source.bosToken;
   const targets = new Map(
-    plan.pairs.map(({ source, target }) => [JSON.stringify(inputOf(source)), { source, target }]),
+    plan.pairs.map((pair) => {
+      const source = needPrompt(pair.source, fitted);
+      return [JSON.stringify(inputOf(source)), { source, target: pair.target }];
+    }),
   );
   let leftOut = 0;
   const prompts = promptsOf(plan, variant, positions, bosToken).flatMap((tokens): PromptPair[] => {
@@ -103,8 +109,9 @@ export function promptsOf(
     string,
     { readonly prompt: TokenInput; side: Side | undefined; tokens: Set<number> }
   >();
-  for (const { variant: name, source } of plan.pairs) {
-    if (name !== variant) continue;
+  for (const pair of plan.pairs) {
+    if (pair.variant !== variant) continue;
+    const source = needPrompt(pair.source, fitted);
     const prompt = inputOf(source);
     const key = JSON.stringify(prompt);
     const known = prompts.get(key) ?? { prompt, side: source.side, tokens: new Set<number>() };

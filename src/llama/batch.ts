@@ -1,8 +1,15 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
-import type { AttentionCut, Edit, ScoredToken } from '../engine.js';
+import type { AttentionCut, ScoredToken } from '../engine.js';
 import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
 import { type BatchLimits, cutsOf } from './cuts.js';
-import { type RowEdit, type RowPoint, rowEdit, type SitePoint, StateRows } from './state-rows.js';
+import {
+  type RowEdit,
+  type RowPoint,
+  rowEdit,
+  type SitePoint,
+  StateRows,
+  type TurnedEdit,
+} from './state-rows.js';
 
 /** What one decoded batch gave: readings and states in the order they were asked for. */
 export interface BatchResults {
@@ -76,7 +83,7 @@ export class Batch {
     if (needsOutput) this.#outputs[row] = true;
   }
 
-  edit(row: number, edit: Edit, needsOutput: boolean): void {
+  edit(row: number, edit: TurnedEdit, needsOutput: boolean): void {
     this.#edits.push(rowEdit(row, edit));
     if (needsOutput) this.#outputs[row] = true;
   }

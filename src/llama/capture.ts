@@ -2,10 +2,11 @@
 import type { CacheLayout, CaptureRequest, CaptureResult, WorkOptions } from '../engine.js';
 import { Batch, type BatchResults } from './batch.js';
 import type { ContextPool } from './context-pool.js';
-import { encode, ofSide } from './encode.js';
+import { encode } from './encode.js';
 import { type Attempt, isolateBroken } from './isolate.js';
 import { type Limits, localFailure } from './limits.js';
 import { nativeReadings } from './readings.js';
+import { ofSide } from './state-rows.js';
 
 /** A prompt up to its last token captured in the decoder: what comes after can't be seen from there. */
 interface Prompt {

@@ -14,6 +14,7 @@ import { PatchscopeError } from '../errors.js';
 import { allFinite } from '../floats.js';
 import type { NativeSites } from '../native.js';
 import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
+import { turnsOf } from './state-rows.js';
 
 const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
 
@@ -88,7 +89,7 @@ export class Checks {
   }
 
   row(row: PatchRow, reading: RowReading): void {
-    const { tokenIds, edits, continuation, seed, trackedTokens = [], until = [] } = row;
+    const { tokenIds, continuation, seed, trackedTokens = [], until = [] } = row;
     if (continuation !== undefined) {
       if (!Array.isArray(continuation))
         throw new TypeError('Expected continuation to be an array of numbers.');
@@ -103,6 +104,12 @@ export class Checks {
       throw new TypeError('Expected until to be an array of strings.');
     if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
     for (const one of row.cuts ?? []) this.cut(one, row);
+    for (const edits of turnsOf(row)) this.#edits(edits, row);
+    for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
+  }
+
+  /** Of one turn, in which no state is written twice. */
+  #edits(edits: readonly Edit[], row: PatchRow): void {
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {
@@ -117,7 +124,6 @@ export class Checks {
       }
       generated.add(place);
     }
-    for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
   }
 
   point({ side = 'decoder', site, layer, tokenIndex }: CapturePoint, input: TokenInput): void {

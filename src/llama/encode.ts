@@ -1,18 +1,12 @@
 /** What the encoder of an encoder-decoder model reads, and its way through a context. */
-import type { CapturePoint, Edit } from '../engine.js';
+import type { CapturePoint } from '../engine.js';
 import type { NativeContext } from '../native.js';
-import type { Side } from '../patchscope.js';
-import { rowEdit, StateRows } from './state-rows.js';
+import { rowEdit, StateRows, type TurnedEdit } from './state-rows.js';
 
 export interface EncoderPrompt {
   readonly tokenIds: readonly number[];
   readonly points?: readonly CapturePoint[];
-  readonly edits?: readonly Edit[];
-}
-
-/** The points or edits of one side. */
-export function ofSide<T extends { readonly side?: Side }>(points: readonly T[], side: Side): T[] {
-  return points.filter((point) => (point.side ?? 'decoder') === side);
+  readonly edits?: readonly TurnedEdit[];
 }
 
 /**

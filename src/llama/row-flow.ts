@@ -7,16 +7,19 @@ import type { NativeContext, NativeReadings } from '../native.js';
 import { Batch, type OwnReading, type RawReading } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import type { BatchLimits } from './cuts.js';
-import { encode, ofSide } from './encode.js';
+import { encode } from './encode.js';
 import type { Limits } from './limits.js';
 import { nativeReadings, tokenReading } from './readings.js';
 import type { GroupRow, RowGroup } from './row-group.js';
+import { type TurnedEdit, turnedEdits } from './state-rows.js';
 import { type Continuation, TextStop } from './text-stop.js';
 import type { LlamaTokenizer } from './tokenizer.js';
 
 /** A row in its slot. */
 interface Run {
   readonly row: GroupRow;
+  /** On the decoder's side. */
+  readonly edits: readonly TurnedEdit[];
   readonly steps: StepReading[];
   readonly continuation: Continuation;
   positions: readonly TokenReading[];
@@ -141,7 +144,7 @@ export class RowFlow {
   #addToken(batch: Batch, slot: number): void {
     const run = this.#runs[slot]!;
     const row = batch.add(run.continuation.tokenIds.at(-1)!, this.#lengths[slot]!++, this.#sequence(slot));
-    for (const edit of ofSide(run.row.row.edits, 'decoder')) {
+    for (const edit of run.edits) {
       if (edit.atGenerated) batch.edit(row, edit, this.#limits.needsOutput(edit));
     }
     for (const cut of run.row.row.cuts ?? []) {
@@ -157,12 +160,13 @@ export class RowFlow {
     for (let slot = 0; slot < this.#runs.length && waiting.length > 0; slot++) {
       if (this.#runs[slot] !== undefined) continue;
       const row = waiting.shift()!;
-      const run: Run = { row, steps: [], positions: [], continuation: { tokenIds: [], text: '' } };
+      const edits = turnedEdits(row.row, 'decoder');
+      const run: Run = { row, edits, steps: [], positions: [], continuation: { tokenIds: [], text: '' } };
       this.#runs[slot] = run;
       begun.push(slot);
       const first = this.#group.prefix.length;
       const rows = this.#addRest(batch, slot);
-      for (const edit of ofSide(row.row.edits, 'decoder')) {
+      for (const edit of edits) {
         batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
       }
       for (const cut of row.row.cuts ?? []) {

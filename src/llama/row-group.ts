@@ -4,8 +4,9 @@
  */
 import { earliestCut } from '../edges.js';
 import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
-import { type EncoderPrompt, ofSide } from './encode.js';
+import type { EncoderPrompt } from './encode.js';
 import type { Limits } from './limits.js';
+import { turnedEdits } from './state-rows.js';
 
 export interface GroupRow {
   readonly row: PatchRow;
@@ -31,7 +32,7 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
   rows.forEach((row, index) => {
     const prefixLength = Math.min(
       row.tokenIds.length - 1,
-      ...ofSide(row.edits, 'decoder').map(({ tokenIndex }) => tokenIndex),
+      ...turnedEdits(row, 'decoder').map(({ tokenIndex }) => tokenIndex),
       ...(reading.tokenIndexes ?? []),
       earliestCut(row.cuts ?? []),
     );
@@ -41,8 +42,9 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
     else group.rows.push({ row, index });
   });
   return [...groups.values()].map(({ prefixLength, rows: own }) => {
-    const { tokenIds, encoderTokenIds, edits, adapter } = own[0]!.row;
-    const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: ofSide(edits, 'encoder') };
+    const { row } = own[0]!;
+    const { tokenIds, encoderTokenIds, adapter } = row;
+    const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: turnedEdits(row, 'encoder') };
     const rest = tokenIds.slice(prefixLength);
     const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
@@ -51,10 +53,12 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
 }
 
 /** The same for rows whose encoder does the same. */
-function encoderKey({ encoderTokenIds = [], edits }: PatchRow): string {
-  const written = ofSide(edits, 'encoder').map(
-    ({ site, layer, tokenIndex, op = 'replace', alpha = 1, vector = new Float32Array() }) =>
+function encoderKey(row: PatchRow): string {
+  const { encoderTokenIds = [] } = row;
+  const written = turnedEdits(row, 'encoder').map(
+    ({ turn, site, layer, tokenIndex, op = 'replace', alpha = 1, vector = new Float32Array() }) =>
       [
+        turn,
         site,
         layer,
         tokenIndex,

@@ -1,8 +1,8 @@
 /** Captures and edits of rows, as the addon takes them and gives their states back. */
-import type { Edit } from '../engine.js';
+import type { Edit, PatchRow } from '../engine.js';
 import { concatenate } from '../floats.js';
 import type { NativeStates, NativeStateWork } from '../native.js';
-import type { EditOp, Layer, Site } from '../patchscope.js';
+import type { EditOp, Layer, Side, Site } from '../patchscope.js';
 
 export interface SitePoint {
   readonly site: Site;
@@ -14,13 +14,34 @@ export interface RowPoint extends SitePoint {
 }
 
 export interface RowEdit extends RowPoint {
+  /** Of edits of one state that of the lower turn comes first. */
+  readonly turn: number;
   readonly op: EditOp;
   readonly alpha: number;
   readonly vector: Float32Array | undefined;
 }
 
-export function rowEdit(row: number, { site, layer, op = 'replace', alpha = 1, vector }: Edit): RowEdit {
-  return { row, site, layer, op, alpha, vector };
+/** An edit and its turn. */
+export type TurnedEdit = Edit & { readonly turn: number };
+
+/** All edits of a row, turn by turn. */
+export function turnsOf({ ownEdits = [], edits }: PatchRow): readonly (readonly Edit[])[] {
+  return [ownEdits, edits];
+}
+
+/** The edits of one side, each with its turn. */
+export function turnedEdits(row: PatchRow, side: Side): TurnedEdit[] {
+  return turnsOf(row).flatMap((edits, turn) => ofSide(edits, side).map((edit) => ({ ...edit, turn })));
+}
+
+/** The points or edits of one side. */
+export function ofSide<T extends { readonly side?: Side }>(points: readonly T[], side: Side): T[] {
+  return points.filter((point) => (point.side ?? 'decoder') === side);
+}
+
+export function rowEdit(row: number, edit: TurnedEdit): RowEdit {
+  const { site, layer, op = 'replace', alpha = 1, vector, turn } = edit;
+  return { row, site, layer, op, alpha, vector, turn };
 }
 
 export class StateRows {
@@ -32,7 +53,10 @@ export class StateRows {
     this.#captures = groupByPlace(captures, ({ site, layer }) => `${site} ${layer}`);
     this.native = {
       captures: this.#captures.map((group) => siteRows(group, begin)),
-      edits: groupByPlace(edits, ({ site, layer, op }) => `${site} ${layer} ${op}`).map((group) => ({
+      edits: groupByPlace(
+        edits.toSorted((a, b) => a.turn - b.turn),
+        ({ site, layer, op, turn }) => `${turn} ${site} ${layer} ${op}`,
+      ).map((group) => ({
         ...siteRows(group, begin),
         op: group[0]!.op,
         alphas: Float32Array.from(group, ({ alpha }) => alpha),

@@ -7,6 +7,7 @@ import { PatchscopeError } from '../errors.js';
 import { controls, type Experiment } from '../patchscope.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import type { Pair } from './pairs.js';
+import { promptsOf, type ResolvedSource } from './sources.js';
 
 /** One entry for each cell. */
 export interface CellColumns {
@@ -95,7 +96,7 @@ function chunkSize(steps: number): number {
 }
 
 function unitsOf(pairs: readonly Pair[]): Unit[] {
-  const units = new Map<ResolvedPrompt, number[]>();
+  const units = new Map<ResolvedSource, number[]>();
   pairs.forEach(({ source }, pair) => {
     const unit = units.get(source);
     if (unit === undefined) units.set(source, [pair]);
@@ -120,7 +121,8 @@ function blocksOf(
   for (const unit of units) {
     const places = new Set(unit.flatMap((pair) => [...placesOf.get(pairs[pair]!.variant)!]));
     const ownCells = unit.reduce((sum, pair) => sum + cellsOf(pair), 0);
-    const ownBytes = places.size * stateBytes + sourceBytes;
+    const prompts = promptsOf(pairs[unit[0]!]!.source).length;
+    const ownBytes = prompts * places.size * stateBytes + sourceBytes;
     if (block.length >= least && (cells + ownCells > BLOCK_CELLS || bytes + ownBytes > BLOCK_BYTES)) {
       blocks.push(block);
       [block, cells, bytes] = [[], 0, 0];

@@ -12,7 +12,9 @@ import type {
   Sample,
   Settings,
   Side,
+  Source,
   Variant,
+  Vector,
 } from '../patchscope.js';
 import {
   inputOf,
@@ -27,15 +29,19 @@ import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
 import { type PlannedCut, resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
+import { earliestEdit, type ResolvedEdit, resolveEdits } from './own-edits.js';
+import { identityOf, isVector, type ResolvedSource, type ResolvedVector } from './sources.js';
 
-/** One sample in one variant. Equal prompts are one and the same object. */
+/** One sample in one variant. Equal prompts are one and the same object, and so are equal vectors. */
 export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
-  readonly source: ResolvedPrompt;
+  readonly source: ResolvedSource;
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
+  /** What is done to the target's states before the patch, in every cell; absent where nothing is. */
+  readonly ownEdits?: readonly ResolvedEdit[];
   /** Edges of attention that are cut in the target; absent where there are none. */
   readonly cuts?: readonly PlannedCut[];
   /** Tokens that are scored for this sample alone. */
@@ -43,8 +49,8 @@ export interface Pair {
 }
 
 /** Tokens of a target that its rows share: those before the first that is patched or cut off from another. */
-export function sharedTokens({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
-  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
+export function sharedTokens({ target: { side, tokenIndex }, cuts = [], ownEdits = [] }: Pair): number {
+  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts), earliestEdit(ownEdits));
 }
 
 /** What a plan has to know of a model. */
@@ -129,32 +135,27 @@ export function resolvePairs(
     return variants.map((variant): Pair => {
       const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {} } = variant;
       const own = sample.variants?.[name] ?? {};
-      const { op = 'replace', alpha = 1, atGenerated = false } = patch;
-      const source = resolver.source(
-        own.source ?? sample.source,
-        { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name },
-        seed,
-      );
+      const sourceWay = { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name };
+      const targetWay = { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name };
+      const source = resolver.source(own.source ?? sample.source, sourceWay, seed);
       const at = own.target ?? sample.target;
-      const target = resolver.target(
-        at,
-        source,
-        { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name },
-        seed,
-        following,
-      );
+      const target = resolver.target(at, source, targetWay, seed, following);
       const cuts = resolveCuts(
         at.cuts ?? [],
         target,
         models.target.tokenizer,
         models.target.record.layerCount,
       );
+      const ownEdits = resolveEdits(at.edits ?? [], target, models.target, (vector) =>
+        resolver.vector(vector, 'target', targetWay, seed),
+      );
       return {
         sample: index,
         variant: name,
         source,
         target,
-        patch: { op, alpha, atGenerated },
+        patch: filledPatch(patch),
+        ...(ownEdits.length > 0 && { ownEdits }),
         ...(cuts.length > 0 && { cuts }),
         trackedTokens,
       };
@@ -173,6 +174,7 @@ interface Way {
 class Resolver {
   readonly #models: PlannedModels;
   readonly #known = new Map<string, ResolvedPrompt>();
+  readonly #vectors = new Map<string, ResolvedVector>();
   readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
   #hasOneVocabulary: boolean | undefined;
 
@@ -181,7 +183,8 @@ class Resolver {
   }
 
   /** @param seed of a random position. */
-  source(at: PromptAt, way: Way, seed: number): ResolvedPrompt {
+  source(at: Source, way: Way, seed: number): ResolvedSource {
+    if ('vector' in at) return this.vector(at.vector, 'source', way, seed);
     if (at.prompt.kind === 'text' && at.prompt.padded) {
       throw new PatchscopeError(
         'bad_input',
@@ -191,11 +194,37 @@ class Resolver {
     return this.#resolve(at, 'source', way, seed, 0);
   }
 
+  /** @param which of the models reads its prompts. */
+  vector(vector: Vector, which: 'source' | 'target', way: Way, seed: number): ResolvedVector {
+    const resolved = (prompts: readonly PromptAt[]) => {
+      if (prompts.length > 0) return prompts.map((at) => this.#resolve(at, which, way, seed, 0));
+      throw new PatchscopeError('bad_input', 'A mean of no prompts has no value: give at least one prompt.');
+    };
+    const own: ResolvedVector =
+      vector.kind === 'mean'
+        ? { ...vector, prompts: resolved(vector.prompts) }
+        : vector.kind === 'difference'
+          ? { ...vector, prompts: resolved(vector.prompts), minus: resolved(vector.minus) }
+          : vector;
+    const key = identityOf([which, own]);
+    const known = this.#vectors.get(key) ?? own;
+    this.#vectors.set(key, known);
+    return known;
+  }
+
   /** @param following tokens that are decoded after it, at most. */
-  target(at: PromptAt, source: ResolvedPrompt, way: Way, seed: number, following: number): ResolvedPrompt {
+  target(at: PromptAt, source: ResolvedSource, way: Way, seed: number, following: number): ResolvedPrompt {
     const { prompt } = at;
     const isPadded = prompt.kind === 'text' && prompt.padded === true;
     if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', way, seed, following);
+    if (isVector(source)) {
+      throw new PatchscopeError(
+        'bad_input',
+        isPadded
+          ? 'The target prompt is padded up to the position of the source prompt, and the source is a vector: leave padded out.'
+          : 'The target prompt is the source prompt, and the source is a vector: write a prompt for the target.',
+      );
+    }
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
     this.#ofSources.set(source, known);
     const draw = drawOf(at, seed);
@@ -245,6 +274,10 @@ class Resolver {
     known.set(key, found);
     return found;
   }
+}
+
+export function filledPatch({ op = 'replace', alpha = 1, atGenerated = false }: Patch): Required<Patch> {
+  return { op, alpha, atGenerated };
 }
 
 /** Of the interval [0, 1), where the position is drawn. */

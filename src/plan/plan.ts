@@ -12,6 +12,7 @@ import { type Control, controls, type Experiment, type FittedMapping, type Side 
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
+import { checkVectors, VectorVariants } from './check-vectors.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
@@ -26,6 +27,7 @@ import {
 } from './pairs.js';
 import { checkKnownAndProbe } from './probe-units.js';
 import { cutRepeats } from './repeats.js';
+import { identityOf } from './sources.js';
 
 export interface Plan {
   readonly experiment: Experiment;
@@ -82,7 +84,6 @@ export function makePlan(
   const continuation = resolveContinuation(experiment.reading, target.tokenizer);
   const steps = continuation?.length ?? experiment.reading.maxTokens;
   const pairs = resolvePairs(experiment, variants, models, Math.max(0, steps - 1));
-  checkKnownAndProbe(experiment);
   const ownTokens = ownTokenCount(experiment);
   const own = ownTokens > 0;
   if (own && variants.some(({ sourceSide }) => sourceSide === 'encoder')) {
@@ -91,9 +92,25 @@ export function makePlan(
       "An encoder says no next token to compare with: take sources of the decoder's side, or leave out metrics such as precision-at-1 and surprisal.",
     );
   }
+  const vectors = new VectorVariants(pairs);
+  if (own) vectors.refuse('says no next token for the metrics precision-at-1 and surprisal: leave these out');
+  if (experiment.probe) vectors.refuse('a probe learns from the states of source prompts: leave probe out');
+  checkKnownAndProbe(experiment);
+  if (experiment.controls?.shuffled)
+    vectors.refuse(
+      "is no state of a sample, another one's of which the control shuffled takes: leave it out",
+    );
   const places = new PlaceList();
-  const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, models, places)]));
+  const grids = new Map(
+    variants.map((variant) => [
+      variant.name,
+      vectors.isLayered(variant.name)
+        ? placePairs(variant, models, places)
+        : targetPlaces(variant, models, places),
+    ]),
+  );
   checkWindows(pairs, grids, places.all);
+  checkVectors(pairs, grids, places.all, models);
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
@@ -282,6 +299,29 @@ function placePairs(
   return pairs.map(([source, target]) => [list.numberOf(source), list.numberOf(target)]);
 }
 
+/**
+ * The same for a vector that has no layer of its own: each target place stands for both. Where a target layer is
+ * told by the source layer, the source layers are those of the target.
+ */
+function targetPlaces(
+  { name, sourceLayers, targetLayers, targetSite, targetSide = 'decoder' }: VariantSettings,
+  { target: { record } }: PlannedModels,
+  list: PlaceList,
+): [source: number, target: number][] {
+  const relative = relations[targetLayers.trim()];
+  if (typeof relative === 'function') {
+    throw new PatchscopeError(
+      'bad_input',
+      `The source of the variant '${name}' is a vector without a layer, than which no target layer lies ${targetLayers.trim()}: name the target layers.`,
+    );
+  }
+  const count = targetSide === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
+  return parsePlaces(relative === 'same' ? sourceLayers : targetLayers, count, targetSite).map((place) => {
+    const number = list.numberOf(place);
+    return [number, number];
+  });
+}
+
 /** Target layers that are told by the source layer; `embed` lies below all others. */
 const relations: Readonly<Record<string, 'same' | ((target: number, source: number) => boolean)>> = {
   same: 'same',
@@ -295,7 +335,7 @@ function rank({ layer }: Place): number {
 
 function hashOf(plan: Omit<Plan, 'sha256'>): string {
   const hash = createHash('sha256');
-  const add = (value: unknown) => hash.update(JSON.stringify(value)).update('\n');
+  const add = (value: unknown) => hash.update(identityOf(value)).update('\n');
   const { samples, ...settings } = plan.experiment;
   add(keptSettings(settings));
   for (const sample of samples) add(sample);

@@ -3,6 +3,7 @@ import { cacheCells } from '../cache-layout.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
 import { type Pair, sharedTokens } from './pairs.js';
 import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
+import { promptsOf } from './sources.js';
 
 /** What bounds a batch, as an engine records it. */
 export interface BatchBounds {
@@ -15,7 +16,7 @@ export interface PlanSummary {
   /** Of these, cells that are run again to be compared. */
   readonly repeatedCells: number;
   readonly chunks: number;
-  /** Distinct prompts and positions that states are captured from. */
+  /** Distinct prompts and positions, or vectors, that states come from. */
   readonly sources: number;
   /** Distinct prompts and positions that are patched. */
   readonly targets: number;
@@ -43,6 +44,7 @@ export function summarize(
   embeddingSize: number,
 ): PlanSummary {
   const sources = new Set(plan.pairs.map(({ source }) => source));
+  const prompts = new Set([...sources].flatMap(promptsOf));
   const targets = new Set(plan.pairs.map(({ target }) => target));
   const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
@@ -66,7 +68,7 @@ export function summarize(
     sources: sources.size,
     targets: targets.size,
     batches,
-    sourceTokens: [...sources].reduce((sum, source) => sum + lengthBefore(source), 0),
+    sourceTokens: [...prompts].reduce((sum, prompt) => sum + lengthBefore(prompt), 0),
     targetTokens,
     stateBytes: 4 * embeddingSize * mostStates(plan),
     cacheTokens,
@@ -77,7 +79,7 @@ export function summarize(
 export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
   const following = Math.max(0, stepCount(plan) - 1);
-  const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
+  const sources = new Set(pairs.flatMap(({ sourcePair }) => promptsOf(sourcePair.source)));
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
   const prefixes = [...targets.values()].reduce((sum, pair) => sum + sharedTokens(pair), 0);
   const rows = pairs.reduce(
@@ -101,12 +103,14 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
 }
 
 function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
-  const numbers = new Map([...new Set(pairs.map(({ source }) => source))].map((source, i) => [source, i]));
+  const prompts = new Set(pairs.flatMap(({ source }) => promptsOf(source)));
+  const numbers = new Map([...prompts].map((prompt, i) => [prompt, i]));
   let most = 0;
   for (let block = 0; block + 1 < blockStarts.length; block++) {
     const states = new Set<number>();
     for (let at = chunkStarts[blockStarts[block]!]!; at < chunkStarts[blockStarts[block + 1]!]!; at++) {
-      states.add(numbers.get(pairs[cells.sourcePair[at]!]!.source)! * 2 ** 16 + cells.source[at]!);
+      for (const prompt of promptsOf(pairs[cells.sourcePair[at]!]!.source))
+        states.add(numbers.get(prompt)! * 2 ** 16 + cells.source[at]!);
     }
     most = Math.max(most, states.size);
   }

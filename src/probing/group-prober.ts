@@ -5,6 +5,7 @@ import type { Probe, ProbePrediction } from '../observation.js';
 import type { Place } from '../places.js';
 import { type Plan, pairOf } from '../plan/plan.js';
 import { foldsOf, type ProbeUnit, probeUnits, reasonAgainst } from '../plan/probe-units.js';
+import { needPrompt } from '../plan/sources.js';
 import { inputOf } from '../prompts.js';
 import { captureLayers, type Failure, pointOf } from '../source-states.js';
 import { probeLayers } from './layer-threads.js';
@@ -73,7 +74,8 @@ export class GroupProber implements Prober {
     const captured = await captureLayers(
       this.#engine,
       samples.map((sample) => {
-        const { source } = pairOf(this.#plan, sample, variant);
+        const pair = pairOf(this.#plan, sample, variant);
+        const source = needPrompt(pair.source, 'a probe learns from the states of prompts');
         return { ...inputOf(source), points: places.map((place) => pointOf(source, place)) };
       }),
       { signal },

@@ -47,9 +47,15 @@ export function prompts(database: Database, { runIds }: Subject, sampleCount: nu
   const data = askData(
     database,
     `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
-  source.text AS source_prompt, variant.source_position, variant.source_token,
+  source.text AS source_prompt, iif(variant.source_vector_idx IS NULL, variant.source_position, NULL) AS source_position,
+  variant.source_token,
   target.text AS target_prompt, variant.target_position, variant.target_token,
-  variant.op, variant.alpha, variant.at_generated
+  variant.op, variant.alpha, variant.at_generated,
+  (
+    SELECT group_concat(edit.value ->> '$.op' || coalesce(' ' || vector.text, ''), '; ')
+    FROM json_each(variant.own_edits) AS edit
+    LEFT JOIN vector ON vector.run_id = variant.run_id AND vector.idx = edit.value ->> '$.vector'
+  ) AS own_edits
 FROM variant
 JOIN sample ON sample.run_id = variant.run_id AND sample.idx = variant.sample_idx
 JOIN prompt AS source ON source.run_id = variant.run_id AND source.idx = variant.source_prompt_idx

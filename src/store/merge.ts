@@ -100,7 +100,7 @@ async function copyShard(
 }
 
 /** Tables that say what the cells of a run name; they are the same in all shards. */
-const contents = ['prompt', 'sample', 'variant'];
+const contents = ['prompt', 'vector', 'sample', 'variant'];
 
 function copyContents(database: Database, { run }: Shard): void {
   database

@@ -9,6 +9,7 @@ import { m006Signatures } from './m006-signatures.js';
 import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
+import { m013Vectors } from './m013-vectors.js';
 import { m015Adapters } from './m015-adapters.js';
 import { m017SignatureIndex } from './m017-signature-index.js';
 
@@ -30,6 +31,7 @@ export const migrations: readonly Migration[] = [
   m009MappingFits,
   m017SignatureIndex,
   m015Adapters,
+  m013Vectors,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

@@ -82,6 +82,8 @@ export interface RunContents {
   readonly prompts: readonly PromptRecord[];
   readonly samples: readonly SampleRecord[];
   readonly variants: readonly VariantRecord[];
+  /** Default: none. */
+  readonly vectors?: readonly VectorRecord[];
   /** Those that cells name beside the identity; default: none. */
   readonly mappings?: readonly MappingRow[];
 }
@@ -99,6 +101,13 @@ export interface PromptRecord {
   readonly decoderTokenIds?: readonly number[];
   /** How its text became token ids. */
   readonly reading?: { readonly bos: boolean; readonly chat: boolean; readonly special: boolean };
+}
+
+export interface VectorRecord {
+  /** What it is, in words. */
+  readonly text: string;
+  /** Kept as JSON. */
+  readonly record: object;
 }
 
 export interface SampleRecord {
@@ -124,6 +133,10 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly object[];
+  /** Index of the vector that stands in place of a source prompt. */
+  readonly sourceVector?: number;
+  /** What is done to the target's states before the patch; kept as JSON. */
+  readonly ownEdits?: readonly object[];
 }
 
 /** A token of a prompt. */

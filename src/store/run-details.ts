@@ -8,6 +8,8 @@ export interface RunDetails {
   readonly run: RunSummary;
   /** The other columns of table `run`, under their names. */
   readonly facts: Readonly<Record<string, string | number | null>>;
+  /** Vectors in place of source prompts, and the target's own edits. */
+  readonly vectors: readonly UsedVector[];
   readonly metrics: readonly LayerMetric[];
   /** Over all samples and layers. */
   readonly effects: readonly Effect[];
@@ -16,6 +18,18 @@ export interface RunDetails {
   /** What the grid shows. */
   readonly value: string;
   readonly grid: readonly GridCell[];
+}
+
+/** In one variant, with one op. */
+export interface UsedVector {
+  readonly variant: string;
+  readonly op: string;
+  /** Whether the target's own states are edited with it in every cell. */
+  readonly isOwnEdit: boolean;
+  /** In words, of one of them; empty: an edit without a vector. */
+  readonly text: string;
+  /** Different ones, over all samples. */
+  readonly count: number;
 }
 
 /** Of all samples together; -1 is embed. */
@@ -97,6 +111,7 @@ export function runDetails(
       facts: database
         .prepare<[number], RunDetails['facts']>('SELECT * FROM run WHERE id = ?')
         .get(run.runId)!,
+      vectors: ofVariant(usedVectors(database, run.runId)),
       metrics: ofVariant(layerMetrics(database, run.runId)),
       effects: ofVariant(effects(database, run.runId)),
       repeats: repeats(database, run.runId),
@@ -130,6 +145,24 @@ function variantNames(database: Database, runId: number): string[] {
     .prepare<[number], string>('SELECT DISTINCT name FROM variant WHERE run_id = ? ORDER BY name')
     .pluck()
     .all(runId);
+}
+
+function usedVectors(database: Database, runId: number): UsedVector[] {
+  return database
+    .prepare<[{ runId: number }], Omit<UsedVector, 'isOwnEdit'> & { readonly isOwnEdit: number }>(
+      `SELECT variant, op, isOwnEdit, coalesce(min(vector.text), '') AS text, count(DISTINCT vector.idx) AS count
+      FROM (
+        SELECT name AS variant, op, 0 AS isOwnEdit, source_vector_idx AS idx FROM variant
+        WHERE run_id = :runId AND source_vector_idx IS NOT NULL
+        UNION ALL
+        SELECT name, edit.value ->> '$.op', 1, edit.value ->> '$.vector'
+        FROM variant, json_each(variant.own_edits) AS edit WHERE run_id = :runId
+      ) AS used
+      LEFT JOIN vector ON vector.run_id = :runId AND vector.idx = used.idx
+      GROUP BY variant, op, isOwnEdit, vector.record ->> '$.kind' ORDER BY variant, isOwnEdit, op, text`,
+    )
+    .all({ runId })
+    .map((row) => ({ ...row, isOwnEdit: row.isOwnEdit === 1 }));
 }
 
 function layerMetrics(database: Database, runId: number): LayerMetric[] {

@@ -7,6 +7,7 @@ export interface Statements {
   readonly mappingId: Statement<[name: string], number>;
   readonly addRun: Statement;
   readonly addPrompt: Statement;
+  readonly addVector: Statement;
   readonly addSample: Statement;
   readonly addVariant: Statement;
   readonly targetModel: Statement<[runId: number], number>;
@@ -65,6 +66,7 @@ export function prepareStatements(database: Database): Statements {
       `INSERT INTO prompt (run_id, idx, text, token_ids, decoder_token_ids, bos, chat, special)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
+    addVector: database.prepare('INSERT INTO vector (run_id, idx, text, record) VALUES (?, ?, ?, ?)'),
     addSample: database.prepare(
       'INSERT INTO sample (run_id, idx, name, "group", answer, subject, class) VALUES (?, ?, ?, ?, ?, ?, ?)',
     ),
@@ -73,8 +75,8 @@ export function prepareStatements(database: Database): Statements {
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
-        op, alpha, at_generated, cuts, source_adapter, target_adapter)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        op, alpha, at_generated, cuts, source_adapter, target_adapter, source_vector_idx, own_edits)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     targetModel: database
       .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')

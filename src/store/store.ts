@@ -106,11 +106,11 @@ class SqliteStore implements Store {
     this.#chunks = new ChunkWriter(this.#statements);
   }
 
-  beginRun(run: RunRecord, { prompts, samples, variants, mappings = [] }: RunContents): number {
+  beginRun(run: RunRecord, { prompts, samples, variants, vectors = [], mappings = [] }: RunContents): number {
     // another process may have deleted the model and its tokens since
     this.#chunks.forgetTokens();
     return this.#write(() => {
-      const { addRun, addPrompt, addSample, addMapping } = this.#statements;
+      const { addRun, addPrompt, addVector, addSample, addMapping } = this.#statements;
       const models = {
         sourceModelId: this.#addModel(run.sourceModel),
         targetModelId: this.#addModel(run.targetModel),
@@ -126,6 +126,9 @@ class SqliteStore implements Store {
           jsonOrNull(decoderTokenIds),
           ...[bos, chat, special].map((flag) => (flag === null ? null : Number(flag))),
         );
+      }
+      for (const [index, { text, record }] of vectors.entries()) {
+        addVector.run(runId, index, text, JSON.stringify(record));
       }
       for (const [index, { name, group, answer, subject, class: kind }] of samples.entries()) {
         addSample.run(
@@ -229,7 +232,7 @@ class SqliteStore implements Store {
     variant: VariantRecord,
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
-    const { sample, name, source, target, op, alpha, atGenerated, cuts } = variant;
+    const { sample, name, source, target, op, alpha, atGenerated, cuts, sourceVector, ownEdits } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -247,11 +250,13 @@ class SqliteStore implements Store {
       op,
       alpha,
       Number(atGenerated),
-      cuts === undefined ? null : JSON.stringify(cuts),
+      jsonOrNull(cuts),
       source.adapter ?? null,
       target.adapter ?? null,
+      sourceVector ?? null,
+      jsonOrNull(ownEdits),
     );
-    this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
+    if (sourceVector === undefined) this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
     this.#chunks.addToken(targetModelId, target.tokenId, target.token);
   }
 

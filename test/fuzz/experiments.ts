@@ -314,7 +314,7 @@ function faultOf(experiment: Experiment, limit = Number.POSITIVE_INFINITY): stri
   const prompts = samples.flatMap((sample) => [sample, ...Object.values(sample.variants ?? {})]);
   const wrong = prompts
     .flatMap(({ source, target }) => [source, target])
-    .find((at) => at !== undefined && !isPrompt(at.prompt));
+    .find((at) => at !== undefined && 'prompt' in at && !isPrompt(at.prompt));
   if (wrong !== undefined) return `no prompt: ${JSON.stringify(wrong)}`;
   return undefined;
 }

@@ -209,7 +209,11 @@ void use(const std::string & path) {
     refused("a token to track in one row that is too large",
             [&](Step & step) { step.logit_reads.push_back({1, -1, 0, {n_vocab}}); });
     refused("a state that is written twice", [&](Step & step) {
-        step.writes = {write(0, 1, vector), write(0, 1, vector, EditOp::add)};
+        SiteWrite twice = write(0, 1, vector);
+        twice.tokens.push_back(1);
+        twice.alphas.push_back(1.0f);
+        twice.vectors.insert(twice.vectors.end(), vector.begin(), vector.end());
+        step.writes = {twice};
     });
     decoder.clear();
     decode(decoder, step_of(), {}); // after all that

@@ -1,5 +1,6 @@
 /** A workload as data: token ids, layers and positions, which every peer reads. */
 import { cellAt, type Plan } from '../../../src/index.js';
+import { needPrompt } from '../../../src/plan/sources.js';
 import type { Workload } from '../workloads.js';
 
 export interface Job {
@@ -26,9 +27,10 @@ const PEER_BATCH = 64;
 export function jobOf(plan: Plan, { tokens }: Workload, threads: number): Job {
   const cells = Array.from({ length: plan.cellCount }, (_, i) => {
     const { pair, source, target } = cellAt(plan, i);
+    const prompt = needPrompt(pair.source, 'a peer captures prompts');
     return {
-      source: pair.source.tokenIds,
-      sourcePosition: pair.source.tokenIndex,
+      source: prompt.tokenIds,
+      sourcePosition: prompt.tokenIndex,
       sourceLayer: Number(source.layer),
       target: pair.target.tokenIds,
       targetPosition: pair.target.tokenIndex,
