@@ -37,6 +37,15 @@ export type Site = (typeof sites)[number];
 export const editOps = ['replace', 'add', 'scale', 'mix', 'norm-matched-add'] as const;
 export type EditOp = (typeof editOps)[number];
 
+/**
+ * Why an op's alpha can't decay, as the rest of a sentence; null where it can. An alpha on its way to 0 must be an edit
+ * on its way to nothing.
+ */
+export function noDecay(op: EditOp, decay: number): string | null {
+  if (decay === 1 || (op !== 'replace' && op !== 'scale')) return null;
+  return `${op} with an alpha of 0 makes a state of zeros and so can't decay: take add, mix or norm-matched-add`;
+}
+
 /** How tokens are drawn, by llama.cpp's samplers in this order. */
 export interface Sampling {
   /** Only the most probable tokens, this many; 0 (default): all. */

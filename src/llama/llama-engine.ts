@@ -182,7 +182,15 @@ class LlamaEngine implements Engine {
     checkReading(reading);
     for (const row of rows) this.#checks.row(row, reading);
     this.#checks.tokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), options));
+    return this.#alone(async () => {
+      if (rows.some(({ contrast }) => contrast && 'layers' in contrast) && !(await this.#lens.isFast())) {
+        throw new PatchscopeError(
+          'no_site',
+          "The layers of this model can't be contrasted: the end of its graph does not run on its own.",
+        );
+      }
+      return this.#patcher.patch(rows, this.#bounded(reading), options);
+    });
   }
 
   async lens(
