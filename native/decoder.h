@@ -40,7 +40,7 @@ struct DecoderOptions {
 // one of some states of the same token: of the one whose distribution is farthest from the read's own.
 struct LogitContrast {
     ContrastWeights weights;
-    int32_t token = -1;                  // the other token, or -1:
+    int32_t token = -1;               // the other token, or -1:
     std::vector<SiteKey> states = {}; // sites of the states
 };
 

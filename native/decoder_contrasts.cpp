@@ -47,9 +47,9 @@ std::vector<ContrastState> ContrastStates::all() const {
 
 Lens & Decoder::tail() {
     if (lens_ == nullptr) {
-        lens_ = std::make_unique<Lens>(
-            model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}),
-            options_.streams ? options_.n_sequences : 1, options_.n_threads);
+        lens_ = std::make_unique<Lens>(model_->model, ctx_,
+                                       sites_->name({Site::resid_out, sites_->n_layer() - 1}),
+                                       options_.streams ? options_.n_sequences : 1, options_.n_threads);
     }
     return *lens_;
 }
@@ -74,9 +74,9 @@ std::vector<std::vector<float>> Decoder::farthest(const std::vector<const float 
         std::vector<double> own(n);
         parallel_for((int)n, options_.n_threads, [&](int k) {
             // some devices lose NaN on its way
-            own[k] = states[begin + k].finite
-                         ? divergence(rows[read_of[begin + k]], logits.data() + (size_t)k * n_vocab_, n_vocab_)
-                         : NAN;
+            own[k] = states[begin + k].finite ? divergence(rows[read_of[begin + k]],
+                                                           logits.data() + (size_t)k * n_vocab_, n_vocab_)
+                                              : NAN;
         });
         for (size_t k = 0; k < n; ++k) {
             const size_t read = read_of[begin + k];

@@ -192,8 +192,8 @@ double divergence(const float * a, const float * b, int32_t n_vocab) {
     }
     double total = 0.0;
     for (int begin = 0; begin < n_vocab; begin += BLOCK) {
-        total += sum_divergence(a + begin, b + begin, std::min(BLOCK, n_vocab - begin),
-                                (float)of_a.log_total, (float)of_b.log_total);
+        total += sum_divergence(a + begin, b + begin, std::min(BLOCK, n_vocab - begin), (float)of_a.log_total,
+                                (float)of_b.log_total);
     }
     return total;
 }

@@ -1,11 +1,11 @@
 /** Numbers that say how good the reading of one cell is, against its sample's answers or the model's own next token. */
-import type { Outcome } from './observation.js';
+import type { Outcome, TokenRelevancy } from './observation.js';
 import type { OwnReading } from './own-readings.js';
 import type { MetricName } from './patchscope.js';
 import { cropDescription } from './statistics/crop-description.js';
 import { rouge1, rougeL } from './statistics/rouge.js';
 
-type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps'>;
+type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps' | 'relevancy'>;
 
 /** What a reading may be compared with. */
 export interface Truth {
@@ -45,6 +45,11 @@ const metrics: Readonly<Record<MetricName, Metric>> = {
     const scored = steps[0]?.find(({ tokenId }) => own?.tokenIds.includes(tokenId));
     return scored && -scored.logprob;
   },
+  // mean over the tokens of the continuation
+  relevancy: ({ relevancy = [] }) =>
+    relevancy.length === 0
+      ? undefined
+      : relevancy.reduce((sum, token) => sum + relevancyOf(token), 0) / relevancy.length,
 };
 
 const ofTracked: ReadonlySet<MetricName> = new Set(['answer-first-token', 'answer-rank', 'answer-logprob']);
@@ -53,6 +58,21 @@ const ofOwn: ReadonlySet<MetricName> = new Set(['precision-at-1', 'surprisal', '
 /** Whether a metric needs the first tokens of the answers to be scored. */
 export function needsTracking(metric: MetricName): boolean {
   return ofTracked.has(metric);
+}
+
+/** How much the patch changes the probability of a token of the continuation. */
+export function relevancyOf({ probability, unpatched }: TokenRelevancy): number {
+  return Math.abs(probability - unpatched);
+}
+
+/** Whether a metric needs the continuation scored with nothing patched. */
+export function needsUnpatched(metric: MetricName): boolean {
+  return metric === 'relevancy';
+}
+
+/** Whether a metric needs answers. */
+export function needsAnswer(metric: MetricName): boolean {
+  return !needsOwn(metric) && !needsUnpatched(metric);
 }
 
 /** Whether a metric needs what the model itself says next. */
@@ -64,7 +84,8 @@ export function measure(names: readonly MetricName[], outcome: Read, truth: Trut
   const scores: Record<string, number> = {};
   for (const name of names) {
     const value = metrics[name](outcome, truth);
-    if (value !== undefined) scores[name] = value;
+    // a token that a contrast left out has no log-probability that could go into a mean
+    if (Number.isFinite(value)) scores[name] = value!;
   }
   return scores;
 }

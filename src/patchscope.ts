@@ -304,7 +304,22 @@ export interface Patch {
   readonly alpha?: number;
   /** Also at each generated token. Default: in the prompt alone, as in the paper. */
   readonly atGenerated?: boolean;
+  /** With `atGenerated`: alpha is decay^k times as large at the k-th generated token, counted from 1. Default: 1. */
+  readonly decay?: number;
 }
+
+/**
+ * What the logits z of each token read are contrasted with, before anything is read or chosen:
+ *
+ * - `unpatched`: z + alpha (z - z'), where z' are those of the target as it is, with the same generated tokens behind it
+ * - `layers`: z - z', where z' is the logit lens of the same token at one of these layers, the one farthest from z
+ *
+ * Tokens that are less probable by z than `cutoff` times the most probable one are left out.
+ */
+export type LogitContrast =
+  | { readonly with: 'unpatched'; readonly alpha: number; readonly cutoff: number }
+  /** A selector of layers before the last. */
+  | { readonly with: { readonly layers: string }; readonly cutoff: number };
 
 /** Which states go where. Layers are selectors, see `parsePlaces`. */
 export interface Settings {
@@ -321,6 +336,8 @@ export interface Settings {
   readonly targetSide?: Side;
   readonly mapping: Mapping;
   readonly patch?: Patch;
+  /** Default: readings are taken as they are. */
+  readonly contrast?: LogitContrast;
 }
 
 /** The experiment once more with some of its settings, or of its samples' prompts, changed. */
@@ -358,6 +375,7 @@ export const metricNames = [
   'precision-at-1',
   'surprisal',
   'surprisal-of-own',
+  'relevancy',
 ] as const;
 export type MetricName = (typeof metricNames)[number];
 

@@ -93,13 +93,14 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts }) => ({
+    variants: pairs.map(({ sample, variant, source, target, patch, cuts, contrast }) => ({
       sample,
       name: variant,
       source: prompts.place(source),
       target: prompts.place(target),
       ...patch,
       ...(cuts && { cuts }),
+      ...(contrast && { contrast }),
     })),
     prompts: prompts.all,
     mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],

@@ -24,6 +24,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   alignment: [...shared, 'prompts'],
   vocabulary: ['engine'],
   continuation: [...shared],
+  relevancy: [...shared],
   plan: [
     ...[
       ...shared,
@@ -55,7 +56,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   ],
   run: [
     ...[...shared, 'mapping', 'metrics', 'own-readings', 'plan', 'prompts', 'random', 'source-states'],
-    'vocabulary',
+    ...['relevancy', 'vocabulary'],
   ],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'source-states'],
   'experiment-file': [...shared, 'mapping', 'metrics', 'nearest', 'positions'],

@@ -219,9 +219,14 @@ const cut = (
   sequences: readonly number[],
   limits: Partial<BatchLimits> = {},
   outputs: readonly number[] = [],
+  joined: readonly number[] = [],
 ) =>
   cutsOf(
-    { sequences, outputs: sequences.map((_, i) => outputs.includes(i)) },
+    {
+      sequences,
+      outputs: sequences.map((_, i) => outputs.includes(i)),
+      joined: sequences.map((_, i) => joined.includes(i)),
+    },
     { tokens: 100, outputs: 100, layout: 'streams', ...limits },
   );
 
@@ -268,4 +273,25 @@ test('lists are cut where streams are no neighbours, differ in length or exceed 
     [0, 8],
     [8, 9],
   ]);
+});
+
+test('what is joined is not cut apart', () => {
+  const pairs = [0, 0, 1, 1, 2, 2, 3, 3, 4, 5];
+  const joined = [1, 2, 3, 5, 6, 7, 9];
+  for (const layout of ['unified', 'streams'] as const) {
+    assert.deepEqual(cut(pairs, { layout, tokens: 6 }, [], joined), [
+      [0, 4],
+      ...(layout === 'unified'
+        ? [[4, 10]]
+        : [
+            [4, 8],
+            [8, 10],
+          ]),
+    ]);
+    assert.deepEqual(cut(pairs, { layout, outputs: 3 }, [1, 3, 5, 7, 8, 9], joined), [
+      [0, 4],
+      [4, 8],
+      [8, 10],
+    ]);
+  }
 });

@@ -2,7 +2,14 @@
 import type { AttentionCut, Edit, ScoredToken } from '../engine.js';
 import type { NativeContext, NativeContrast, NativeReadingResults, NativeReadings } from '../native.js';
 import { type BatchLimits, cutsOf } from './cuts.js';
-import { nativePlace, type RowEdit, type RowPoint, rowEdit, type SitePoint, StateRows } from './state-rows.js';
+import {
+  nativePlace,
+  type RowEdit,
+  type RowPoint,
+  rowEdit,
+  type SitePoint,
+  StateRows,
+} from './state-rows.js';
 
 /** States whose logits are computed at once for contrasts: enough for the output matrix to be read seldom. */
 const LENS_ROWS = 32;

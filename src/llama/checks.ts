@@ -132,8 +132,10 @@ export class Checks {
       return;
     }
     const { layers } = contrast;
-    if (!Array.isArray(layers)) throw new TypeError('Expected layers of a contrast to be an array of layers.');
-    if (layers.length === 0) throw bad('A contrast names no layers: say which ones the last is compared with.');
+    if (!Array.isArray(layers))
+      throw new TypeError('Expected layers of a contrast to be an array of layers.');
+    if (layers.length === 0)
+      throw bad('A contrast names no layers: say which ones the last is compared with.');
     for (const layer of layers) {
       const site = layer === 'embed' ? 'embed' : 'resid_out';
       this.point({ site, layer, tokenIndex: 0 }, row);

@@ -22,6 +22,7 @@ import {
 } from '../prompts.js';
 import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
+import { checkDecay, type PlannedContrast, resolveContrast } from './contrast.js';
 import { resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
 
@@ -32,9 +33,11 @@ export interface Pair {
   readonly variant: string;
   readonly source: ResolvedPrompt;
   readonly target: ResolvedPrompt;
-  readonly patch: Required<Patch>;
+  readonly patch: Required<Omit<Patch, 'decay'>> & Pick<Patch, 'decay'>;
   /** Edges of attention that are cut in the target; absent where there are none. */
   readonly cuts?: readonly AttentionCut[];
+  /** Absent where readings are taken as they are. */
+  readonly contrast?: PlannedContrast;
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
 }
@@ -83,14 +86,15 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   if (twice !== undefined) {
     throw new PatchscopeError('bad_input', `Two variants are named '${twice}': give each a name of its own.`);
   }
-  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, mapping, patch } =
-    experiment;
+  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide } = experiment;
+  const { mapping, patch, contrast } = experiment;
   const common = {
     ...{ sourceLayers, targetLayers, mapping },
     ...(sourceSite && { sourceSite }),
     ...(sourceSide && { sourceSide }),
     ...(targetSite && { targetSite }),
     ...(targetSide && { targetSide }),
+    ...(contrast && { contrast }),
   };
   return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
 }
@@ -111,29 +115,35 @@ export function resolvePairs(
     throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
   }
   const resolver = new Resolver(models);
+  const { layerCount } = models.target.record;
+  variants.forEach(checkDecay);
+  const contrasts = new Map(
+    variants.flatMap((variant) =>
+      variant.contrast === undefined
+        ? []
+        : [[variant.name, resolveContrast(variant.contrast, variant, layerCount)] as const],
+    ),
+  );
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
-      const { op = 'replace', alpha = 1, atGenerated = false } = patch;
+      const { op = 'replace', alpha = 1, atGenerated = false, decay } = patch;
+      const contrast = contrasts.get(name);
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
       const at = own.target ?? sample.target;
       const target = resolver.target(at, source, targetSide, seed, following);
-      const cuts = resolveCuts(
-        at.cuts ?? [],
-        target,
-        models.target.tokenizer,
-        models.target.record.layerCount,
-      );
+      const cuts = resolveCuts(at.cuts ?? [], target, models.target.tokenizer, layerCount);
       return {
         sample: index,
         variant: name,
         source,
         target,
-        patch: { op, alpha, atGenerated },
+        patch: { op, alpha, atGenerated, ...(decay !== undefined && { decay }) },
         ...(cuts.length > 0 && { cuts }),
+        ...(contrast && { contrast }),
         trackedTokens,
       };
     });

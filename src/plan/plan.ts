@@ -12,6 +12,7 @@ import { type Control, controls, type Experiment, type FittedMapping, type Side 
 import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
+import { sequencesOf } from './contrast.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
@@ -171,9 +172,9 @@ function layoutOf(
 ): CacheLayout {
   if (noStreams !== null) return 'unified';
   const counts = new Map<ResolvedPrompt, number>();
-  for (const pair of cells.pair) {
-    const { target } = pairs[pair]!;
-    counts.set(target, (counts.get(target) ?? 0) + 1);
+  for (const index of cells.pair) {
+    const pair = pairs[index]!;
+    counts.set(pair.target, (counts.get(pair.target) ?? 0) + sequencesOf(pair));
   }
   const [target, count] = [...counts].reduce((most, one) => (one[1] > most[1] ? one : most));
   const { tokenIndex, tokenIds } = target;

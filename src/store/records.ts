@@ -122,6 +122,9 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly AttentionCut[];
+  /** Kept as JSON. */
+  readonly contrast?: object;
+  readonly decay?: number;
 }
 
 /** A token of a prompt. */
