@@ -200,7 +200,17 @@ test('a decode of streams takes whole neighbours alone, and other shapes are ref
       assertClose(together, rowOf(alone.readings.logits!, row), 0.05, `sequence ${sequence}, token ${row}`);
     }
   }
-  await assert.rejects(context.lens(new Float32Array(64), nativeRead([]), 1), /without streams/);
+  // the end of the graph knows no streams, and leaves what lies in the cells alone
+  const unified = await native.createContext({
+    ...{ cells: 256, batchTokens: 32, sequences: 1, outputs: 32, threads: 1 },
+    ...{ flashAttention: true, typeK: 'f16', typeV: 'f16' },
+  });
+  t.after(() => unified.close());
+  const states = new Float32Array(5 * native.describe().embeddingSize).map((_, i) => Math.sin(i));
+  const [ofStreams, ofCells] = [context, unified].map((one) =>
+    one.lens(states, nativeRead([], { logits: true }), 5),
+  );
+  assertSameBits((await ofStreams)!.logits!, (await ofCells)!.logits!, 'lens');
 });
 
 test('the addon refuses streams for a model with a recurrent state', async (t) => {
