@@ -118,7 +118,12 @@ function cropped(text: string | null): string | null {
   return text === null ? null : cropDescription(text);
 }
 
-/** Of the first token read the most probable one that begins an answer. */
+/**
+ * Of the first token read the most probable one that begins an answer; undefined where a contrast left all of them
+ * out, since those have no order.
+ */
 function best({ steps }: Pick<Outcome, 'steps'>, { tokenIds }: Truth) {
-  return steps[0]?.find(({ tokenId }) => tokenIds.includes(tokenId));
+  return steps[0]?.find(
+    ({ tokenId, logprob }) => tokenIds.includes(tokenId) && logprob > Number.NEGATIVE_INFINITY,
+  );
 }
