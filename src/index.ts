@@ -8,6 +8,7 @@ export type {
   CapturePoint,
   CaptureRequest,
   CaptureResult,
+  Contrast,
   Edit,
   Engine,
   EngineRecord,
