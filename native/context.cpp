@@ -38,6 +38,9 @@ ReadOptions to_read_options(const Napi::Object & readings) {
     options.sampling.temperature = number("temperature");
     options.sampling.top_k = (int32_t)number("sampledTopK");
     options.sampling.top_p = number("sampledTopP");
+    if (const Napi::Value rows = readings.Get("lensRows"); !rows.IsUndefined()) {
+        options.lens_rows = rows.As<Napi::Number>().Int32Value();
+    }
     return options;
 }
 
@@ -118,6 +121,31 @@ std::vector<AttentionCut> to_cuts(const Napi::Value & value) {
         cuts.push_back({to_ints(cut.Get("layers")), to_ints(cut.Get("rows")), to_ints(cut.Get("keys"))});
     }
     return cuts;
+}
+
+// Contrasts of some of the reads, each told by the index of its read.
+void add_contrasts(const Napi::Value & value, std::vector<LogitRead> & reads) {
+    if (value.IsUndefined()) {
+        return;
+    }
+    const auto list = value.As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+        const auto object = list.Get(i).As<Napi::Object>();
+        const auto number = [&](const char * key) { return object.Get(key).As<Napi::Number>(); };
+        const uint32_t read = number("read").Uint32Value();
+        if (read >= reads.size()) {
+            throw coded_error(object.Env(), "engine", "A contrast names a read that is not there.");
+        }
+        LogitContrast contrast;
+        contrast.weights = {number("own").FloatValue(), number("difference").FloatValue(),
+                            number("cutoff").FloatValue()};
+        contrast.token = number("row").Int32Value();
+        const auto states = object.Get("states").As<Napi::Array>();
+        for (uint32_t k = 0; k < states.Length(); ++k) {
+            contrast.states.push_back(to_site_key(states.Get(k).As<Napi::Object>()));
+        }
+        reads[read].contrast = std::move(contrast);
+    }
 }
 
 // Why no edge can be cut, for each block; null where each can.
@@ -269,6 +297,7 @@ Napi::Value Context::decode(const Napi::CallbackInfo & info) {
         step.logit_reads.push_back({rows[i], given[i], (uint32_t)seeds[i], {next, next + own_counts[i]}});
         next += own_counts[i];
     }
+    add_contrasts(readings.Get("contrasts"), step.logit_reads);
     return run<Nothing>(
         env,
         [decoding](Decoder & decoder) {

@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include "assertions.h"
+#include "contrast_states.h"
 #include "error.h"
 #include "graph_check.h"
 #include "lens.h"
@@ -203,18 +204,24 @@ LogitResults Decoder::decode(Step & step) {
 
     key_cells_->arm(step.sequences, step.positions);
     cuts_->arm(step.cuts, step.sequences, step.positions);
+    ContrastStates states(step, n_embd_);
     compute(*tap_, step, std::move(output_index), "decode", [&] { return llama_decode(ctx_, batch); });
     cuts_->disarm();
     std::vector<const float *> rows;
     for (const LogitRead & read : step.logit_reads) {
-        const float * logits = llama_get_logits_ith(ctx_, read.token);
-        if (logits == nullptr) {
-            throw Error("engine",
-                        with_log("The logits of row " + std::to_string(read.token) + " are missing"));
-        }
-        rows.push_back(logits);
+        rows.push_back(logits_of(read.token));
     }
+    std::vector<std::vector<float>> made;
+    rows = contrasted(std::move(rows), step, states.all(), made);
     return reduce(rows, step.logit_reads, step.read_options);
+}
+
+const float * Decoder::logits_of(int32_t token) const {
+    const float * logits = llama_get_logits_ith(ctx_, token);
+    if (logits == nullptr) {
+        throw Error("engine", with_log("The logits of row " + std::to_string(token) + " are missing"));
+    }
+    return logits;
 }
 
 void Decoder::encode(EncodeStep & step) {
@@ -338,18 +345,11 @@ LogitResults Decoder::lens(const float * states, int32_t n, const ReadOptions & 
     if (aborted_) {
         throw Error("closed", "The context was closed.");
     }
-    if (options_.streams) {
-        throw Error("engine", "The lens needs a context without streams.");
-    }
     check_tokens(options.tracked);
     if (!all_finite(states, (size_t)n * n_embd_)) {
         throw Error("not_finite", "A state given to the lens holds NaN or infinity.");
     }
-    if (lens_ == nullptr) {
-        lens_ = std::make_unique<Lens>(
-            model_->model, ctx_, sites_->name({Site::resid_out, sites_->n_layer() - 1}), options_.n_threads);
-    }
-    const std::vector<float> & logits = lens_->logits(states, n);
+    const std::vector<float> & logits = tail().logits(states, n);
     std::vector<const float *> rows;
     for (int32_t i = 0; i < n; ++i) {
         rows.push_back(logits.data() + (size_t)i * n_vocab_);

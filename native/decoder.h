@@ -4,6 +4,7 @@
 
 #include "adapter.h"
 #include "attention_cuts.h"
+#include "contrast.h"
 #include "error.h"
 #include "reduce.h"
 #include "sample.h"
@@ -38,6 +39,14 @@ struct DecoderOptions {
     float adapter_scale = 1;
 };
 
+// A read's logits contrasted with those of another token of the batch, or with what the graph's end makes of
+// one of some states of the same token: of the one whose distribution is farthest from the read's own.
+struct LogitContrast {
+    ContrastWeights weights;
+    int32_t token = -1;               // the other token, or -1:
+    std::vector<SiteKey> states = {}; // sites of the states
+};
+
 // One token of the batch whose next-token distribution is read, and which token then follows it: the given
 // one, one drawn with the seed, or the most probable one.
 struct LogitRead {
@@ -45,6 +54,7 @@ struct LogitRead {
     llama_token given = -1;
     uint32_t seed = 0;
     std::vector<llama_token> tracked = {}; // of this read alone, beside those of all reads
+    std::optional<LogitContrast> contrast = {};
 };
 
 // What is read of each distribution.
@@ -53,6 +63,7 @@ struct ReadOptions {
     std::vector<llama_token> tracked;
     bool keep_logits = false;
     Sampling sampling;
+    int32_t lens_rows = 1; // states whose logits are computed at once for contrasts; fewer are filled up
 };
 
 // One prompt for the encoder. The decoder's tokens of each of the sequences attend to it, until the next one.
@@ -85,6 +96,7 @@ struct LogitResults {
 };
 
 class Lens;
+struct ContrastState;
 
 class Decoder {
 public:
@@ -128,6 +140,7 @@ private:
     bool watch_attention(ggml_tensor * node, bool ask);
     void label_encoder(AdapterUse * use);
     int32_t run_encoder(std::vector<llama_token> tokens, std::vector<llama_seq_id> sequences);
+    const float * logits_of(int32_t token) const;
     // Runs `work`, which gives llama.cpp's status, and throws unless all that was planned was done.
     void compute(Tap & tap, StateWork & states, std::vector<int32_t> output_index, const char * name,
                  const std::function<int32_t()> & work);
@@ -140,6 +153,15 @@ private:
     void check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const;
     void check_cuts(const std::vector<AttentionCut> & cuts, size_t n_tokens) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;
+    void check_contrast(const LogitContrast & contrast, const Step & step) const;
+    Lens & tail();
+    // For each read contrasted with states the logits of the one farthest from its own (rows: as in reduce).
+    std::vector<std::vector<float>> farthest(const std::vector<const float *> & rows, const Step & step,
+                                             const std::vector<ContrastState> & states);
+    // Rows of step.logit_reads, contrasted where that is asked for. `made`: keeps them.
+    std::vector<const float *> contrasted(std::vector<const float *> rows, const Step & step,
+                                          const std::vector<ContrastState> & states,
+                                          std::vector<std::vector<float>> & made);
     // rows: (n_vocab) each, one for each read
     LogitResults reduce(const std::vector<const float *> & rows, const std::vector<LogitRead> & reads,
                         const ReadOptions & options) const;

@@ -5,13 +5,25 @@
 #include "model_handle.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
+#include <tuple>
 
 namespace ps {
 
 namespace {
 
 [[noreturn]] void refuse(const std::string & reason) { throw Error("engine", reason); }
+
+void check_site(const SiteKey & key, const SiteTable & sites) {
+    if (key.layer < 0 || key.layer >= sites.n_layer()) {
+        refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
+               std::to_string(sites.n_layer()) + ".");
+    }
+    if (!sites.has(key)) {
+        throw Error("no_site", "The model has no " + to_string(key) + ": " + sites.reason(key) + ".");
+    }
+}
 
 } // namespace
 
@@ -57,6 +69,30 @@ void Decoder::check(const Step & step) const {
             check_tokens({read.given});
         }
         check_tokens(read.tracked);
+        if (read.contrast.has_value()) {
+            check_contrast(*read.contrast, step);
+        }
+    }
+    if (step.read_options.lens_rows < 1) {
+        refuse("At least one state goes through the graph's end at once.");
+    }
+}
+
+void Decoder::check_contrast(const LogitContrast & contrast, const Step & step) const {
+    const auto & [own, difference, cutoff] = contrast.weights;
+    if (!std::isfinite(own) || !std::isfinite(difference) || !(cutoff >= 0.0f && cutoff <= 1.0f)) {
+        refuse("The weights of a contrast are numbers, and its cutoff one from 0 to 1.");
+    }
+    const int32_t token = contrast.token;
+    if (contrast.states.empty()) {
+        if (token < 0 || token >= (int32_t)step.tokens.size() || step.outputs[token] != 1) {
+            refuse("The logits of row " + std::to_string(token) + " were not asked for.");
+        }
+    } else if (token != -1) {
+        refuse("A contrast is with a row or with states, not with both.");
+    }
+    for (const SiteKey & key : contrast.states) {
+        check_site(key, *sites_);
     }
 }
 
@@ -116,13 +152,7 @@ void Decoder::check_streams(const std::vector<llama_seq_id> & sequences) const {
 
 void Decoder::check_states(const StateWork & states, size_t n_tokens, const SiteTable & sites) const {
     const auto check_rows = [&](const SiteKey & key, const std::vector<int32_t> & rows) {
-        if (key.layer < 0 || key.layer >= sites.n_layer()) {
-            refuse("Layer " + std::to_string(key.layer) + " is not one of the model's " +
-                   std::to_string(sites.n_layer()) + ".");
-        }
-        if (!sites.has(key)) {
-            throw Error("no_site", "The model has no " + to_string(key) + ": " + sites.reason(key) + ".");
-        }
+        check_site(key, sites);
         for (int32_t row : rows) {
             if (row < 0 || row >= (int32_t)n_tokens) {
                 refuse("Row " + std::to_string(row) + " is outside the batch of " + std::to_string(n_tokens) +

@@ -7,6 +7,7 @@
 #include "ggml-cpp.h"
 #include "llama-ext.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <string_view>
@@ -29,8 +30,9 @@ bool is_weight(const ggml_tensor * t) {
 // Copies the nodes that lead from the last block's output to the logits, into a context of its own.
 class TailCopy {
 public:
+    // n_rows: of the nodes that are copied; their copies have as many as from_copy.
     TailCopy(ggml_context * ctx, ggml_tensor * from, ggml_tensor * from_copy, int64_t n_rows)
-        : ctx_(ctx), from_(from), n_rows_(n_rows) {
+        : ctx_(ctx), from_(from), n_rows_(n_rows), n_copied_(from_copy->ne[1]) {
         copies_[from] = from_copy;
     }
 
@@ -53,7 +55,7 @@ public:
         if (node->ne[1] != n_rows_ || !ggml_is_matrix(node)) {
             refuse(std::string(node->name) + " has not one row for each token");
         }
-        ggml_tensor * twin = ggml_new_tensor(ctx_, node->type, GGML_MAX_DIMS, node->ne);
+        ggml_tensor * twin = ggml_new_tensor_2d(ctx_, node->type, node->ne[0], n_copied_);
         for (int i = 0; i < GGML_MAX_SRC; ++i) {
             twin->src[i] = node->src[i] != nullptr ? copy(node->src[i]) : nullptr;
         }
@@ -67,6 +69,7 @@ private:
     ggml_context * ctx_;
     ggml_tensor * from_;
     const int64_t n_rows_;
+    const int64_t n_copied_;
     std::map<ggml_tensor *, ggml_tensor *> copies_;
 };
 
@@ -91,8 +94,9 @@ struct Lens::Graph {
     ggml_backend_sched_ptr sched;
 };
 
-Lens::Lens(llama_model * model, llama_context * ctx, std::string last_state, int n_threads)
-    : ctx_(ctx), last_state_(std::move(last_state)) {
+Lens::Lens(llama_model * model, llama_context * ctx, std::string last_state, uint32_t n_streams,
+           int n_threads)
+    : ctx_(ctx), last_state_(std::move(last_state)), n_streams_(n_streams) {
     for (int i = 0; i < llama_model_n_devices(model); ++i) {
         if (ggml_backend_t backend = ggml_backend_dev_init(llama_model_get_device(model, i), nullptr)) {
             backends_.push_back(backend);
@@ -120,7 +124,8 @@ Lens::~Lens() {
 const std::vector<float> & Lens::logits(const float * states, int32_t n) {
     if (graph_ == nullptr || graph_->n_rows != n) {
         graph_.reset();
-        ggml_cgraph * whole = whole_graph(ctx_, n, 1, n);
+        const uint32_t n_whole = std::max(n_streams_, std::min<uint32_t>(2, llama_n_batch(ctx_)));
+        ggml_cgraph * whole = whole_graph(ctx_, n_whole, n_streams_, n_whole);
         ggml_tensor * state = find_node(whole, last_state_);
         ggml_tensor * result = find_node(whole, "result_output");
 
@@ -133,7 +138,7 @@ const std::vector<float> & Lens::logits(const float * states, int32_t n) {
         }));
         graph->input = ggml_new_tensor_2d(graph->ctx.get(), GGML_TYPE_F32, state->ne[0], n);
         ggml_set_input(graph->input);
-        graph->output = TailCopy(graph->ctx.get(), state, graph->input, n).copy(result);
+        graph->output = TailCopy(graph->ctx.get(), state, graph->input, n_whole).copy(result);
         ggml_set_output(graph->output);
         graph->graph = ggml_new_graph_custom(graph->ctx.get(), MAX_NODES, false);
         ggml_build_forward_expand(graph->graph, graph->output);

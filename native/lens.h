@@ -13,15 +13,14 @@ namespace ps {
 
 class Lens {
 public:
-    // last_state: name of the node that is the last block's output.
-    Lens(llama_model * model, llama_context * ctx, std::string last_state, int n_threads);
+    // last_state: name of the node that is the last block's output; n_streams: as many as the context has.
+    Lens(llama_model * model, llama_context * ctx, std::string last_state, uint32_t n_streams, int n_threads);
     ~Lens();
     Lens(const Lens &) = delete;
     Lens & operator=(const Lens &) = delete;
 
-    // states: (n, n_embd) -> (n, n_vocab), valid until the next call. n may not exceed the outputs and
-    // the tokens of one decode. Throws Error("no_site") where the graph's end is not a plain function
-    // of the state and the weights.
+    // states: (n, n_embd) -> (n, n_vocab), valid until the next call. What was decoded last keeps its logits.
+    // Throws Error("no_site") where the graph's end is not a plain function of the state and the weights.
     const std::vector<float> & logits(const float * states, int32_t n);
 
 private:
@@ -29,6 +28,7 @@ private:
 
     llama_context * ctx_;
     const std::string last_state_;
+    const uint32_t n_streams_;
     std::vector<ggml_backend_t> backends_;
     std::unique_ptr<Graph> graph_; // for the last n
     std::vector<float> logits_;

@@ -25,6 +25,9 @@ Reduced reduce_logits(const float * logits, int32_t n_vocab, int32_t k);
 
 TokenScore score_token(const float * logits, int32_t n_vocab, double log_total, int32_t token);
 
+// Jensen-Shannon divergence of the softmaxes of two rows of logits, natural; NaN where one is not finite.
+double divergence(const float * a, const float * b, int32_t n_vocab);
+
 bool all_finite(const float * values, size_t n);
 
 } // namespace ps

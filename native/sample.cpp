@@ -2,14 +2,18 @@
 
 #include "llama-cpp.h"
 
+#include <limits>
 #include <vector>
 
 namespace ps {
 
 llama_token draw_token(const float * logits, int32_t n_vocab, const Sampling & sampling, uint32_t seed) {
-    std::vector<llama_token_data> candidates(n_vocab);
+    std::vector<llama_token_data> candidates;
+    candidates.reserve(n_vocab);
     for (llama_token id = 0; id < n_vocab; ++id) {
-        candidates[id] = {id, logits[id], 0.0f};
+        if (logits[id] > -std::numeric_limits<float>::infinity()) { // the samplers count on numbers
+            candidates.push_back({id, logits[id], 0.0f});
+        }
     }
     llama_sampler_ptr chain(llama_sampler_chain_init(llama_sampler_chain_default_params()));
     if (sampling.top_k > 0) {

@@ -15,7 +15,8 @@ struct Sampling {
     float top_p = 1.0f;
 };
 
-// The same logits and seed give the same token. temperature > 0; the logits are finite.
+// The same logits and seed give the same token. temperature > 0; the logits are finite or -inf, not all of
+// them.
 llama_token draw_token(const float * logits, int32_t n_vocab, const Sampling & sampling, uint32_t seed);
 
 } // namespace ps

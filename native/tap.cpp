@@ -117,15 +117,19 @@ void Tap::visit(ggml_tensor * node) {
         this->write(node, write, rows);
         rows_written_[i] += rows.size();
     }
-    if (const auto read = find_entry(*reads_, *key); read != reads_->end()) {
-        const std::vector<int32_t> rows = rows_of(read->tokens);
+    for (size_t i = 0; i < reads_->size(); ++i) {
+        const SiteRead & read = (*reads_)[i];
+        if (!(read.key == *key)) {
+            continue;
+        }
+        const std::vector<int32_t> rows = rows_of(read.tokens);
         if (!failure_.empty()) {
             return;
         }
         for_runs(rows, [&](size_t row, size_t n, size_t at) {
-            ggml_backend_tensor_get(node, read->states + at * n_embd_, row * row_bytes, n * row_bytes);
+            ggml_backend_tensor_get(node, read.states + at * n_embd_, row * row_bytes, n * row_bytes);
         });
-        rows_read_[read - reads_->begin()] += rows.size();
+        rows_read_[i] += rows.size();
     }
 }
 

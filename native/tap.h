@@ -41,7 +41,7 @@ public:
     Tap(const SiteTable & sites, int64_t n_embd) : sites_(sites), n_embd_(n_embd) {}
 
     // `output_index`: for each token of the batch its place among the tokens whose logits are asked
-    // for, or -1. Both lists must outlive the decode; at most one read per site.
+    // for, or -1. Both lists must outlive the decode.
     void arm(std::vector<SiteRead> & reads, const std::vector<SiteWrite> & writes,
              std::vector<int32_t> output_index);
 

@@ -127,6 +127,35 @@ export interface Edit extends CapturePoint {
   readonly vector?: Float32Array;
   /** Also at each generated token that is read on. Default: at the prompt's token alone. */
   readonly atGenerated?: boolean;
+  /**
+   * With `atGenerated`: at the k-th generated token (1 is the first) alpha is decay^k times as large; 0 leaves these
+   * tokens as they are. Of ops that do nothing with an alpha of 0. Default: 1.
+   */
+  readonly decay?: number;
+}
+
+/**
+ * What the logits z of a row are contrasted with wherever they are read. A token whose probability by z is below
+ * `cutoff` (from 0 to 1) times the largest one is left out: its log-probability is -Infinity, and it is none of the
+ * most probable tokens.
+ */
+export type Contrast = StreamContrast | LayerContrast;
+
+/** z + alpha (z - z'): z' are the logits of the same tokens and cuts with other edits, generated tokens included. */
+export interface StreamContrast {
+  readonly edits: readonly Edit[];
+  readonly alpha: number;
+  readonly cutoff: number;
+}
+
+/**
+ * z - z': z' is what final norm and unembedding make of the same token's state at one of these layers, of the one
+ * whose distribution is farthest from that of z (Jensen-Shannon divergence).
+ */
+export interface LayerContrast {
+  /** Before the last. */
+  readonly layers: readonly Layer[];
+  readonly cutoff: number;
 }
 
 /**
@@ -149,6 +178,8 @@ export interface PatchRow extends TokenInput {
   /** Done before `edits`, which meet what these have made of a state that both write. Default: none. */
   readonly ownEdits?: readonly Edit[];
   readonly cuts?: readonly AttentionCut[];
+  /** Default: logits are read as they are. */
+  readonly contrast?: Contrast;
   /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
   readonly continuation?: readonly number[];
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */

@@ -10,6 +10,7 @@ export type {
   CapturePoint,
   CaptureRequest,
   CaptureResult,
+  Contrast,
   Edit,
   Engine,
   EngineRecord,

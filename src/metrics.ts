@@ -1,11 +1,11 @@
 /** Numbers that say how good the reading of one cell is, against its sample's answers or the model's own next token. */
-import type { Outcome } from './observation.js';
+import type { Outcome, TokenRelevancy } from './observation.js';
 import type { OwnReading } from './own-readings.js';
 import { type MetricName, type OwnMetricName, ownMetricNames } from './patchscope.js';
 import { cropDescription } from './statistics/crop-description.js';
 import { rouge1, rougeL } from './statistics/rouge.js';
 
-type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps'>;
+type Read = Pick<Outcome, 'text' | 'tokenIds' | 'steps' | 'relevancy'>;
 
 /** What a reading may be compared with. */
 export interface Truth {
@@ -32,6 +32,11 @@ const ofAnswers = {
   'rouge-l': ({ text }, { answer: [reference] }) => against(reference, text, rougeL),
   'rouge-1-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rouge1),
   'rouge-l-cropped': ({ text }, { answer: [reference] }) => against(reference, cropped(text), rougeL),
+  // mean over the tokens of the continuation
+  relevancy: ({ relevancy = [] }) =>
+    relevancy.length === 0
+      ? undefined
+      : relevancy.reduce((sum, token) => sum + relevancyOf(token), 0) / relevancy.length,
 } as const satisfies Partial<Record<MetricName, Metric>>;
 
 /** Of what is read at one token, against what the model itself says there. */
@@ -94,12 +99,28 @@ export function ownTokensFor(metric: MetricName): number {
   return at === undefined ? 0 : at.step + 1;
 }
 
+/** How much the patch changes the probability of a token of the continuation. */
+export function relevancyOf({ probability, unpatched }: TokenRelevancy): number {
+  return Math.abs(probability - unpatched);
+}
+
+/** Whether a metric needs the continuation scored with nothing patched. */
+export function needsUnpatched(metric: MetricName): boolean {
+  return metric === 'relevancy';
+}
+
+/** Whether a metric needs answers. */
+export function needsAnswer(metric: MetricName): boolean {
+  return ownTokensFor(metric) === 0 && !needsUnpatched(metric);
+}
+
 /** Undefined values, where there is nothing to measure, are left out. */
 export function measure(names: readonly MetricName[], outcome: Read, truth: Truth): Record<string, number> {
   const scores: Record<string, number> = {};
   for (const name of names) {
     const value = measured(name, outcome, truth);
-    if (value !== undefined) scores[name] = value;
+    // a token that a contrast left out has no log-probability that could go into a mean
+    if (Number.isFinite(value)) scores[name] = value!;
   }
   return scores;
 }
@@ -142,7 +163,12 @@ function cropped(text: string | null): string | null {
   return text === null ? null : cropDescription(text);
 }
 
-/** Of the first token read the most probable one that begins an answer. */
+/**
+ * Of the first token read the most probable one that begins an answer; undefined where a contrast left all of them
+ * out, since those have no order.
+ */
 function best({ steps }: Pick<Outcome, 'steps'>, { tokenIds }: Truth) {
-  return steps[0]?.find(({ tokenId }) => tokenIds.includes(tokenId));
+  return steps[0]?.find(
+    ({ tokenId, logprob }) => tokenIds.includes(tokenId) && logprob > Number.NEGATIVE_INFINITY,
+  );
 }

@@ -94,6 +94,20 @@ export interface NativeReadings {
   readonly sampledTopP: number;
 }
 
+/** In place of a read's own logits z: own z + difference (z - z'). */
+export interface NativeContrast {
+  /** Index of the read among `rows`. */
+  readonly read: number;
+  readonly own: number;
+  readonly difference: number;
+  /** Tokens whose probability by z is below so many times the largest one are left out: their logit is -Infinity. */
+  readonly cutoff: number;
+  /** Whose logits z' are: of this row of the batch, or, where it is -1, what the graph's end makes of one of the states. */
+  readonly row: number;
+  /** Of the same token; the one is taken whose distribution is farthest from that of z (Jensen-Shannon). */
+  readonly states: readonly { readonly site: string; readonly layer: number }[];
+}
+
 /** `given`: the token chosen, or -1; `seeds`: below 2^31, what it is drawn with. One of each for a row. */
 export interface NativeReadRows {
   readonly rows: Int32Array;
@@ -102,6 +116,9 @@ export interface NativeReadRows {
   /** Tokens tracked in one row alone, after those of all rows: row after row, as many as `ownTrackedCounts` says. */
   readonly ownTracked: Int32Array;
   readonly ownTrackedCounts: Int32Array;
+  readonly contrasts?: readonly NativeContrast[];
+  /** States that go through the graph's end at once, so many whatever there are. */
+  readonly lensRows?: number;
 }
 
 export interface NativeStateWork {

@@ -17,6 +17,15 @@ export interface Outcome {
    * state that the target prompt itself has at that place and position. Left out where there is no such vector.
    */
   readonly normRatio?: number;
+  /** Of each token of the continuation, where it was asked for. */
+  readonly relevancy?: readonly TokenRelevancy[];
+}
+
+/** Probability of a token as it was read, and as it is read in its place where nothing is patched. */
+export interface TokenRelevancy {
+  readonly tokenId: number;
+  readonly probability: number;
+  readonly unpatched: number;
 }
 
 /** One cell (sample x variant x source layer x target layer x control) and what came out: the row of a results file. */

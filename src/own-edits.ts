@@ -59,7 +59,7 @@ export class OwnEdits {
     const { experiment } = this.#plan;
     const width = this.#engine.record.embeddingSize;
     const edits: Edit[] = [];
-    for (const [which, { tokens, places, op, alpha, atGenerated, vector }] of ownEdits.entries()) {
+    for (const [which, { tokens, places, op, alpha, atGenerated, decay, vector }] of ownEdits.entries()) {
       for (const [placeIndex, place] of places.entries()) {
         for (const [i, tokenIndex] of tokens.entries()) {
           const seed = seedOf(experiment.seed, sample, draw, which + 1, placeIndex, i);
@@ -71,6 +71,7 @@ export class OwnEdits {
           edits.push({
             ...pointOf({ ...target, tokenIndex }, place),
             ...{ op, alpha, atGenerated: atGenerated && i === tokens.length - 1 },
+            ...(decay !== undefined && { decay }),
             ...(values && { vector: values }),
           });
         }

@@ -37,6 +37,15 @@ export type Site = (typeof sites)[number];
 export const editOps = ['replace', 'add', 'scale', 'mix', 'norm-matched-add'] as const;
 export type EditOp = (typeof editOps)[number];
 
+/**
+ * Why an op's alpha can't decay, as the rest of a sentence; null where it can. An alpha on its way to 0 must be an edit
+ * on its way to nothing.
+ */
+export function noDecay(op: EditOp, decay: number): string | null {
+  if (decay === 1 || (op !== 'replace' && op !== 'scale')) return null;
+  return `${op} with an alpha of 0 makes a state of zeros and so can't decay: take add, mix or norm-matched-add`;
+}
+
 /** How tokens are drawn, by llama.cpp's samplers in this order. */
 export interface Sampling {
   /** Only the most probable tokens, this many; 0 (default): all. */
@@ -363,6 +372,8 @@ export interface Patch {
   readonly alpha?: number;
   /** Also at each generated token. Default: in the prompt alone, as in the paper. */
   readonly atGenerated?: boolean;
+  /** With `atGenerated`: alpha is decay^k times as large at the k-th generated token, counted from 1. Default: 1. */
+  readonly decay?: number;
 }
 
 /** A low-rank adapter (LoRA) that a model is read with, as a GGUF file. */
@@ -380,6 +391,19 @@ export interface NeededAdapter {
   /** In words. */
   readonly needed: string;
 }
+
+/**
+ * What the logits z of each token read are contrasted with, before anything is read or chosen:
+ *
+ * - `unpatched`: z + alpha (z - z'), where z' are those of the target as it is, with the same generated tokens behind it
+ * - `layers`: z - z', where z' is the logit lens of the same token at one of these layers, the one farthest from z
+ *
+ * Tokens that are less probable by z than `cutoff` times the most probable one are left out.
+ */
+export type LogitContrast =
+  | { readonly with: 'unpatched'; readonly alpha: number; readonly cutoff: number }
+  /** A selector of layers before the last. */
+  | { readonly with: { readonly layers: string }; readonly cutoff: number };
 
 /** Which states go where. Layers are selectors, see `parsePlaces`. */
 export interface Settings {
@@ -400,6 +424,8 @@ export interface Settings {
   readonly targetAdapter?: Adapter | NeededAdapter | 'none';
   readonly mapping: Mapping;
   readonly patch?: Patch;
+  /** Default: readings are taken as they are. */
+  readonly contrast?: LogitContrast;
 }
 
 /** The experiment once more with some of its settings, or of its samples' prompts, changed. */
@@ -452,6 +478,7 @@ const answerMetricNames = [
   'rouge-l',
   'rouge-1-cropped',
   'rouge-l-cropped',
+  'relevancy',
 ] as const;
 
 /** A number that says how good the reading of one cell is. */

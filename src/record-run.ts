@@ -104,7 +104,7 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts, ownEdits }) => ({
+    variants: pairs.map(({ sample, variant, source, target, patch, cuts, ownEdits, contrast }) => ({
       sample,
       name: variant,
       ...(isVector(source)
@@ -119,6 +119,7 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
           vector: vector === undefined ? null : vectors.indexOf(vector),
         })),
       }),
+      ...(contrast && { contrast }),
     })),
     prompts: prompts.all,
     vectors: vectors.all,

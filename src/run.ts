@@ -3,8 +3,8 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Edit, Engine, PatchRow, RowResult, StepReading, TokenReading, WorkOptions } from './engine.js';
 import { norm } from './floats.js';
 import { Mapper, type MapTask } from './mapping/mapper.js';
-import { measure } from './metrics.js';
-import type { Observation, Outcome, TokenScore } from './observation.js';
+import { measure, needsUnpatched } from './metrics.js';
+import type { Observation, Outcome, TokenRelevancy, TokenScore } from './observation.js';
 import { OwnEdits } from './own-edits.js';
 import { type OwnReading, ownReading } from './own-readings.js';
 import { cutsAt } from './plan/cuts.js';
@@ -12,6 +12,7 @@ import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/pl
 import { isVector, type ResolvedSource } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
 import { gaussians, seedOf } from './random.js';
+import { leftAsItIs, type Relevancy, relevancies } from './relevancy.js';
 import {
   addNeeded,
   CapturedStates,
@@ -185,16 +186,33 @@ export class ChunkRunner implements Runner {
     const { topK, maxTokens, stop, sampling } = experiment.reading;
     const reading = { topK, maxTokens, stop, trackedTokens, ...(sampling && { sampling }) };
     const results = await this.#engine.patch(rows, reading, { ...options, cacheLayout });
+    const relevancies = await this.#relevancies(rows, results, options);
     results.forEach((result, k) => {
       const place = rowPlaces[k]!;
+      const relevancy = relevancies?.[k];
+      if (relevancy !== undefined && 'error' in relevancy) {
+        outcomes[place] = failedOutcome(relevancy);
+        return;
+      }
       const { vector } = rows[k]!.edits[0]!;
       const ratio = vector && this.#normRatio(cells[place]!, vector, met);
       outcomes[place] = {
-        ...this.#outcome(cells[place]!, result, own),
+        ...this.#outcome(cells[place]!, result, own, relevancy),
         ...(ratio !== undefined && { normRatio: ratio }),
       };
     });
     return outcomes;
+  }
+
+  /** Of each row; undefined where it was not read. */
+  async #relevancies(
+    rows: readonly PatchRow[],
+    results: readonly RowResult[],
+    options: WorkOptions,
+  ): Promise<readonly (Relevancy | undefined)[] | undefined> {
+    const { experiment, cacheLayout } = this.#plan;
+    if (!experiment.metrics?.some(needsUnpatched)) return undefined;
+    return relevancies(this.#engine, rows, results, { ...options, cacheLayout });
   }
 
   /** What the target prompts themselves have where they are patched. */
@@ -240,7 +258,7 @@ export class ChunkRunner implements Runner {
   #edit(index: number, state: Float32Array | Failure | undefined): Edit | Failure {
     const { pair, target, control } = cellAt(this.#plan, index);
     // goes along with the patched rows of its prompt, and leaves its state as it is
-    if (state === undefined) return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
+    if (state === undefined) return leftAsItIs(pointOf(pair.target, target));
     if (!(state instanceof Float32Array)) return state;
     const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
     const failure = directionless(pair.patch.op, vector);
@@ -264,6 +282,9 @@ export class ChunkRunner implements Runner {
       ...inputOf(pair.target),
       edits: [edit],
       ...(cuts && { cuts }),
+      ...(pair.contrast && {
+        contrast: 'alpha' in pair.contrast ? { ...pair.contrast, edits: [] } : pair.contrast,
+      }),
       seed: this.#seed(index),
       trackedTokens: [...new Set([...pair.trackedTokens, ...ownTokens.flatMap(({ tokenIds }) => tokenIds)])],
       ...(given && { continuation: given }),
@@ -275,7 +296,12 @@ export class ChunkRunner implements Runner {
     return this.#plan.experiment.seed + index;
   }
 
-  #outcome(index: number, result: RowResult, own: Captured['own']): Outcome {
+  #outcome(
+    index: number,
+    result: RowResult,
+    own: Captured['own'],
+    relevancy: readonly TokenRelevancy[] | undefined,
+  ): Outcome {
     if (result.status === 'failed') return failedOutcome(result);
     const { experiment } = this.#plan;
     const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
@@ -285,6 +311,7 @@ export class ChunkRunner implements Runner {
         ? saidAt(result.steps, tokenizer)
         : { text: result.text, tokenIds: result.tokenIds }),
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
+      ...(relevancy && { relevancy }),
     };
     const truth = {
       answer: experiment.samples[sample]!.answer ?? [],

@@ -229,6 +229,31 @@ test('a decoder says of a whole encoder state put into another prompt what it sa
   }
 });
 
+test('two decoders beside each other attend to what one encoder gave, and their logits are contrasted', async () => {
+  const engine = await t5Engine();
+  const own = input(engine, SOURCE);
+  const vector = new Float32Array(engine.record.embeddingSize).map((_, i) => Math.sin(i + 1));
+  const edits = [{ site: 'resid_out' as const, layer: 0, tokenIndex: 1, vector }];
+  const [z, u] = await nextLogits(engine, [
+    { ...own, edits },
+    { ...own, edits: [] },
+  ]);
+  assert.ok(largestDifference(z!, u!) > 1e-3);
+  const contrast = { edits: [], alpha: 1, cutoff: 0 };
+  const [contrasted] = await nextLogits(engine, [{ ...own, edits, contrast }]);
+  const expected = z!.map((value, i) => value + (value - u![i]!));
+  assertClose(contrasted!, expected, 0.1, 'two streams');
+  const layers = { layers: ['embed' as const, 0], cutoff: 0 };
+  const [early] = await nextLogits(engine, [{ ...own, edits: [], contrast: layers }]);
+  assert.ok(early!.every(Number.isFinite));
+  const written: Edit = { side: 'encoder', site: 'resid_out', layer: 0, tokenIndex: 0, vector };
+  await assertRefused(
+    () => engine.patch([{ ...own, edits: [written], contrast }], { topK: 1, maxTokens: 1 }),
+    'bad_input',
+    /What an encoder gives is the same in both runs of a contrast/,
+  );
+});
+
 test("a source's state as the decoder's last block gives the source's next tokens", async () => {
   const engine = await t5Engine();
   const source = input(engine, SOURCE);

@@ -26,6 +26,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   alignment: [...shared, 'prompts'],
   vocabulary: ['engine'],
   continuation: [...shared],
+  relevancy: [...shared],
   plan: [
     ...[
       ...shared,
@@ -60,7 +61,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   ],
   run: [
     ...[...shared, 'mapping', 'metrics', 'own-readings', 'plan', 'prompts', 'random', 'source-states'],
-    ...['floats', 'own-edits', 'vector-values', 'vocabulary'],
+    ...['floats', 'own-edits', 'relevancy', 'vector-values', 'vocabulary'],
   ],
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'source-states'],
   'experiment-file': [...shared, 'adapters', 'mapping', 'metrics', 'nearest', 'positions'],

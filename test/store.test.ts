@@ -178,6 +178,8 @@ test('what was added comes back', (t) => {
     target_adapter: null,
     source_vector_idx: null,
     own_edits: null,
+    contrast: null,
+    decay: null,
   });
   assert.deepEqual(
     [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),

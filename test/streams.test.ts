@@ -200,7 +200,17 @@ test('a decode of streams takes whole neighbours alone, and other shapes are ref
       assertClose(together, rowOf(alone.readings.logits!, row), 0.05, `sequence ${sequence}, token ${row}`);
     }
   }
-  await assert.rejects(context.lens(new Float32Array(64), nativeRead([]), 1), /without streams/);
+  // the end of the graph knows no streams, and leaves what lies in the cells alone
+  const unified = await native.createContext({
+    ...{ cells: 256, batchTokens: 32, sequences: 1, outputs: 32, threads: 1 },
+    ...{ flashAttention: true, typeK: 'f16', typeV: 'f16' },
+  });
+  t.after(() => unified.close());
+  const states = new Float32Array(5 * native.describe().embeddingSize).map((_, i) => Math.sin(i));
+  const [ofStreams, ofCells] = [context, unified].map((one) =>
+    one.lens(states, nativeRead([], { logits: true }), 5),
+  );
+  assertSameBits((await ofStreams)!.logits!, (await ofCells)!.logits!, 'lens');
 });
 
 test('the addon refuses streams for a model with a recurrent state', async (t) => {
@@ -219,9 +229,14 @@ const cut = (
   sequences: readonly number[],
   limits: Partial<BatchLimits> = {},
   outputs: readonly number[] = [],
+  joined: readonly number[] = [],
 ) =>
   cutsOf(
-    { sequences, outputs: sequences.map((_, i) => outputs.includes(i)) },
+    {
+      sequences,
+      outputs: sequences.map((_, i) => outputs.includes(i)),
+      joined: sequences.map((_, i) => joined.includes(i)),
+    },
     { tokens: 100, outputs: 100, layout: 'streams', ...limits },
   );
 
@@ -268,4 +283,25 @@ test('lists are cut where streams are no neighbours, differ in length or exceed 
     [0, 8],
     [8, 9],
   ]);
+});
+
+test('what is joined is not cut apart', () => {
+  const pairs = [0, 0, 1, 1, 2, 2, 3, 3, 4, 5];
+  const joined = [1, 2, 3, 5, 6, 7, 9];
+  for (const layout of ['unified', 'streams'] as const) {
+    assert.deepEqual(cut(pairs, { layout, tokens: 6 }, [], joined), [
+      [0, 4],
+      ...(layout === 'unified'
+        ? [[4, 10]]
+        : [
+            [4, 8],
+            [8, 10],
+          ]),
+    ]);
+    assert.deepEqual(cut(pairs, { layout, outputs: 3 }, [1, 3, 5, 7, 8, 9], joined), [
+      [0, 4],
+      [4, 8],
+      [8, 10],
+    ]);
+  }
 });

@@ -1,5 +1,5 @@
 /** Sweeps made up of numbers, put into results files through the store: whole, in shards, or broken off. */
-import type { Observation } from '../src/observation.js';
+import type { Observation, TokenScore } from '../src/observation.js';
 import type { ModelRecord, RunContents, RunRecord } from '../src/store/records.js';
 import { openStore } from '../src/store/store.js';
 import { engine, model } from './store-records.js';
@@ -88,6 +88,10 @@ function observation(sweep: Sweep, cell: number, place: Partial<Observation>): O
       : {
           ...{ status: 'ok', error: null, text: `text "${cell}",\n${salt}`, tokenIds: [100, 101 + cell] },
           steps: [step(0), step(1)],
+          relevancy: [0, 1].map((s) => {
+            const [{ tokenId }] = step(s) as [TokenScore];
+            return { tokenId, probability: 0.5, unpatched: (cell % 7) / 10 };
+          }),
           scores: { 'answer-found': Number(cell % 3 === 0), 'answer-logprob': -((cell * 31) % 29) / 7 },
         }),
   };
@@ -113,6 +117,7 @@ function contentsOf({ samples, variants, salt = 0 }: Sweep): RunContents {
       variants.map((name) => ({
         ...{ sample, name, source: place(sample, 30 + sample + salt), target: place(samples, 60 + salt) },
         ...{ op: 'replace' as const, alpha: 1, atGenerated: false },
+        ...(sample % 2 === 1 && { contrast: { alpha: 1, cutoff: 0.1 }, decay: 0.5 }),
       })),
     ),
   };

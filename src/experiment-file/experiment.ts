@@ -1,5 +1,5 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import type { Experiment, LogitContrast, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
 import { adaptersAt } from './loras.js';
@@ -33,6 +33,7 @@ export function toExperiment(
     mapping: mappings.own(),
     ...given({
       patch: patchOf(file.edit),
+      contrast: contrastOf(file.contrast, ['contrast'], bad),
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
@@ -111,13 +112,20 @@ function variantOf(
       `is ${quoted(variant.name)}, as that of another variant is: give each its own`,
     );
   }
-  const { source, target, edit } = variant;
+  const { source, target, edit, contrast } = variant;
   return {
     name: variant.name,
     ...given({
       sourceLayers: source?.layers === undefined ? undefined : selector(source.layers),
       targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
       patch: edit && patchOf({ ...file.edit, ...edit }),
+      contrast:
+        contrast &&
+        contrastOf(
+          contrast.with === undefined ? { ...file.contrast, ...contrast } : contrast,
+          ['variants', index, 'contrast'],
+          bad,
+        ),
       mapping: mappings.ofVariant(index),
     }),
     ...placeSettings(variant),
@@ -143,5 +151,17 @@ function selector(layers: number | string | readonly (number | string)[]): strin
 
 function patchOf(edit: ExperimentFile['edit']): Patch | undefined {
   if (edit === undefined) return undefined;
-  return given({ op: edit.op, alpha: edit.alpha, atGenerated: edit['at-generated'] }) as Patch;
+  const { op, alpha, decay } = edit;
+  return given({ op, alpha, atGenerated: edit['at-generated'], decay }) as Patch;
+}
+
+function contrastOf(contrast: ExperimentFile['contrast'], path: Path, bad: Bad): LogitContrast | undefined {
+  if (contrast === undefined) return undefined;
+  const { with: other, alpha, cutoff = 0.1 } = contrast;
+  if (other === undefined) throw bad(path, 'does not say with what: give with: unpatched, or with: [0, 1]');
+  if (other === 'unpatched') return { with: other, alpha: alpha ?? 1, cutoff };
+  if (alpha !== undefined) {
+    throw bad([...path, 'alpha'], 'is of with: unpatched, where a contrast with layers has none');
+  }
+  return { with: { layers: selector(other) }, cutoff };
 }

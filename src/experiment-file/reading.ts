@@ -1,6 +1,6 @@
 /** What is read from each patched run, and whether the file has what that needs. */
 import type { PatchscopeError } from '../errors.js';
-import { needsTracking, ownTokensFor } from '../metrics.js';
+import { needsAnswer, needsTracking, ownTokensFor } from '../metrics.js';
 import type { MetricName, Reading } from '../patchscope.js';
 import type { Path } from './document.js';
 import { given } from './prompts.js';
@@ -16,7 +16,7 @@ export function readingOf({ reading = {}, answer, metrics = [] }: ExperimentFile
   const needAnswers: readonly [boolean, Path][] = [
     [reading['track-answer'] === true, ['reading', 'track-answer']],
     [stops.includes('answer'), ['reading', 'stop']],
-    [!metrics.every((metric) => ownTokensFor(metric) > 0), ['metrics']],
+    [metrics.some(needsAnswer), ['metrics']],
   ];
   for (const [asked, path] of needAnswers) {
     if (asked && answer === undefined) throw bad(path, 'can only be had with answers: give the key answer');

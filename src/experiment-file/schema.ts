@@ -228,13 +228,40 @@ const targetPlace = {
   }),
 };
 
+const aPart = 'a number from 0 to 1';
+const share = z.number(aPart).min(0, aPart).max(1, aPart);
+
 const edit = section({
   op: word(editOps)
     .optional()
     .meta({ description: 'What becomes of the state that is met.', default: 'replace' }),
   alpha: z.number('a number').optional().meta({ description: 'The factor of the op.', default: 1 }),
   'at-generated': flag.optional().meta({ description: 'Patch each generated token too.', default: false }),
+  decay: share.optional().meta({
+    description:
+      'At the k-th generated token alpha is decay^k times as large; for add, mix, norm-matched-add.',
+    default: 1,
+  }),
 }).meta({ description: 'How a state is written into the target.' });
+
+const aContrast = `unpatched, or layers: ${someLayers}`;
+const contrast = section({
+  with: z
+    .union([z.literal('unpatched'), ...layerKinds(aContrast)], { error: aContrast })
+    .optional()
+    .meta({
+      description:
+        'The same run with nothing patched: z + alpha (z - z_unpatched). Or layers before the last, by the logit lens: z - z_layer, of the layer farthest from what is read.',
+    }),
+  alpha: z
+    .number('a number')
+    .optional()
+    .meta({ description: 'Of unpatched: the weight of the difference.', default: 1 }),
+  cutoff: share.optional().meta({
+    description: 'Tokens less probable than this times the most probable one are left out.',
+    default: 0.1,
+  }),
+}).meta({ description: 'What the logits of each token read are contrasted with before one is chosen.' });
 
 const stop = z.union([z.enum(['newline', 'answer']), section({ text })], {
   error: 'newline, answer, or a set of keys such as { text: ";" }',
@@ -393,6 +420,7 @@ const variant = section({
   source: section(sourcePlace).optional(),
   target: section(targetPlace).optional(),
   edit: edit.optional(),
+  contrast: contrast.optional(),
   mapping: mapping.optional(),
 });
 
@@ -441,6 +469,7 @@ export const experimentSchema = section({
   source: section(sourcePlace).meta({ description: 'Where states are taken from: a prompt or a vector.' }),
   target: section({ ...targetPlace, prompt }).meta({ description: 'Where they are put, and what is read.' }),
   edit: edit.optional(),
+  contrast: contrast.optional(),
   mapping: mapping.optional(),
   variants: z
     .array(variant, 'a list of variants')

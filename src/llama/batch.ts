@@ -1,8 +1,9 @@
 /** Tokens of several sequences with what is to be captured, patched and read at each, and its way through a context. */
 import type { AttentionCut, ScoredToken } from '../engine.js';
-import type { NativeContext, NativeReadingResults, NativeReadings } from '../native.js';
+import type { NativeContext, NativeContrast, NativeReadingResults, NativeReadings } from '../native.js';
 import { type BatchLimits, cutsOf } from './cuts.js';
 import {
+  nativePlace,
   type RowEdit,
   type RowPoint,
   rowEdit,
@@ -10,6 +11,9 @@ import {
   StateRows,
   type TurnedEdit,
 } from './state-rows.js';
+
+/** States whose logits are computed at once for contrasts: enough for the output matrix to be read seldom. */
+const LENS_ROWS = 32;
 
 /** What one decoded batch gave: readings and states in the order they were asked for. */
 export interface BatchResults {
@@ -37,7 +41,12 @@ export interface OwnReading {
   readonly seed?: number;
   /** Tracked after the tokens that are tracked in all rows. */
   readonly tracked?: readonly number[] | undefined;
+  readonly contrast?: RowContrast | undefined;
 }
+
+/** own z + difference (z - z'), where z' are the logits of another row, or those of one of some states of the same row. */
+export type RowContrast = Pick<NativeContrast, 'own' | 'difference' | 'cutoff'> &
+  ({ readonly row: number } | { readonly states: readonly SitePoint[] });
 
 /** Edges of attention cut from one row. */
 interface RowCut extends Pick<AttentionCut, 'to' | 'layers'> {
@@ -54,6 +63,7 @@ export class Batch {
   readonly #positions: number[] = [];
   readonly #sequences: number[] = [];
   readonly #outputs: boolean[] = [];
+  readonly #joined: boolean[] = [];
   readonly #captures: RowPoint[] = [];
   readonly #edits: RowEdit[] = [];
   readonly #cuts: RowCut[] = [];
@@ -69,8 +79,12 @@ export class Batch {
     return this.#tokens.length;
   }
 
-  /** @returns the row of the token. */
-  add(tokenId: number, position: number, sequence: number): number {
+  /**
+   * @param isJoined goes through one decode with the row before it.
+   * @returns the row of the token.
+   */
+  add(tokenId: number, position: number, sequence: number, isJoined = false): number {
+    this.#joined.push(isJoined);
     this.#positions.push(position);
     this.#sequences.push(sequence);
     this.#outputs.push(this.#allOutputs);
@@ -97,13 +111,15 @@ export class Batch {
   read(row: number, own: OwnReading = {}): void {
     this.#reads.push({ ...own, row });
     this.#outputs[row] = true;
+    if (own.contrast && 'row' in own.contrast) this.#outputs[own.contrast.row] = true;
   }
 
   /** Decodes all tokens, in as many steps as the limits ask for. */
   async decode(context: NativeContext, readings: NativeReadings, limits: BatchLimits): Promise<BatchResults> {
     const read = new Map<Read, RawReading>();
     const states = new Map<RowPoint, Float32Array | null>();
-    const cuts = cutsOf({ sequences: this.#sequences, outputs: this.#outputs }, limits);
+    const tokens = { sequences: this.#sequences, outputs: this.#outputs, joined: this.#joined };
+    const cuts = cutsOf(tokens, limits);
     for (const [begin, end] of cuts) {
       const within = ({ row }: { row: number }) => row >= begin && row < end;
       const work = new StateRows(this.#captures.filter(within), this.#edits.filter(within), begin);
@@ -126,6 +142,7 @@ export class Batch {
           seeds: Int32Array.from(reads, ({ seed }) => seed ?? 0),
           ownTracked: Int32Array.from(reads.flatMap(({ tracked = [] }) => tracked)),
           ownTrackedCounts: Int32Array.from(reads, ({ tracked = [] }) => tracked.length),
+          ...this.#contrasts(reads, begin),
         },
       });
       const tracked = reads.map((read) => readings.tracked.length + (read.tracked?.length ?? 0));
@@ -138,6 +155,23 @@ export class Batch {
       readings: this.#reads.map((one) => read.get(one)!),
       states: this.#captures.map((capture) => states.get(capture)!),
     };
+  }
+
+  /** `begin`: the first row that is computed. */
+  #contrasts(reads: readonly Read[], begin: number) {
+    const contrasts = reads.flatMap(({ contrast }, read): NativeContrast[] => {
+      if (contrast === undefined) return [];
+      const { own, difference, cutoff } = contrast;
+      const other =
+        'row' in contrast
+          ? { row: contrast.row - begin, states: [] }
+          : { row: -1, states: contrast.states.map(nativePlace) };
+      return [{ read, own, difference, cutoff, ...other }];
+    });
+    if (contrasts.length === 0) return {};
+    const states = contrasts.reduce((sum, contrast) => sum + contrast.states.length, 0);
+    const lensRows = this.#allOutputs ? LENS_ROWS : Math.max(1, Math.min(LENS_ROWS, states));
+    return { contrasts, lensRows };
   }
 }
 

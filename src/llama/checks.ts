@@ -4,6 +4,7 @@ import type {
   AttentionCut,
   CacheLayout,
   CapturePoint,
+  Contrast,
   Edit,
   EngineRecord,
   PatchRow,
@@ -13,7 +14,7 @@ import type {
 import { PatchscopeError } from '../errors.js';
 import { allFinite } from '../floats.js';
 import type { NativeSites } from '../native.js';
-import { editOps, type Sampling, type Side, sides, sites } from '../patchscope.js';
+import { editOps, noDecay, type Sampling, type Side, sides, sites } from '../patchscope.js';
 import { turnsOf } from './state-rows.js';
 
 const cacheLayouts: readonly CacheLayout[] = ['unified', 'streams'];
@@ -104,16 +105,17 @@ export class Checks {
       throw new TypeError('Expected until to be an array of strings.');
     if (until.includes('')) throw bad('An empty text in until is in every text: leave it out.');
     for (const one of row.cuts ?? []) this.cut(one, row);
-    for (const edits of turnsOf(row)) this.#edits(edits, row);
+    for (const edits of turnsOf(row)) this.edits(edits, row);
+    if (row.contrast !== undefined) this.contrast(row.contrast, row);
     for (const tokenIndex of reading.tokenIndexes ?? []) checkTokenIndex(tokenIndex, tokenIds.length);
   }
 
   /** Of one turn, in which no state is written twice. */
-  #edits(edits: readonly Edit[], row: PatchRow): void {
+  edits(edits: readonly Edit[], input: TokenInput): void {
     const places = new Set<string>();
     const generated = new Set<string>();
     for (const edit of edits) {
-      this.edit(edit, row);
+      this.edit(edit, input);
       const place = `${edit.side === 'encoder' ? 'encoder ' : ''}${edit.site} ${edit.layer}`;
       const written = `${place} ${edit.tokenIndex}`;
       if (places.has(written)) throw bad(`Two edits of one row write the same state (${written}).`);
@@ -123,6 +125,39 @@ export class Checks {
         throw bad(`Two edits of one row write the same state of each generated token (${place}).`);
       }
       generated.add(place);
+    }
+  }
+
+  contrast(contrast: Contrast, row: PatchRow): void {
+    const { cutoff } = contrast;
+    if (!(cutoff >= 0 && cutoff <= 1)) {
+      throw bad(`The cutoff of a contrast is ${cutoff} where a number from 0 to 1 is needed.`);
+    }
+    if ('edits' in contrast) {
+      const { alpha, edits } = contrast;
+      if (!Number.isFinite(Math.fround(alpha))) throw bad(`The alpha ${alpha} of a contrast is no number.`);
+      this.edits(edits, row);
+      if ([...turnsOf(row).flat(), ...edits].some(({ side }) => side === 'encoder')) {
+        throw bad(
+          'What an encoder gives is the same in both runs of a contrast: leave the edits of its side out, or the contrast.',
+        );
+      }
+      if (Math.min(this.#record.batchTokens, this.#record.batchOutputs) < 2) {
+        throw bad('A contrast needs batches of at least two tokens: use a larger batch.');
+      }
+      return;
+    }
+    const { layers } = contrast;
+    if (!Array.isArray(layers))
+      throw new TypeError('Expected layers of a contrast to be an array of layers.');
+    if (layers.length === 0)
+      throw bad('A contrast names no layers: say which ones the last is compared with.');
+    for (const layer of layers) {
+      const site = layer === 'embed' ? 'embed' : 'resid_out';
+      this.point({ site, layer, tokenIndex: 0 }, row);
+      if (layer === this.#record.layerCount - 1) {
+        throw bad(`Layer ${layer} is the last, which others are compared with: take layers before it.`);
+      }
     }
   }
 
@@ -188,6 +223,7 @@ export class Checks {
     }
     if (!editOps.includes(op)) throw bad(`There is no edit '${op}': take ${editOps.join(', ')}.`);
     if (!Number.isFinite(Math.fround(alpha))) throw bad(`The alpha ${alpha} of an edit is no number.`);
+    checkDecay(edit);
     const place = site === 'embed' ? 'embed' : `layer ${layer}`;
     if (op === 'scale') {
       if (vector !== undefined) throw bad(`The edit scale at ${place} takes no vector.`);
@@ -205,6 +241,16 @@ export class Checks {
       throw bad(`The vector for ${place} is zero and has no direction: norm-matched-add needs one.`);
     }
   }
+}
+
+function checkDecay({ decay, op = 'replace', atGenerated = false }: Edit): void {
+  if (decay === undefined) return;
+  if (!(decay >= 0 && decay <= 1)) {
+    throw bad(`The decay of an edit is ${decay} where a number from 0 to 1 is needed.`);
+  }
+  if (!atGenerated) throw bad('The decay of an edit is of generated tokens: give it atGenerated too.');
+  const reason = noDecay(op, decay);
+  if (reason !== null) throw bad(`The edit ${reason}.`);
 }
 
 export function checkReading(reading: Pick<RowReading, 'topK' | 'maxTokens' | 'sampling'>): void {

@@ -11,6 +11,8 @@ interface Tokens {
   /** Of each token. */
   readonly sequences: readonly number[];
   readonly outputs: readonly boolean[];
+  /** Goes through one decode with the token before it; so many together fit the limits. */
+  readonly joined: readonly boolean[];
 }
 
 /** The first token of each decode and the one after its last. */
@@ -26,7 +28,7 @@ export function cutsOf(tokens: Tokens, limits: BatchLimits): [number, number][] 
 }
 
 /** As many tokens as the limits allow. */
-function endOfTokens(begin: number, { outputs }: Pick<Tokens, 'outputs'>, limits: BatchLimits): number {
+function endOfTokens(begin: number, { outputs, joined }: Tokens, limits: BatchLimits): number {
   let end = begin;
   let wanted = 0;
   while (end < outputs.length && end - begin < limits.tokens) {
@@ -34,6 +36,7 @@ function endOfTokens(begin: number, { outputs }: Pick<Tokens, 'outputs'>, limits
     if (wanted > limits.outputs) break;
     end++;
   }
+  while (joined[end]) end--;
   return end;
 }
 

@@ -30,7 +30,13 @@ export class LensReader {
   async read(states: Float32Array, reading: LensReading, signal?: AbortSignal): Promise<LensResult[]> {
     if (reading.way === 'fast') return this.#fast(states, reading, signal);
     if (reading.way === 'slow') return this.#slow(states, reading, signal);
-    const { adapter } = reading;
+    return (await this.isFast(reading.adapter))
+      ? this.#fast(states, reading, signal)
+      : this.#slow(states, reading, signal);
+  }
+
+  /** Whether the end of the model's graph alone was seen to give what a whole run gives. */
+  isFast(adapter?: string): Promise<boolean> {
     let isRight = this.#fastIsRight.get(adapter);
     if (isRight === undefined) {
       isRight = this.#compare(adapter).catch((error: unknown) => {
@@ -39,7 +45,7 @@ export class LensReader {
       });
       this.#fastIsRight.set(adapter, isRight);
     }
-    return (await isRight) ? this.#fast(states, reading, signal) : this.#slow(states, reading, signal);
+    return isRight;
   }
 
   async #compare(adapter: string | undefined): Promise<boolean> {

@@ -188,7 +188,17 @@ class LlamaEngine implements Engine {
     checkReading(reading);
     for (const row of rows) this.#checks.row(row, reading);
     this.#checks.tokens(reading.trackedTokens ?? []);
-    return this.#alone(() => this.#patcher.patch(rows, this.#bounded(reading), options));
+    return this.#alone(async () => {
+      const contrasted = rows.filter(({ contrast }) => contrast && 'layers' in contrast);
+      for (const adapter of new Set(contrasted.map((row) => row.adapter))) {
+        if (await this.#lens.isFast(adapter)) continue;
+        throw new PatchscopeError(
+          'no_site',
+          "The layers of this model can't be contrasted: the end of its graph does not run on its own.",
+        );
+      }
+      return this.#patcher.patch(rows, this.#bounded(reading), options);
+    });
   }
 
   async lens(

@@ -18,11 +18,12 @@ export function nativeReadings({ topK, trackedTokens, logits, sampling }: Asked)
 }
 
 export function tokenReading(raw: RawReading, { topK, trackedTokens }: Asked): TokenReading {
+  const top = Array.from(raw.topIds.slice(0, topK), (tokenId, i) => ({
+    tokenId,
+    logprob: raw.topLogprobs[i]!,
+  }));
   return {
-    top: Array.from(raw.topIds.slice(0, topK), (tokenId, i) => ({
-      tokenId,
-      logprob: raw.topLogprobs[i]!,
-    })),
+    top: top.filter(({ logprob }) => logprob > Number.NEGATIVE_INFINITY),
     tracked: raw.finite
       ? (trackedTokens ?? []).map((tokenId, i) => ({
           tokenId,

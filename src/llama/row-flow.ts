@@ -2,24 +2,24 @@
  * One context whose sequences all begin with the prefix of a group: rows take a slot each, are patched,
  * generate, and leave it to the next row. Which row is decoded when follows from the rows alone.
  */
-import type { CacheLayout, RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
+import type { CacheLayout, Edit, RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
-import { Batch, type OwnReading, type RawReading } from './batch.js';
+import { Batch, type OwnReading, type RawReading, type RowContrast } from './batch.js';
 import type { ContextPool } from './context-pool.js';
 import type { BatchLimits } from './cuts.js';
 import { encode } from './encode.js';
 import type { Limits } from './limits.js';
 import { nativeReadings, tokenReading } from './readings.js';
-import type { GroupRow, RowGroup } from './row-group.js';
-import { type TurnedEdit, turnedEdits } from './state-rows.js';
+import { editsOfStreams, type GroupRow, type RowGroup, tokensTogether } from './row-group.js';
+import type { TurnedEdit } from './state-rows.js';
 import { type Continuation, TextStop } from './text-stop.js';
 import type { LlamaTokenizer } from './tokenizer.js';
 
 /** A row in its slot. */
 interface Run {
   readonly row: GroupRow;
-  /** On the decoder's side. */
-  readonly edits: readonly TurnedEdit[];
+  /** Of each sequence, on the decoder's side. */
+  readonly edits: readonly (readonly TurnedEdit[])[];
   readonly steps: StepReading[];
   readonly continuation: Continuation;
   positions: readonly TokenReading[];
@@ -45,8 +45,9 @@ export class RowFlow {
   readonly #asked: NativeReadings;
   readonly #stop: TextStop;
   readonly #runs: (Run | undefined)[];
-  /** Tokens of each slot's sequence so far. */
+  /** Tokens of each sequence of a slot so far. */
   readonly #lengths: number[];
+  readonly #together: number;
 
   private constructor(
     context: NativeContext,
@@ -63,28 +64,32 @@ export class RowFlow {
     this.#stop = new TextStop(tokenizer, reading);
     this.#runs = new Array<Run | undefined>(slots);
     this.#lengths = new Array<number>(slots).fill(group.prefix.length);
+    this.#together = tokensTogether(group, readsOf(reading), limits);
   }
 
   /** Takes a context for `slots` rows, runs the encoder where there is one, and decodes the prefix. */
   static async begin(group: RowGroup, slots: number, work: FlowWork): Promise<RowFlow> {
     const { pool, reading, layout, limits } = work;
-    const { adapter, encoder, prefix, rest, cellsPerRow } = group;
-    const reads = 1 + (reading.tokenIndexes?.length ?? 0);
+    const { adapter, encoder, prefix, rest, streams, cellsPerRow } = group;
+    const sequences = slots * streams;
     const size = {
       cells:
         layout === 'streams'
           ? limits.streamCells(prefix.length + cellsPerRow)
-          : Math.max(encoder?.tokenIds.length ?? 0, prefix.length + slots * cellsPerRow),
+          : Math.max(encoder?.tokenIds.length ?? 0, prefix.length + sequences * cellsPerRow),
       batchTokens: Math.max(
         encoder?.tokenIds.length ?? 0,
-        Math.min(limits.batchTokens, Math.max(slots * rest.length, prefix.length)),
+        Math.min(limits.batchTokens, Math.max(sequences * rest.length, prefix.length)),
       ),
-      sequences: slots + (limits.isRecurrent ? 1 : 0),
-      outputs: Math.min(limits.outputs, Math.max(slots * Math.max(reads, rest.length), prefix.length)),
+      sequences: sequences + (limits.isRecurrent ? 1 : 0),
+      outputs: Math.min(
+        limits.outputs,
+        Math.max(sequences * Math.max(readsOf(reading), rest.length), prefix.length),
+      ),
     };
     const context = await pool.take(size, { layout, adapter });
     const flow = new RowFlow(context, group, slots, work);
-    if (encoder !== undefined) await encode(context, encoder, slots);
+    if (encoder !== undefined) await encode(context, encoder, sequences);
     if (prefix.length > 0) {
       const batch = new Batch();
       prefix.forEach((tokenId, i) => {
@@ -92,7 +97,9 @@ export class RowFlow {
       });
       await batch.decode(context, nativeReadings({ topK: 1 }), flow.#batchLimits);
       for (let slot = 0; slot < slots; slot++) {
-        if (flow.#sequence(slot) !== 0) context.copySequence(0, flow.#sequence(slot));
+        for (const sequence of flow.#sequences(slot)) {
+          if (sequence !== 0) context.copySequence(0, sequence);
+        }
       }
     }
     return flow;
@@ -143,14 +150,18 @@ export class RowFlow {
   /** The token that a row chose last, to be read on. */
   #addToken(batch: Batch, slot: number): void {
     const run = this.#runs[slot]!;
-    const row = batch.add(run.continuation.tokenIds.at(-1)!, this.#lengths[slot]!++, this.#sequence(slot));
-    for (const edit of run.edits) {
-      if (edit.atGenerated) batch.edit(row, edit, this.#limits.needsOutput(edit));
+    const rows = this.#addNext(batch, slot, run.continuation.tokenIds.at(-1)!);
+    for (const [stream, edits] of run.edits.entries()) {
+      const row = rows[stream]!;
+      for (const edit of edits) {
+        const decayed = atGenerated(edit, run.steps.length);
+        if (decayed !== undefined) batch.edit(row, decayed, this.#limits.needsOutput(edit));
+      }
+      for (const cut of run.row.row.cuts ?? []) {
+        if (cut.atGenerated) batch.cut(row, cut);
+      }
     }
-    for (const cut of run.row.row.cuts ?? []) {
-      if (cut.atGenerated) batch.cut(row, cut);
-    }
-    batch.read(row, ownReading(run));
+    batch.read(rows[0]!, { ...ownReading(run), contrast: contrastOf(run.row, rows[1]) });
   }
 
   /** Puts waiting rows into free slots. @returns those slots. */
@@ -160,31 +171,59 @@ export class RowFlow {
     for (let slot = 0; slot < this.#runs.length && waiting.length > 0; slot++) {
       if (this.#runs[slot] !== undefined) continue;
       const row = waiting.shift()!;
-      const edits = turnedEdits(row.row, 'decoder');
+      const edits = editsOfStreams(row.row);
       const run: Run = { row, edits, steps: [], positions: [], continuation: { tokenIds: [], text: '' } };
       this.#runs[slot] = run;
       begun.push(slot);
       const first = this.#group.prefix.length;
-      const rows = this.#addRest(batch, slot);
-      for (const edit of edits) {
-        batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
-      }
-      for (const cut of row.row.cuts ?? []) {
-        for (const tokenIndex of cut.from) {
-          const to = cut.to.filter((key) => key < tokenIndex);
-          if (to.length > 0) batch.cut(rows[tokenIndex - first]!, { to, layers: cut.layers });
+      const streams = this.#addRest(batch, slot);
+      for (const [stream, own] of edits.entries()) {
+        const rows = streams[stream]!;
+        for (const edit of own) {
+          batch.edit(rows[edit.tokenIndex - first]!, edit, this.#limits.needsOutput(edit));
+        }
+        for (const cut of row.row.cuts ?? []) {
+          for (const tokenIndex of cut.from) {
+            const to = cut.to.filter((key) => key < tokenIndex);
+            if (to.length > 0) batch.cut(rows[tokenIndex - first]!, { to, layers: cut.layers });
+          }
         }
       }
+      const [own, other] = streams;
       for (const tokenIndex of this.#reading.tokenIndexes ?? []) {
-        batch.read(rows[tokenIndex - first]!, { tracked: row.row.trackedTokens });
+        batch.read(own![tokenIndex - first]!, {
+          tracked: row.row.trackedTokens,
+          contrast: contrastOf(row, other?.[tokenIndex - first]),
+        });
       }
-      batch.read(rows.at(-1)!, ownReading(run));
+      batch.read(own!.at(-1)!, { ...ownReading(run), contrast: contrastOf(row, other?.at(-1)) });
     }
     return begun;
   }
 
-  #addRest(batch: Batch, slot: number): number[] {
-    return this.#group.rest.map((id) => batch.add(id, this.#lengths[slot]!++, this.#sequence(slot)));
+  /** @returns the rows of each sequence. */
+  #addRest(batch: Batch, slot: number): readonly (readonly number[])[] {
+    const { rest } = this.#group;
+    const first = this.#lengths[slot]!;
+    const added = this.#sequences(slot).map((sequence) => ({ sequence, rows: [] as number[] }));
+    for (let begin = 0; begin < rest.length; begin += this.#together) {
+      for (const [stream, { sequence, rows }] of added.entries()) {
+        rest.slice(begin, begin + this.#together).forEach((id, i) => {
+          const isJoined = added.length > 1 && stream + i > 0;
+          rows.push(batch.add(id, first + begin + i, sequence, isJoined));
+        });
+      }
+    }
+    this.#lengths[slot] = first + rest.length;
+    return added.map(({ rows }) => rows);
+  }
+
+  /** One more token of each sequence. @returns its rows. */
+  #addNext(batch: Batch, slot: number, tokenId: number): number[] {
+    const position = this.#lengths[slot]!++;
+    return this.#sequences(slot).map((sequence, stream) =>
+      batch.add(tokenId, position, sequence, stream > 0),
+    );
   }
 
   /** Slots without a row go along unpatched and unread, so that the batch keeps its shape. */
@@ -192,7 +231,7 @@ export class RowFlow {
     for (const slot of this.#runs.keys()) {
       if (this.#runs[slot] !== undefined) continue;
       if (isPrompt) this.#addRest(batch, slot);
-      else batch.add(this.#group.rest.at(-1)!, this.#lengths[slot]!++, this.#sequence(slot));
+      else this.#addNext(batch, slot, this.#group.rest.at(-1)!);
     }
   }
 
@@ -218,37 +257,67 @@ export class RowFlow {
       const last = runs.findLastIndex((run) => run !== undefined);
       if (last < slot) return;
       if (runs[slot] !== undefined) continue;
-      this.#context.copySequence(last, slot);
+      const to = this.#sequences(slot);
+      for (const [stream, from] of this.#sequences(last).entries()) {
+        this.#context.copySequence(from, to[stream]!);
+      }
       [runs[slot], runs[last]] = [runs[last], undefined];
       this.#lengths[slot] = this.#lengths[last]!;
       this.#reset(last);
     }
   }
 
-  /** Cuts a slot's sequence back to the prefix. */
+  /** Cuts a slot's sequences back to the prefix. */
   #reset(slot: number): void {
-    const sequence = this.#sequence(slot);
-    if (this.#limits.isRecurrent) {
-      this.#context.removeSequence(sequence, 0);
-      if (this.#group.prefix.length > 0) this.#context.copySequence(0, sequence);
-    } else {
-      this.#context.removeSequence(sequence, this.#group.prefix.length);
+    const prefix = this.#group.prefix.length;
+    for (const sequence of this.#sequences(slot)) {
+      if (this.#limits.isRecurrent) {
+        this.#context.removeSequence(sequence, 0);
+        if (prefix > 0) this.#context.copySequence(0, sequence);
+      } else {
+        this.#context.removeSequence(sequence, prefix);
+      }
     }
-    this.#lengths[slot] = this.#group.prefix.length;
+    this.#lengths[slot] = prefix;
   }
 
   #resetAll(): void {
     for (const slot of this.#runs.keys()) this.#reset(slot);
   }
 
-  /** The first row goes on in the prefix's own sequence where that can be cut back afterwards. */
-  #sequence(slot: number): number {
-    return this.#limits.isRecurrent ? slot + 1 : slot;
+  /** The first one goes on in the prefix's own sequence where that can be cut back afterwards. */
+  #sequences(slot: number): number[] {
+    const { streams } = this.#group;
+    const first = slot * streams + (this.#limits.isRecurrent ? 1 : 0);
+    return Array.from({ length: streams }, (_, stream) => first + stream);
   }
 
   get #batchLimits(): BatchLimits {
     return { tokens: this.#limits.batchTokens, outputs: this.#limits.outputs, layout: this.#layout };
   }
+}
+
+/** Positions of a prompt that are read. */
+function readsOf({ tokenIndexes = [] }: RowReading): number {
+  return 1 + tokenIndexes.length;
+}
+
+/** What is done at the k-th generated token, counted from 1. */
+function atGenerated(edit: TurnedEdit, k: number): TurnedEdit | undefined {
+  const { atGenerated = false, alpha = 1, decay = 1 } = edit;
+  return atGenerated && decay > 0 ? { ...edit, alpha: alpha * decay ** k } : undefined;
+}
+
+/** @param other where the row's other sequence is read. */
+function contrastOf({ row: { contrast } }: GroupRow, other: number | undefined): RowContrast | undefined {
+  if (contrast === undefined) return undefined;
+  const { cutoff } = contrast;
+  if ('edits' in contrast) return { own: 1, difference: contrast.alpha, cutoff, row: other! };
+  const states = contrast.layers.map((layer) => ({
+    site: layer === 'embed' ? ('embed' as const) : ('resid_out' as const),
+    layer,
+  }));
+  return { own: 0, difference: 1, cutoff, states };
 }
 
 function ownReading({ row: { row, index }, steps }: Run): OwnReading {

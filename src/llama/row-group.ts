@@ -6,7 +6,7 @@ import { earliestCut } from '../edges.js';
 import type { CacheLayout, PatchRow, RowReading } from '../engine.js';
 import type { EncoderPrompt } from './encode.js';
 import type { Limits } from './limits.js';
-import { turnedEdits } from './state-rows.js';
+import { type TurnedEdit, turnedEdits } from './state-rows.js';
 
 export interface GroupRow {
   readonly row: PatchRow;
@@ -23,20 +23,37 @@ export interface RowGroup {
   /** The rest of the prompt. */
   readonly rest: readonly number[];
   readonly rows: readonly GroupRow[];
-  /** Cells of the K/V cache that a row needs beside the prefix. */
+  /** Sequences of each row: its own, and where it is contrasted with other edits one for these. */
+  readonly streams: number;
+  /** Cells of the K/V cache that a sequence of a row needs beside the prefix. */
   readonly cellsPerRow: number;
+}
+
+/** The decoder's edits of each sequence of a row. */
+export function editsOfStreams(row: PatchRow): readonly (readonly TurnedEdit[])[] {
+  const own = turnedEdits(row, 'decoder');
+  return row.contrast && 'edits' in row.contrast
+    ? [own, turnedEdits({ ...row, edits: row.contrast.edits }, 'decoder')]
+    : [own];
 }
 
 export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGroup[] {
   const groups = new Map<string, { prefixLength: number; rows: GroupRow[] }>();
   rows.forEach((row, index) => {
+    const streams = editsOfStreams(row);
     const prefixLength = Math.min(
       row.tokenIds.length - 1,
-      ...turnedEdits(row, 'decoder').map(({ tokenIndex }) => tokenIndex),
+      ...streams.flat().map(({ tokenIndex }) => tokenIndex),
       ...(reading.tokenIndexes ?? []),
       earliestCut(row.cuts ?? []),
     );
-    const key = JSON.stringify([prefixLength, row.adapter, row.tokenIds.join(','), encoderKey(row)]);
+    const key = JSON.stringify([
+      streams.length,
+      prefixLength,
+      row.adapter,
+      row.tokenIds.join(','),
+      encoderKey(row),
+    ]);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, { prefixLength, rows: [{ row, index }] });
     else group.rows.push({ row, index });
@@ -48,7 +65,8 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
     const rest = tokenIds.slice(prefixLength);
     const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
-    return { adapter, encoder, prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
+    const prefix = tokenIds.slice(0, prefixLength);
+    return { adapter, encoder, prefix, rest, rows: own, streams: editsOfStreams(row).length, cellsPerRow };
   });
 }
 
@@ -72,22 +90,33 @@ function encoderKey(row: PatchRow): string {
 
 /** As many rows as batch and cache hold; the same for the same group and limits. */
 export function rowsAtOnce(
-  { prefix, rest, cellsPerRow }: RowGroup,
+  { prefix, rest, streams, cellsPerRow }: RowGroup,
   limits: Limits,
   layout: CacheLayout,
 ): number {
-  const rowsInCache =
+  const inCache =
     layout === 'streams'
       ? limits.cells / limits.streamCells(prefix.length + cellsPerRow)
       : (limits.cells - prefix.length) / cellsPerRow;
-  return Math.max(
-    1,
-    Math.min(
-      limits.batchRows,
-      Math.floor(limits.batchTokens / rest.length),
-      Math.floor(rowsInCache),
-      // a recurrent state takes in a sequence whole: its tokens may not be cut apart by what is read
-      limits.isRecurrent ? Math.floor(limits.outputs / rest.length) : limits.batchRows,
-    ),
+  const sequences = Math.min(
+    limits.batchRows,
+    limits.batchTokens / rest.length,
+    inCache,
+    // a recurrent state takes in a sequence whole: its tokens may not be cut apart by what is read
+    limits.isRecurrent ? limits.outputs / rest.length : limits.batchRows,
   );
+  return Math.max(1, Math.floor(sequences / streams));
+}
+
+/**
+ * Tokens of each sequence of a row that go through one decode with those of its other sequence, so that what is
+ * read of both is there together.
+ */
+export function tokensTogether({ rest, rows, streams }: RowGroup, reads: number, limits: Limits): number {
+  if (streams === 1) return rest.length;
+  const edits = Math.max(...rows.map(({ row }) => editsOfStreams(row).flat().length));
+  const outputs = limits.exact || limits.isRecurrent ? rest.length : Math.min(rest.length, reads + edits);
+  return streams * rest.length <= limits.batchTokens && streams * outputs <= limits.outputs
+    ? rest.length
+    : Math.floor(Math.min(limits.batchTokens, limits.outputs) / streams);
 }

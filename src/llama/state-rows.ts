@@ -93,10 +93,9 @@ function groupByPlace<T extends RowPoint>(entries: readonly T[], placeOf: (entry
 }
 
 function siteRows(group: readonly RowPoint[], begin: number) {
-  const { site, layer } = group[0]!;
-  return {
-    site,
-    layer: layer === 'embed' || site === 'final_norm' ? 0 : layer,
-    rows: Int32Array.from(group, ({ row }) => row - begin),
-  };
+  return { ...nativePlace(group[0]!), rows: Int32Array.from(group, ({ row }) => row - begin) };
+}
+
+export function nativePlace({ site, layer }: SitePoint) {
+  return { site, layer: layer === 'embed' || site === 'final_norm' ? 0 : layer };
 }

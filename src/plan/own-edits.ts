@@ -4,10 +4,10 @@ import type { OwnEdit, Patch, Vector } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import { resolveSpan } from '../positions.js';
 import { positionTokens, type ResolvedPrompt, writtenBytes } from '../prompts.js';
-import { filledPatch, type PlannedModel } from './pairs.js';
+import { filledPatch, type PlannedModel, type PlannedPatch } from './pairs.js';
 import type { ResolvedVector } from './sources.js';
 
-export interface ResolvedEdit extends Required<Patch> {
+export interface ResolvedEdit extends PlannedPatch {
   /** Indexes, ascending. Of them the last stands for the generated tokens, too, where these are edited. */
   readonly tokens: readonly number[];
   readonly places: readonly Place[];
@@ -50,7 +50,7 @@ export function resolveEdits(
 }
 
 function check(
-  { op, atGenerated }: Required<Patch>,
+  { op, atGenerated }: PlannedPatch,
   vector: ResolvedVector | undefined,
   { side }: ResolvedPrompt,
   places: readonly Place[],

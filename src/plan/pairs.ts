@@ -27,10 +27,14 @@ import {
 } from '../prompts.js';
 import { uniforms } from '../random.js';
 import { isSameVocabulary } from '../vocabulary.js';
+import { checkDecay, type PlannedContrast, resolveContrast } from './contrast.js';
 import { type PlannedCut, resolveCuts } from './cuts.js';
 import { sourceTextAsTarget } from './other-vocabulary.js';
 import { earliestEdit, type ResolvedEdit, resolveEdits } from './own-edits.js';
 import { identityOf, isVector, type ResolvedSource, type ResolvedVector } from './sources.js';
+
+/** What was not given has its default. */
+export type PlannedPatch = Required<Omit<Patch, 'decay'>> & Pick<Patch, 'decay'>;
 
 /** One sample in one variant. Equal prompts are one and the same object, and so are equal vectors. */
 export interface Pair {
@@ -39,11 +43,13 @@ export interface Pair {
   readonly variant: string;
   readonly source: ResolvedSource;
   readonly target: ResolvedPrompt;
-  readonly patch: Required<Patch>;
+  readonly patch: PlannedPatch;
   /** What is done to the target's states before the patch, in every cell; absent where nothing is. */
   readonly ownEdits?: readonly ResolvedEdit[];
   /** Edges of attention that are cut in the target; absent where there are none. */
   readonly cuts?: readonly PlannedCut[];
+  /** Absent where readings are taken as they are. */
+  readonly contrast?: PlannedContrast;
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
 }
@@ -97,9 +103,8 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   if (twice !== undefined) {
     throw new PatchscopeError('bad_input', `Two variants are named '${twice}': give each a name of its own.`);
   }
-  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, mapping, patch } =
-    experiment;
-  const { sourceAdapter, targetAdapter } = experiment;
+  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide } = experiment;
+  const { mapping, patch, contrast, sourceAdapter, targetAdapter } = experiment;
   const common = {
     ...{ sourceLayers, targetLayers, mapping },
     ...(sourceSite && { sourceSite }),
@@ -108,6 +113,7 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
     ...(targetSide && { targetSide }),
     ...(sourceAdapter && { sourceAdapter }),
     ...(targetAdapter && { targetAdapter }),
+    ...(contrast && { contrast }),
   };
   return variants.map((variant) => ({ ...common, ...variant, patch: { ...patch, ...variant.patch } }));
 }
@@ -128,6 +134,15 @@ export function resolvePairs(
     throw new PatchscopeError('bad_input', 'The experiment has no samples: it needs at least one.');
   }
   const resolver = new Resolver(models);
+  const { layerCount } = models.target.record;
+  variants.forEach(checkDecay);
+  const contrasts = new Map(
+    variants.flatMap((variant) =>
+      variant.contrast === undefined
+        ? []
+        : [[variant.name, resolveContrast(variant.contrast, variant, layerCount)] as const],
+    ),
+  );
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
@@ -135,17 +150,13 @@ export function resolvePairs(
     return variants.map((variant): Pair => {
       const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {} } = variant;
       const own = sample.variants?.[name] ?? {};
+      const contrast = contrasts.get(name);
       const sourceWay = { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name };
       const targetWay = { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name };
       const source = resolver.source(own.source ?? sample.source, sourceWay, seed);
       const at = own.target ?? sample.target;
       const target = resolver.target(at, source, targetWay, seed, following);
-      const cuts = resolveCuts(
-        at.cuts ?? [],
-        target,
-        models.target.tokenizer,
-        models.target.record.layerCount,
-      );
+      const cuts = resolveCuts(at.cuts ?? [], target, models.target.tokenizer, layerCount);
       const ownEdits = resolveEdits(at.edits ?? [], target, models.target, (vector) =>
         resolver.vector(vector, 'target', targetWay, seed),
       );
@@ -157,6 +168,7 @@ export function resolvePairs(
         patch: filledPatch(patch),
         ...(ownEdits.length > 0 && { ownEdits }),
         ...(cuts.length > 0 && { cuts }),
+        ...(contrast && { contrast }),
         trackedTokens,
       };
     });
@@ -276,8 +288,8 @@ class Resolver {
   }
 }
 
-export function filledPatch({ op = 'replace', alpha = 1, atGenerated = false }: Patch): Required<Patch> {
-  return { op, alpha, atGenerated };
+export function filledPatch({ op = 'replace', alpha = 1, atGenerated = false, decay }: Patch): PlannedPatch {
+  return { op, alpha, atGenerated, ...(decay !== undefined && { decay }) };
 }
 
 /** Of the interval [0, 1), where the position is drawn. */

@@ -13,6 +13,7 @@ import { type Place, parsePlaces } from '../places.js';
 import type { ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns } from './arrange.js';
 import { checkVectors, VectorVariants } from './check-vectors.js';
+import { sequencesOf } from './contrast.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
@@ -238,7 +239,7 @@ function layoutOf(
     const ofTarget = counts.get(pair.target) ?? new Map<number, number>();
     counts.set(pair.target, ofTarget);
     const shared = sharedTokens(pair);
-    ofTarget.set(shared, (ofTarget.get(shared) ?? 0) + 1);
+    ofTarget.set(shared, (ofTarget.get(shared) ?? 0) + sequencesOf(pair));
   }
   const groups = [...counts].flatMap(([target, ofTarget]) =>
     [...ofTarget].map(([shared, count]) => ({ target, shared, count })),

@@ -1,6 +1,8 @@
 /** How much work a plan is, before any of it is done. */
 import { cacheCells } from '../cache-layout.js';
+import { needsUnpatched } from '../metrics.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
+import { sequencesOf } from './contrast.js';
 import { type Pair, sharedTokens } from './pairs.js';
 import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
 import { promptsOf } from './sources.js';
@@ -49,15 +51,17 @@ export function summarize(
   const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
-    const times = plan.repeats.includes(chunk) ? 2 : 1;
+    const times = (plan.repeats.includes(chunk) ? 2 : 1) * timesRun(plan);
     for (const { pair, rows } of groupsOf(plan, chunk)) {
       const length = lengthOf(pair.target);
       const prefix = sharedTokens(pair);
-      const slots = Math.max(1, Math.min(rows, batchRows, Math.floor(batchTokens / (length - prefix))));
+      const sequences = sequencesOf(pair);
+      const most = Math.floor(Math.min(batchRows, batchTokens / (length - prefix)) / sequences);
+      const slots = Math.max(1, Math.min(rows, most));
       const perRow = length - prefix + following;
       batches += times * Math.ceil(rows / slots) * (1 + following);
-      targetTokens += times * (prefix + rows * perRow);
-      const inCache = { prefixTokens: prefix, tokensOfRow: perRow, rows: slots };
+      targetTokens += times * (prefix + rows * sequences * perRow);
+      const inCache = { prefixTokens: prefix, tokensOfRow: perRow, rows: slots * sequences };
       cacheTokens = Math.max(cacheTokens, cacheCells(plan.cacheLayout, inCache));
     }
   }
@@ -83,10 +87,16 @@ export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
   const prefixes = [...targets.values()].reduce((sum, pair) => sum + sharedTokens(pair), 0);
   const rows = pairs.reduce(
-    (sum, { pair }) => sum + lengthOf(pair.target) - sharedTokens(pair) + following,
+    (sum, { pair }) => sum + sequencesOf(pair) * (lengthOf(pair.target) - sharedTokens(pair) + following),
     0,
   );
-  return [...sources].reduce((sum, source) => sum + lengthBefore(source), prefixes + rows);
+  const target = timesRun(plan) * (prefixes + rows);
+  return [...sources].reduce((sum, source) => sum + lengthBefore(source), target);
+}
+
+/** Its continuation is scored once more with nothing patched, where a metric needs that. */
+function timesRun({ experiment: { metrics = [] } }: Plan): number {
+  return metrics.some(needsUnpatched) ? 2 : 1;
 }
 
 function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
@@ -96,7 +106,8 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
     rows++;
     const pair = plan.pairs[plan.cells.pair[cell]!]!;
     const next = cell + 1 < end ? plan.pairs[plan.cells.pair[cell + 1]!]! : undefined;
-    if (next?.target === pair.target && sharedTokens(next) === sharedTokens(pair)) continue;
+    const isSame = next?.target === pair.target && sequencesOf(next) === sequencesOf(pair);
+    if (isSame && sharedTokens(next) === sharedTokens(pair)) continue;
     yield { pair, rows };
     rows = 0;
   }

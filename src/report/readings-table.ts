@@ -3,6 +3,8 @@ import { escapeHtml, visible } from './html.js';
 
 export interface PageCell {
   readonly text: string;
+  /** The text in its tokens, each underlined by a number in [0, 1]. */
+  readonly tokens?: readonly { readonly text: string; readonly weight: number }[];
   /** Probability in [0, 1], or null where there is none to show. */
   readonly probability: number | null;
   /** Shown on hover, and to screen readers. */
@@ -18,13 +20,15 @@ export interface PageTable {
   readonly about: string;
   /** What a frame around a cell means. */
   readonly framed?: string;
+  /** What a line under a token means. */
+  readonly underlined?: string;
   /** Groups of columns: a title over one or more headings. */
   readonly groups: readonly { readonly title: string; readonly columns: readonly string[] }[];
   readonly rows: readonly { readonly heading: string; readonly cells: readonly PageCell[] }[];
 }
 
 /** The table and what its colours mean, without title and text. */
-export function readingsTable({ title, framed, groups, rows }: PageTable): string {
+export function readingsTable({ title, framed, underlined, groups, rows }: PageTable): string {
   const groupHeads = groups.map(
     (group) => `<th scope="colgroup" colspan="${group.columns.length}">${escapeHtml(group.title)}</th>`,
   );
@@ -35,6 +39,9 @@ export function readingsTable({ title, framed, groups, rows }: PageTable): strin
   const legend = [
     'probability <span class="ramp"></span> 0 to 100 %',
     ...(framed !== undefined && cells.some(({ marked }) => marked) ? [`framed: ${escapeHtml(framed)}`] : []),
+    ...(underlined !== undefined && cells.some(({ tokens }) => tokens !== undefined)
+      ? [`<u class="token" style="--w:100%">underlined</u>: ${escapeHtml(underlined)}`]
+      : []),
     ...(cells.some(({ failed }) => failed) ? ['hatched: failed'] : []),
   ];
   return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(title)}"><table>
@@ -47,8 +54,12 @@ ${rows.map((row) => `<tr><th scope="row">${escapeHtml(row.heading)}</th>${row.ce
 <p class="scale">${legend.join('; ')}</p>`;
 }
 
-function renderCell({ text, probability, detail, marked, failed }: PageCell): string {
+function renderCell({ text, tokens, probability, detail, marked, failed }: PageCell): string {
   const style = probability === null ? '' : ` style="--p:${Math.round(100 * probability)}%"`;
   const kind = failed ? ' class="failed"' : marked ? ' class="marked"' : '';
-  return `<td${kind}${style} title="${escapeHtml(detail)}">${escapeHtml(visible(text))}</td>`;
+  return `<td${kind}${style} title="${escapeHtml(detail)}">${tokens?.map(renderToken).join('') ?? escapeHtml(visible(text))}</td>`;
+}
+
+function renderToken({ text, weight }: NonNullable<PageCell['tokens']>[number]): string {
+  return `<u class="token" style="--w:${Math.round(100 * weight)}%">${escapeHtml(visible(text))}</u>`;
 }

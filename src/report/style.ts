@@ -30,6 +30,7 @@ figure svg { display: block; height: auto; max-width: 100%; }
 details, .download { font-size: 13px; margin: .3rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); white-space: pre-wrap; overflow-wrap: anywhere; }
 td.number { text-align: right; }
+u.token { text-decoration: underline 3px color-mix(in oklab, var(--ink) var(--w, 0%), transparent); text-underline-offset: 3px; }
 .facts th { vertical-align: top; } .facts td { overflow-wrap: anywhere; max-width: 40rem; }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --line: #bbb; --hot: #f2a33a; --link: #000; }

@@ -15,6 +15,8 @@ interface Row extends Place {
   readonly top_probability: number | null;
   readonly answer_found: number | null;
   readonly error: string | null;
+  /** JSON: text and relevancy of each token; null where it was not asked for. */
+  readonly relevancy: string | null;
 }
 
 export function textTables(database: Database, subject: Subject, sampleCount: number): Part[] {
@@ -74,7 +76,11 @@ function otherLayer(
 
 function textsSql({ runIds, axis }: Subject, sampleIdx: number, name: string, other: OtherLayer | undefined) {
   return `SELECT ${placeColumns}, sample.name AS sample, observation.control, observation.${axis} AS layer,
-  observation.text, exp(token_score.logprob) AS top_probability, score.value AS answer_found, observation.error
+  observation.text, exp(token_score.logprob) AS top_probability, score.value AS answer_found, observation.error,
+  (
+    SELECT json_group_array(json_array(token, round(relevancy, 4)) ORDER BY step)
+    FROM relevancy WHERE observation_id = observation.id HAVING count(*) > 0
+  ) AS relevancy
 FROM observation
 JOIN sample ON sample.run_id = observation.run_id AND sample.idx = observation.sample_idx
 ${placeJoins}
@@ -101,6 +107,7 @@ function tableOf(subject: Subject, title: string, rows: readonly Row[]): string 
   const layers = [...new Set(rows.map(({ layer }) => layer))].sort((a, b) => (a ?? -2) - (b ?? -2));
   return readingsTable({
     ...{ title, about: '', framed: 'the text holds an answer' },
+    underlined: 'how much the patch changes the probability of a token',
     groups: [{ title, columns }],
     rows: layers.map((layer) => ({
       heading: layer === null ? 'nothing patched' : layerText(layer),
@@ -111,16 +118,22 @@ function tableOf(subject: Subject, title: string, rows: readonly Row[]): string 
 
 const nothing: PageCell = { text: '', probability: null, detail: 'no cell' };
 
-function cellOf({ text, top_probability, answer_found, error }: Row): PageCell {
+function cellOf({ text, top_probability, answer_found, error, relevancy }: Row): PageCell {
   if (error !== null) {
     return { text: onOneLine(`failed: ${error}`), probability: null, detail: onOneLine(error), failed: true };
   }
   const probability = top_probability ?? null;
-  const sure = probability === null ? '' : `first token: ${Math.round(100 * probability)} %`;
+  const sure = probability === null ? [] : [`first token: ${Math.round(100 * probability)} %`];
+  const tokens = (JSON.parse(relevancy ?? '[]') as [string, number][]).map(([token, weight]) => ({
+    text: onOneLine(token),
+    weight,
+  }));
+  const told = tokens.map((token) => `${token.text.trim()} ${token.weight.toFixed(2)}`).join(', ');
   return {
     text: text === null ? '' : onOneLine(text),
+    ...(tokens.length > 0 && { tokens }),
     probability,
-    detail: sure,
+    detail: [...sure, ...(tokens.length > 0 ? [`changed by the patch: ${told}`] : [])].join('; '),
     marked: answer_found === 1,
   };
 }

@@ -34,6 +34,9 @@ export class ChunkWriter {
       const { steps, scores } = observation;
       for (let step = 0; step < steps.length; step++) this.#addStep(id, step, steps[step]!, modelId, known);
       for (const name in scores) this.#statements.addScore.run(id, name, scores[name]);
+      observation.relevancy?.forEach(({ tokenId, probability, unpatched }, step) => {
+        this.#statements.addRelevancy.run(id, step, tokenId, probability, unpatched);
+      });
       if (observation.status === 'failed') failed++;
     }
     if (failed > 0) this.#statements.countFailed.run(failed, runId);

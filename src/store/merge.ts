@@ -169,7 +169,7 @@ async function copyCells(
       (SELECT here.id FROM main.mapping AS here JOIN shard.mapping AS there USING (name) WHERE there.id = mapping_id),
       ${cell}
     FROM shard.observation WHERE id BETWEEN :begin AND :end ORDER BY id`,
-    ...['token_score', 'score'].map((table) => {
+    ...['token_score', 'score', 'token_relevancy'].map((table) => {
       const columns = columnsOf(database, table, ['observation_id']);
       return `INSERT INTO ${table} (observation_id, ${columns})
       SELECT observation_id + :shift, ${columns} FROM shard.${table} WHERE observation_id BETWEEN :begin AND :end`;

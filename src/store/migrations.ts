@@ -10,6 +10,7 @@ import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
 import { m013Vectors } from './m013-vectors.js';
+import { m014Contrasts } from './m014-contrasts.js';
 import { m015Adapters } from './m015-adapters.js';
 import { m017SignatureIndex } from './m017-signature-index.js';
 
@@ -32,6 +33,7 @@ export const migrations: readonly Migration[] = [
   m017SignatureIndex,
   m015Adapters,
   m013Vectors,
+  m014Contrasts,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

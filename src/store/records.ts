@@ -137,6 +137,9 @@ export interface VariantRecord {
   readonly sourceVector?: number;
   /** What is done to the target's states before the patch; kept as JSON. */
   readonly ownEdits?: readonly object[];
+  /** Kept as JSON. */
+  readonly contrast?: object;
+  readonly decay?: number;
 }
 
 /** A token of a prompt. */

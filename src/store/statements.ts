@@ -17,6 +17,7 @@ export interface Statements {
   readonly addToken: Statement;
   readonly addTokenScore: Statement;
   readonly addScore: Statement;
+  readonly addRelevancy: Statement;
   readonly countFailed: Statement;
   readonly resumeRun: Statement;
   readonly finishRun: Statement;
@@ -75,8 +76,8 @@ export function prepareStatements(database: Database): Statements {
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
-        op, alpha, at_generated, cuts, source_adapter, target_adapter, source_vector_idx, own_edits)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        op, alpha, at_generated, cuts, source_adapter, target_adapter, source_vector_idx, own_edits, contrast, decay)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     targetModel: database
       .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')
@@ -98,6 +99,9 @@ export function prepareStatements(database: Database): Statements {
       'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
     ),
     addScore: database.prepare('INSERT INTO score (observation_id, name, value) VALUES (?, ?, ?)'),
+    addRelevancy: database.prepare(
+      'INSERT INTO token_relevancy (observation_id, step, token_id, probability, unpatched) VALUES (?, ?, ?, ?, ?)',
+    ),
     countFailed: database.prepare('UPDATE run SET cells_failed = cells_failed + ? WHERE id = ?'),
     resumeRun: database.prepare("UPDATE run SET status = 'running', finished_at = NULL WHERE id = ?"),
     finishRun: database.prepare('UPDATE run SET status = ?, finished_at = ? WHERE id = ?'),

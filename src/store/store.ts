@@ -232,7 +232,8 @@ class SqliteStore implements Store {
     variant: VariantRecord,
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
-    const { sample, name, source, target, op, alpha, atGenerated, cuts, sourceVector, ownEdits } = variant;
+    const { sample, name, source, target, op, alpha, atGenerated } = variant;
+    const { cuts, sourceVector, ownEdits, contrast, decay } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -255,6 +256,8 @@ class SqliteStore implements Store {
       target.adapter ?? null,
       sourceVector ?? null,
       jsonOrNull(ownEdits),
+      jsonOrNull(contrast),
+      decay ?? null,
     );
     if (sourceVector === undefined) this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
     this.#chunks.addToken(targetModelId, target.tokenId, target.token);
@@ -305,6 +308,6 @@ class SqliteStore implements Store {
   }
 }
 
-function jsonOrNull(value: readonly unknown[] | undefined): string | null {
+function jsonOrNull(value: object | undefined): string | null {
   return value === undefined ? null : JSON.stringify(value);
 }

@@ -9,7 +9,14 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Edit, type Engine, openEngine, type PatchRow, resolveModel } from '../../src/index.js';
+import {
+  type Contrast,
+  type Edit,
+  type Engine,
+  openEngine,
+  type PatchRow,
+  resolveModel,
+} from '../../src/index.js';
 import type { ModelKind } from '../fixtures/models.js';
 import { Comparison, middle, ROUNDS } from './comparison.js';
 import { measureExtraction } from './extraction.js';
@@ -90,6 +97,23 @@ await comparison.compare(
         engine.patch(plainRows(128), { ...READ_EIGHT, sampling: { temperature: 0.8, topK: 40, topP: 0.95 } }),
       ),
     theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+  },
+);
+await comparison.compare(
+  '64 rows of 8 tokens contrasted with unpatched ones : 128 rows as they are',
+  { atLeast: 0.8 },
+  {
+    ours: () => timed(() => engine.patch(contrasted(64, { edits: [], alpha: 1, cutoff: 0.1 }), READ_EIGHT)),
+    theirs: () => timed(() => engine.patch(plainRows(128), READ_EIGHT)),
+  },
+);
+await comparison.compare(
+  '128 rows of 8 tokens contrasted with 4 layers : the same rows as they are',
+  {},
+  {
+    ours: () =>
+      timed(() => engine.patch(contrasted(128, { layers: [1, 5, 9, 13], cutoff: 0.1 }), READ_EIGHT)),
+    theirs: () => timed(() => engine.patch(patchRows(128), READ_EIGHT)),
   },
 );
 await comparison.compare(
@@ -204,6 +228,10 @@ function patchRows(count: number, change: Partial<Edit> = {}): PatchRow[] {
 
 function plainRows(count: number): PatchRow[] {
   return Array.from({ length: count }, () => ({ tokenIds: target, edits: [] }));
+}
+
+function contrasted(count: number, contrast: Contrast): PatchRow[] {
+  return patchRows(count).map((row) => ({ ...row, contrast }));
 }
 
 /** Most memory of the whole command that runs 900 patches, beyond the model file and the K/V cache. */

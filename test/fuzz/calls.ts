@@ -87,6 +87,8 @@ const calls: { readonly [name: string]: Call } = {
       [
         { tokenIds: [1, 70, 71], edits: [edit()], trackedTokens: [7, 9] },
         { tokenIds: [1, 72], edits: [], until: ['a'] },
+        { tokenIds: [1, 72], edits: [edit()], contrast: { edits: [], alpha: 1, cutoff: 0.1 } },
+        { tokenIds: [1, 72], edits: [], contrast: { layers: [0, 'embed'], cutoff: 0 } },
       ],
       reading(),
       { cacheLayout: 'streams' },

@@ -119,8 +119,8 @@ void use_streams(const std::shared_ptr<ModelHandle> & model) {
     const LogitResults results = decoder.decode(step);
     expect(results.readings.size() == 2, "a reading for each row of two streams");
     expect(!results.readings[0].reduced.finite || results.readings[0].tracked.size() == 2, "tracked tokens");
-    expect_refused("a lens of streams",
-                   [&] { decoder.lens(std::vector<float>(decoder.n_embd(), 1.0f).data(), 1, {}); });
+    const LogitResults lens = decoder.lens(std::vector<float>(decoder.n_embd(), 1.0f).data(), 1, {});
+    expect(lens.readings.size() == 1, "a lens beside streams");
 }
 
 void use(const std::string & path) {
@@ -170,6 +170,23 @@ void use(const std::string & path) {
         expect(lens.readings.size() == (size_t)n, "a lens reading for each state");
     }
 
+    for (int32_t lens_rows : {1, 3, 7}) {
+        decoder.clear();
+        Step step = step_of();
+        step.read_options.keep_logits = true;
+        step.read_options.lens_rows = lens_rows;
+        step.logit_reads = {{0}, {1}, {2}, {2}};
+        step.logit_reads[1].contrast = LogitContrast{{1.0f, 2.0f, 0.1f}, 0, {}};
+        step.logit_reads[2].contrast =
+            LogitContrast{{0.0f, 1.0f, 0.0f}, -1, {{Site::embed, 0}, {Site::resid_out, 0}}};
+        step.logit_reads[3].contrast = LogitContrast{{0.0f, 1.0f, 1.0f}, -1, {{Site::resid_out, 0}}};
+        const LogitResults results = decoder.decode(step);
+        expect(results.readings.size() == 4 &&
+                   results.readings[3].reduced.finite == plain.results.readings[2].reduced.finite,
+               "a reading for each contrast");
+        expect(step.reads.empty(), "the contrasts' own reads are gone");
+    }
+
     const auto refused = [&](const std::string & what, const std::function<void(Step &)> & spoil) {
         decoder.clear();
         Step step = step_of();
@@ -182,15 +199,9 @@ void use(const std::string & path) {
     refused("a negative token", [](Step & step) { step.tokens[0] = -1; });
     refused("a sequence too many", [](Step & step) { step.sequences[4] = 3; });
     refused("a position that does not follow", [](Step & step) { step.positions[4] = 9; });
-    refused("a layer too many", [&](Step & step) {
-        step.writes.push_back(write(last + 1, 0, vector));
-    });
-    refused("a row too many", [&](Step & step) {
-        step.writes.push_back(write(0, N, vector));
-    });
-    refused("a vector too short", [&](Step & step) {
-        step.writes.push_back(write(0, 0, {1.0f}));
-    });
+    refused("a layer too many", [&](Step & step) { step.writes.push_back(write(last + 1, 0, vector)); });
+    refused("a row too many", [&](Step & step) { step.writes.push_back(write(0, N, vector)); });
+    refused("a vector too short", [&](Step & step) { step.writes.push_back(write(0, 0, {1.0f})); });
     refused("a vector with NaN", [&](Step & step) {
         step.writes.push_back(write(0, 0, std::vector<float>(decoder.n_embd(), NAN)));
     });
@@ -204,10 +215,27 @@ void use(const std::string & path) {
     });
     refused("a token to track that is too large",
             [&](Step & step) { step.read_options.tracked = {n_vocab}; });
-    refused("a given token that is too large",
-            [&](Step & step) { step.logit_reads.push_back({1, n_vocab}); });
-    refused("a token to track in one row that is too large",
-            [&](Step & step) { step.logit_reads.push_back({1, -1, 0, {n_vocab}}); });
+    refused("a given token that is too large", [&](Step & step) {
+        step.logit_reads.push_back({1, n_vocab});
+    });
+    refused("a token to track in one row that is too large", [&](Step & step) {
+        step.logit_reads.push_back({1, -1, 0, {n_vocab}});
+    });
+    const auto contrasted = [&](const LogitContrast & contrast) {
+        return [contrast](Step & step) {
+            step.outputs[1] = 0;
+            step.logit_reads.push_back({0});
+            step.logit_reads.back().contrast = contrast;
+        };
+    };
+    refused("a contrast with a row that is not computed", contrasted({{1, 1, 0}, 1, {}}));
+    refused("a contrast with a row too many", contrasted({{1, 1, 0}, N, {}}));
+    refused("a contrast with nothing", contrasted({{1, 1, 0}, -1, {}}));
+    refused("a contrast with a layer too many", contrasted({{1, 1, 0}, -1, {{Site::resid_out, last + 1}}}));
+    refused("a contrast with both", contrasted({{1, 1, 0}, 0, {{Site::resid_out, 0}}}));
+    refused("a cutoff above 1", contrasted({{1, 1, 1.5f}, 0, {}}));
+    refused("a weight that is none", contrasted({{1, NAN, 0}, 0, {}}));
+    refused("no state at once", [](Step & step) { step.read_options.lens_rows = 0; });
     refused("a state that is written twice", [&](Step & step) {
         SiteWrite twice = write(0, 1, vector);
         twice.tokens.push_back(1);
