@@ -2,14 +2,23 @@
 import os from 'node:os';
 import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
+import { grouped } from './group.js';
 import { type LensPlan, lensPosition } from './lens.js';
 import type { FittedMapping } from './patchscope.js';
 import { keptSettings } from './plan/mappings.js';
+import { movesOfPair, type Pair } from './plan/pairs.js';
 import { cellsIn, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { Probing } from './record-probes.js';
 import { allChunks, type ChunkResult } from './run.js';
-import type { MappingRow, PlaceRecord, PromptRecord, RunContents, RunRecord } from './store/records.js';
+import type {
+  MappingRow,
+  PlaceRecord,
+  PromptRecord,
+  RunContents,
+  RunRecord,
+  VariantRecord,
+} from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
 
 /** A part of a plan's chunks, which may be run elsewhere; `index` counts from 1. */
@@ -93,17 +102,28 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts }) => ({
-      sample,
-      name: variant,
-      source: prompts.place(source),
-      target: prompts.place(target),
-      ...patch,
-      ...(cuts && { cuts }),
-    })),
+    variants: variantRecords(pairs, prompts),
     prompts: prompts.all,
     mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
   };
+}
+
+/** Pairs of one sample and variant go through several positions, and are one variant. */
+function variantRecords(pairs: readonly Pair[], prompts: PromptList): VariantRecord[] {
+  const variants = grouped(pairs, ({ sample, variant }) => `${sample} ${variant}`);
+  return [...variants.values()].map((all) => {
+    const { sample, variant: name, source, target, patch, cuts, swept } = all[0]!;
+    const moves = all.flatMap(movesOfPair);
+    return {
+      ...{ sample, name, source: prompts.place(source), target: prompts.place(target) },
+      ...patch,
+      ...(cuts && { cuts }),
+      ...(swept !== undefined && { swept: true }),
+      ...(moves.length > 1 && {
+        moves: moves.map((move) => ({ source: prompts.place(move.source), target: prompts.place(move.target) })),
+      }),
+    };
+  });
 }
 
 function rowOf(mapping: FittedMapping): MappingRow {

@@ -5,7 +5,8 @@ import { Mapper, type MapTask } from './mapping/mapper.js';
 import { measure } from './metrics.js';
 import type { Observation, Outcome, TokenScore } from './observation.js';
 import { type OwnReading, ownReading } from './own-readings.js';
-import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { movesOfPair } from './plan/pairs.js';
+import { blockRange, cellAt, chunkCount, chunkRange, movesAt, type Plan } from './plan/plan.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
 import { gaussians } from './random.js';
 import {
@@ -82,6 +83,7 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
     variant: pair.variant,
     sourceSite: source.site,
     targetSite: target.site,
+    ...(pair.swept !== undefined && { move: pair.swept * movesOfPair(pair).length }),
     sourceLayer: isPatched ? source.layer : null,
     targetLayer: isPatched ? target.layer : null,
     mapping: plan.mappings.get(pair.variant)?.name ?? 'identity',
@@ -155,12 +157,12 @@ export class ChunkRunner implements Runner {
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
     cells.forEach((index, i) => {
-      const edit = this.#edit(index, vectors[i]);
-      if ('error' in edit) {
-        outcomes[i] = failedOutcome(edit);
+      const edits = this.#edits(index, vectors[i]!);
+      if ('error' in edits) {
+        outcomes[i] = failedOutcome(edits);
         return;
       }
-      rows.push(this.#row(index, edit, own));
+      rows.push(this.#row(index, edits, own));
       rowPlaces.push(i);
     });
     const { topK, maxTokens, stop, sampling } = experiment.reading;
@@ -178,7 +180,7 @@ export class ChunkRunner implements Runner {
     return outcomes;
   }
 
-  /** What the target prompts themselves have where they are patched. */
+  /** What the target prompts themselves have where they are patched first. */
   #metStates(cells: readonly number[], options: WorkOptions): Promise<States> {
     const needed: Needed = new Map();
     for (const index of cells) {
@@ -195,44 +197,59 @@ export class ChunkRunner implements Runner {
     return Number.isFinite(ratio) ? ratio : undefined;
   }
 
-  /** What each cell is patched with; undefined where nothing is patched. */
-  async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
-    const vectors = cells.map((index) => {
-      const { sourcePair, source, control } = cellAt(this.#plan, index);
-      return control === 'unpatched' ? undefined : states.get(sourcePair.source)!.get(source)!;
+  /** What each cell is patched with, move by move; nothing where nothing is patched. */
+  async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure)[][]> {
+    const tasks: MapTask[] = [];
+    const mapped: [cell: number, move: number, task: number][] = [];
+    const vectors = cells.map((index, i) => {
+      const { pair, control } = cellAt(this.#plan, index);
+      const mapping = this.#plan.mappings.get(pair.variant);
+      if (control === 'unpatched') return [];
+      const known = new Map<string, number>(); // a state that goes to several positions is mapped once
+      return movesAt(this.#plan, index).map(({ from, source, target }, k) => {
+        const state = states.get(from)!.get(source)!;
+        if (mapping !== undefined && state instanceof Float32Array) {
+          const key = [from.tokenIndex, source.layer, target.layer].join(' ');
+          const task = known.get(key) ?? tasks.push({ mapping, source, target, state }) - 1;
+          known.set(key, task);
+          mapped.push([i, k, task]);
+        }
+        return state;
+      });
     });
-    const mapped = new Map<number, MapTask>();
-    cells.forEach((index, i) => {
-      const { pair, source, target } = cellAt(this.#plan, index);
-      const [mapping, state] = [this.#plan.mappings.get(pair.variant), vectors[i]];
-      if (mapping !== undefined && state instanceof Float32Array)
-        mapped.set(i, { mapping, source, target, state });
-    });
-    const results = await this.#mapper.map([...mapped.values()]);
-    [...mapped.keys()].forEach((i, k) => {
-      vectors[i] = results[k]!.every(Number.isFinite) ? results[k]! : notFinite;
-    });
+    const results = await this.#mapper.map(tasks);
+    for (const [i, k, task] of mapped) {
+      vectors[i]![k] = results[task]!.every(Number.isFinite) ? results[task]! : notFinite;
+    }
     return vectors;
   }
 
   /** What is done to the target, or why nothing can be. */
-  #edit(index: number, state: Float32Array | Failure | undefined): Edit | Failure {
+  #edits(index: number, states: readonly (Float32Array | Failure)[]): Edit[] | Failure {
     const { pair, target, control } = cellAt(this.#plan, index);
-    // goes along with the patched rows of its prompt, and leaves its state as it is
-    if (state === undefined) return { ...pointOf(pair.target, target), op: 'scale', alpha: 1 };
-    if (!(state instanceof Float32Array)) return state;
-    const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
-    return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
+    // goes along with the patched rows of its prompt, and leaves its states as they are
+    if (control === 'unpatched') {
+      return movesOfPair(pair).map((move) => ({ ...pointOf(move.target, target), op: 'scale', alpha: 1 }));
+    }
+    const failed = states.find((state) => !(state instanceof Float32Array));
+    if (failed !== undefined) return failed as Failure;
+    const captured = states as readonly Float32Array[];
+    const vectors = control === 'random' ? randomLike(captured, this.#seed(index)) : captured;
+    return movesAt(this.#plan, index).map(({ to, target }, k) => ({
+      ...pointOf(to, target),
+      ...pair.patch,
+      ...(pair.patch.op !== 'scale' && { vector: vectors[k]! }),
+    }));
   }
 
-  #row(index: number, edit: Edit, own: Captured['own']): PatchRow {
+  #row(index: number, edits: readonly Edit[], own: Captured['own']): PatchRow {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const { reading, samples } = experiment;
     const ownTokens = own.get(pair.source)?.tokenIds ?? [];
     return {
       ...inputOf(pair.target),
-      edits: [edit],
+      edits,
       ...(pair.cuts && { cuts: pair.cuts }),
       seed: this.#seed(index),
       trackedTokens: [...pair.trackedTokens, ...ownTokens],
@@ -280,11 +297,19 @@ function range(begin: number, end: number): number[] {
   return Array.from({ length: end - begin }, (_, i) => begin + i);
 }
 
-/** A random direction with the norm of what would be patched. */
-function randomLike(state: Float32Array, seed: number): Float32Array {
-  const vector = gaussians(state.length, seed);
-  const factor = norm(state) / norm(vector);
-  return vector.map((value) => value * factor);
+/** For each distinct state a random direction with the norm of what would be patched. */
+function randomLike(states: readonly Float32Array[], seed: number): Float32Array[] {
+  const distinct = [...new Set(states)];
+  const width = distinct[0]!.length;
+  const drawn = gaussians(width * distinct.length, seed);
+  const vectors = new Map(
+    distinct.map((state, k) => {
+      const vector = drawn.subarray(k * width, (k + 1) * width);
+      const factor = norm(state) / norm(vector);
+      return [state, vector.map((value) => value * factor)];
+    }),
+  );
+  return states.map((state) => vectors.get(state)!);
 }
 
 function norm(vector: Float32Array): number {

@@ -3,7 +3,7 @@ import type { CapturePoint, CaptureRequest, Engine, Tokenizer, WorkOptions } fro
 import { concatenate } from './floats.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, type Plan } from './plan/plan.js';
+import { cellAt, movesAt, type Plan } from './plan/plan.js';
 import { inputOf, type ResolvedPrompt } from './prompts.js';
 
 export interface Failure {
@@ -43,8 +43,8 @@ export function addNeeded(needed: Needed, prompt: ResolvedPrompt, place: Place):
 export function neededStates(plan: Plan, cells: readonly number[]): Needed {
   const needed: Needed = new Map();
   for (const index of cells) {
-    const { sourcePair, source, control } = cellAt(plan, index);
-    if (control !== 'unpatched') addNeeded(needed, sourcePair.source, source);
+    if (cellAt(plan, index).control === 'unpatched') continue;
+    for (const { from, source } of movesAt(plan, index)) addNeeded(needed, from, source);
   }
   return needed;
 }
@@ -108,29 +108,36 @@ export function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): Cap
   return { ...(side && { side }), ...place, tokenIndex };
 }
 
+/** Tokens of one prompt are captured together. */
 export async function captureStates(
   engine: Engine,
   needed: Needed,
   options: WorkOptions = {},
 ): Promise<States> {
-  const requests = [...needed];
-  const captured = await captureLayers(
-    engine,
-    requests.map(([prompt, places]) => ({
-      ...inputOf(prompt),
-      points: [...places].map((place) => pointOf(prompt, place)),
-    })),
-    options,
-  );
-  return new Map(
-    requests.map(([prompt, places], i) => [
-      prompt,
-      new Map([...places].map((place, k) => [place, captured[i]![k]!])),
-    ]),
-  );
+  const requests = new Map<readonly number[], CaptureRequest & { readonly points: CapturePoint[] }>();
+  const found: [ResolvedPrompt, Place, CaptureRequest, number][] = [];
+  for (const [prompt, places] of needed) {
+    const input = inputOf(prompt);
+    const request = requests.get(input.tokenIds) ?? { ...input, points: [] };
+    requests.set(input.tokenIds, request);
+    for (const place of places) {
+      found.push([prompt, place, request, request.points.push(pointOf(prompt, place)) - 1]);
+    }
+  }
+  const all = [...requests.values()];
+  const captured = await captureLayers(engine, all, options);
+  const ofRequest = new Map(all.map((request, i) => [request as CaptureRequest, captured[i]!]));
+  const states = new Map([...needed.keys()].map((prompt) => [prompt, new Map<Place, Float32Array | Failure>()]));
+  for (const [prompt, place, request, at] of found) {
+    states.get(prompt)!.set(place, ofRequest.get(request)![at]!);
+  }
+  return states;
 }
 
-/** The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
+/**
+ * The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer, and
+ * that layer token by token.
+ */
 export async function captureLayers(
   engine: Engine,
   requests: readonly CaptureRequest[],
@@ -141,10 +148,13 @@ export async function captureLayers(
     results.map(async (result, i) => {
       if (result.status === 'ok') return [...result.states];
       const { points, ...input } = requests[i]!;
+      const distinct = (keyOf: (point: CapturePoint) => string) => [...new Set(points.map(keyOf))];
       const placeKey = ({ site, layer }: CapturePoint) => `${site} ${layer}`;
-      const layers = [...new Set(points.map(placeKey))];
-      if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
-      const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
+      const tokenKey = ({ side, tokenIndex }: CapturePoint) => `${side} ${tokenIndex}`;
+      const keyOf = distinct(placeKey).length > 1 ? placeKey : tokenKey;
+      const keys = distinct(keyOf);
+      if (result.code !== 'not_finite' || keys.length === 1) return points.map(() => result);
+      const parts = keys.map((key) => points.filter((point) => keyOf(point) === key));
       const byLayer = await captureLayers(
         engine,
         parts.map((part) => ({ ...input, points: part })),

@@ -8,7 +8,8 @@ import type { EngineRecord } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, type Plan } from './plan/plan.js';
+import { movesOfPair } from './plan/pairs.js';
+import { cellAt, movesAt, type Plan } from './plan/plan.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import { layOut, readTensor, type SafetensorsLayout, writeTensor } from './safetensors.js';
 
@@ -39,7 +40,7 @@ export class StateFile {
     this.#width = record.embeddingSize;
     this.#vocabularySize = record.vocabularySize;
     this.#rows = new Map(
-      [...new Set(plan.pairs.map(({ source }) => source))].map((source, i) => [source, i]),
+      [...new Set(plan.pairs.flatMap(movesOfPair).map(({ source }) => source))].map((source, i) => [source, i]),
     );
     const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
     const ofNext = [
@@ -122,25 +123,29 @@ function tensorName({ site, layer }: Place): string {
 }
 
 function placesOf(plan: Plan): Place[] {
-  const used = new Set<number>();
+  const used = new Set<Place>();
   for (let i = 0; i < plan.cellCount; i++) {
-    if (cellAt(plan, i).control !== 'unpatched') used.add(plan.cells.source[i]!);
+    if (cellAt(plan, i).control === 'unpatched') continue;
+    for (const { source } of movesAt(plan, i)) used.add(source);
   }
-  return plan.places.filter((_, i) => used.has(i));
+  return plan.places.filter((place) => used.has(place));
 }
 
 /** Of each row the first sample and variant that it is the source of. */
 function indexOf({ pairs }: Plan, rows: ReadonlyMap<ResolvedPrompt, number>) {
   const index = new Array<object>(rows.size);
-  for (const { sample, variant, source } of pairs) {
-    index[rows.get(source)!] ??= {
-      sample,
-      variant,
-      ...(source.side && { side: source.side }),
-      position: source.tokenIndex,
-      token_id: positionTokens(source)[source.tokenIndex],
-      token: source.token,
-    };
+  for (const pair of pairs) {
+    const { sample, variant } = pair;
+    for (const { source } of movesOfPair(pair)) {
+      index[rows.get(source)!] ??= {
+        sample,
+        variant,
+        ...(source.side && { side: source.side }),
+        position: source.tokenIndex,
+        token_id: positionTokens(source)[source.tokenIndex],
+        token: source.token,
+      };
+    }
   }
   return index;
 }

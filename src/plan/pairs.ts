@@ -1,37 +1,25 @@
 /** Samples x variants: every prompt as token ids, every position as an index. */
 import { followingTokens } from '../continuation.js';
+import { earliestCut } from '../edges.js';
 import type { AttentionCut, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type {
-  Experiment,
-  Patch,
-  Position,
-  PromptAt,
-  Sample,
-  Settings,
-  Side,
-  Variant,
-} from '../patchscope.js';
-import {
-  inputOf,
-  paddedTarget,
-  type ResolvedPrompt,
-  resolvePrompt,
-  sourceAsTarget,
-  tokenText,
-} from '../prompts.js';
-import { uniforms } from '../random.js';
-import { isSameVocabulary } from '../vocabulary.js';
+import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import { type ResolvedPrompt, tokenText } from '../prompts.js';
 import { resolveCuts } from './cuts.js';
-import { sourceTextAsTarget } from './other-vocabulary.js';
+import type { Move } from './moves.js';
+import { Resolver } from './resolver.js';
 
-/** One sample in one variant. Equal prompts are one and the same object. */
+/** One sample in one variant, at one source position where it goes through several. Equal prompts are one and the same object. */
 export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
   readonly source: ResolvedPrompt;
   readonly target: ResolvedPrompt;
+  /** Where a cell patches several tokens, the others. */
+  readonly further?: readonly Move[];
+  /** Place of the source among the tokens that the sample goes through in this variant, pair by pair. */
+  readonly swept?: number;
   readonly patch: Required<Patch>;
   /** Edges of attention that are cut in the target; absent where there are none. */
   readonly cuts?: readonly AttentionCut[];
@@ -83,10 +71,12 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
   if (twice !== undefined) {
     throw new PatchscopeError('bad_input', `Two variants are named '${twice}': give each a name of its own.`);
   }
-  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, mapping, patch } =
-    experiment;
+  const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide } = experiment;
+  const { mapping, patch, window, draws } = experiment;
   const common = {
     ...{ sourceLayers, targetLayers, mapping },
+    ...(window !== undefined && { window }),
+    ...(draws !== undefined && { draws }),
     ...(sourceSite && { sourceSite }),
     ...(sourceSide && { sourceSide }),
     ...(targetSite && { targetSite }),
@@ -115,134 +105,43 @@ export function resolvePairs(
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
-    return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
+    return variants.flatMap(({ name, sourceSide, targetSide, patch = {} }) => {
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
-      const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
+      const from = own.source ?? sample.source;
       const at = own.target ?? sample.target;
-      const target = resolver.target(at, source, targetSide, seed, following);
-      const cuts = resolveCuts(
-        at.cuts ?? [],
-        target,
-        models.target.tokenizer,
-        models.target.record.layerCount,
-      );
-      return {
-        sample: index,
-        variant: name,
-        source,
-        target,
-        patch: { op, alpha, atGenerated },
-        ...(cuts.length > 0 && { cuts }),
-        trackedTokens,
-      };
+      return resolver.sources(from, sourceSide, seed).map((sources, place): Pair => {
+        const [move, ...further] = resolver.moves(at, sources, targetSide, seed, following);
+        const cuts = resolveCuts(
+          at.cuts ?? [],
+          move!.target,
+          models.target.tokenizer,
+          models.target.record.layerCount,
+        );
+        return {
+          sample: index,
+          variant: name,
+          ...move!,
+          ...(further.length > 0 && { further }),
+          ...(from.position.kind === 'each' && { swept: place }),
+          patch: { op, alpha, atGenerated },
+          ...(cuts.length > 0 && { cuts }),
+          trackedTokens,
+        };
+      });
     });
   });
 }
 
-/** Resolves each distinct prompt and position once. */
-class Resolver {
-  readonly #models: PlannedModels;
-  readonly #known = new Map<string, ResolvedPrompt>();
-  readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
-  #hasOneVocabulary: boolean | undefined;
-
-  constructor(models: PlannedModels) {
-    this.#models = models;
-  }
-
-  /** @param seed of a random position. */
-  source(at: PromptAt, side: Side | undefined, seed: number): ResolvedPrompt {
-    if (at.prompt.kind === 'text' && at.prompt.padded) {
-      throw new PatchscopeError(
-        'bad_input',
-        "The source prompt can't be padded: a target is, up to the position of its source.",
-      );
-    }
-    return this.#resolve(at, 'source', side, seed, 0);
-  }
-
-  /** @param following tokens that are decoded after it, at most. */
-  target(
-    at: PromptAt,
-    source: ResolvedPrompt,
-    side: Side | undefined,
-    seed: number,
-    following: number,
-  ): ResolvedPrompt {
-    const { prompt } = at;
-    const isPadded = prompt.kind === 'text' && prompt.padded === true;
-    if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', side, seed, following);
-    const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
-    this.#ofSources.set(source, known);
-    const draw = drawOf(at, seed);
-    return this.#once(known, JSON.stringify([at, side, draw]), () => {
-      const { tokenizer, record } = this.#models.target;
-      const resolved = isPadded
-        ? paddedTarget(this.#resolve(at, 'target', side, seed, following), source, tokenizer)
-        : this.#sourceAsTarget(source, at.position, side, draw);
-      checkLength(resolved, following, 'target', record);
-      return resolved;
-    });
-  }
-
-  #sourceAsTarget(
-    source: ResolvedPrompt,
-    position: Position,
-    side: Side | undefined,
-    draw: number | undefined,
-  ): ResolvedPrompt {
-    const [own, other] = [this.#models.source.tokenizer, this.#models.target.tokenizer];
-    this.#hasOneVocabulary ??= isSameVocabulary(own, other);
-    return this.#hasOneVocabulary
-      ? sourceAsTarget(source, position, other, draw)
-      : sourceTextAsTarget(source, position, { source: own, target: other }, side, draw);
-  }
-
-  #resolve(
-    at: PromptAt,
-    which: 'source' | 'target',
-    side: Side | undefined,
-    seed: number,
-    following: number,
-  ): ResolvedPrompt {
-    const draw = drawOf(at, seed);
-    const key = JSON.stringify([which, side, at.prompt, at.position, draw]);
-    return this.#once(this.#known, key, () => {
-      const { tokenizer, record } = this.#models[which];
-      const resolved = resolvePrompt(at.prompt, at.position, tokenizer, which, side, draw);
-      checkLength(resolved, following, which, record);
-      return resolved;
-    });
-  }
-
-  #once(known: Map<string, ResolvedPrompt>, key: string, resolve: () => ResolvedPrompt): ResolvedPrompt {
-    const found = known.get(key) ?? resolve();
-    known.set(key, found);
-    return found;
-  }
+/** Where each state of a pair comes from and goes to. */
+export function movesOfPair({ source, target, further = [] }: Pair): Move[] {
+  return [{ source, target }, ...further];
 }
 
-/** Of the interval [0, 1), where the position is drawn. */
-function drawOf({ position }: PromptAt, seed: number): number | undefined {
-  return position.kind === 'random' ? uniforms(seed)() : undefined;
-}
-
-/** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
-export function checkLength(
-  prompt: ResolvedPrompt,
-  following: number,
-  which: string,
-  { promptTokens }: Pick<ModelShape, 'promptTokens'>,
-): void {
-  const { tokenIds, encoderTokenIds = [] } = inputOf(prompt);
-  const tokens = Math.max(encoderTokenIds.length, tokenIds.length + following);
-  if (tokens > promptTokens) {
-    throw new PatchscopeError(
-      'bad_input',
-      `The ${which} prompt needs ${tokens} tokens where the context holds ${promptTokens}: shorten it, or use a larger -c.`,
-    );
-  }
+/** Tokens that the rows of a target share: those before the first one that is patched or cut off from another. */
+export function prefixOf({ target, further = [], cuts = [] }: Pair): number {
+  if (target.side === 'encoder') return 0;
+  return Math.min(target.tokenIndex, ...further.map((move) => move.target.tokenIndex), earliestCut(cuts));
 }
 
 function checkVariantNames({ name, variants = {} }: Sample, known: readonly Variant[]): void {

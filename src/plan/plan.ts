@@ -10,14 +10,16 @@ import { PatchscopeError } from '../errors.js';
 import { needsOwn } from '../metrics.js';
 import { type Control, controls, type Experiment, type FittedMapping, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
-import type { ResolvedPrompt } from '../prompts.js';
-import { arrangeCells, type CellColumns } from './arrange.js';
+import { inputOf, type ResolvedPrompt } from '../prompts.js';
+import { arrangeCells, type CellColumns, type Grid, type Windows, windowKey } from './arrange.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
+  movesOfPair,
   type Pair,
   type PlannedModel,
   type PlannedModels,
+  prefixOf,
   resolvePairs,
   trackedTokens,
   type VariantSettings,
@@ -25,6 +27,10 @@ import {
 } from './pairs.js';
 import { checkKnownAndProbe } from './probe-units.js';
 import { cutRepeats } from './repeats.js';
+import { windowAround } from './windows.js';
+
+/** Of each cell, at most. */
+export const MOST_DRAWS = 1000;
 
 export interface Plan {
   readonly experiment: Experiment;
@@ -32,6 +38,8 @@ export interface Plan {
   readonly pairs: readonly Pair[];
   /** Distinct places, to which cells refer. */
   readonly places: readonly Place[];
+  /** Of the variants that patch several layers in a cell, by name. */
+  readonly windows: ReadonlyMap<string, Windows>;
   /** In the order of execution. */
   readonly cells: CellColumns;
   readonly cellCount: number;
@@ -65,6 +73,14 @@ export interface Cell {
   readonly draw: number;
 }
 
+/** One state of a cell: where it is taken and where it is written. */
+export interface CellMove {
+  readonly from: ResolvedPrompt;
+  readonly source: Place;
+  readonly to: ResolvedPrompt;
+  readonly target: Place;
+}
+
 /**
  * @param tokenizer of the source's model, and its `shape`.
  * @param target the target's model. Default: the source's.
@@ -91,12 +107,19 @@ export function makePlan(
   }
   const places = new PlaceList();
   const grids = new Map(variants.map((variant) => [variant.name, placePairs(variant, models, places)]));
+  const windows = new Map(
+    variants
+      .filter(({ window }) => window !== undefined)
+      .map((variant) => [variant.name, windowsOf(variant, grids.get(variant.name)!, models, places)]),
+  );
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
       steps,
       pairs,
       grids,
+      windows,
+      draws: new Map(variants.map(({ name, draws = 1 }) => [name, draws])),
       stateBytes: 4 * shape.embeddingSize,
       sourceBytes: own ? 4 * tokenizer.vocabularySize : 0,
     }),
@@ -106,11 +129,12 @@ export function makePlan(
     experiment,
     pairs,
     places: places.all,
+    windows,
     ...arranged,
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], target.tokenizer),
     ...(continuation && { continuation }),
-    mappings: mappingsOf(variants, grids, places.all, models),
+    mappings: mappingsOf(variants, withWindows(grids, windows), places.all, models),
     ...(own && { ownPlace: { site: 'resid_out' as const, layer: shape.layerCount - 1 } }),
     cacheLayout: layoutOf(pairs, arranged, steps, target.record),
   };
@@ -156,13 +180,48 @@ export function cellAt({ pairs, places, cells }: Plan, index: number): Cell {
   };
 }
 
-/** The pair of a sample and a variant. */
-export function pairOf({ experiment, pairs }: Plan, sample: number, variant: string): Pair {
-  const variants = pairs.length / experiment.samples.length;
-  return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
+/** All that a cell patches: first the state at its own places, from its first position to its first position. */
+export function movesAt(plan: Plan, index: number): CellMove[] {
+  const { pair, sourcePair, source, target } = cellAt(plan, index);
+  const { cells, places, windows } = plan;
+  const others = windows.get(pair.variant)?.get(windowKey(cells.source[index]!, cells.target[index]!)) ?? [];
+  const sources = movesOfPair(sourcePair);
+  return [[source, target] as const, ...others.map(([a, b]) => [places[a]!, places[b]!] as const)].flatMap(
+    ([source, target]) =>
+      movesOfPair(pair).map((move, i) => ({
+        from: sourcePair === pair ? move.source : sources[i % sources.length]!.source,
+        source,
+        to: move.target,
+        target,
+      })),
+  );
 }
 
-/** The layout that suits the target prompt of the most cells. */
+/** Which of the draws of its variant a cell belongs to. */
+export function drawAt(plan: Plan, index: number): number {
+  const { pair, draw } = cellAt(plan, index);
+  const { draws = 1 } = variantsOf(plan.experiment).find(({ name }) => name === pair.variant)!;
+  return draw % draws;
+}
+
+/** What noise is drawn with in the cells of one sample and draw: the same in all of them. */
+export function noiseSeed({ seed }: Pick<Experiment, 'seed'>, sample: number, draw: number): number {
+  return seed + MOST_DRAWS * sample + draw;
+}
+
+/** The pair of a sample and a variant, the first where it goes through several positions. */
+export function pairOf({ pairs }: Plan, sample: number, variant: string): Pair {
+  let [begin, end] = [0, pairs.length];
+  while (begin < end) {
+    const middle = (begin + end) >> 1;
+    if (pairs[middle]!.sample < sample) begin = middle + 1;
+    else end = middle;
+  }
+  while (pairs[begin]!.variant !== variant) begin++;
+  return pairs[begin]!;
+}
+
+/** The layout that suits the most cells that share a beginning of their target prompt. */
 function layoutOf(
   pairs: readonly Pair[],
   { cells, chunkStarts }: Pick<Plan, 'cells' | 'chunkStarts'>,
@@ -170,16 +229,19 @@ function layoutOf(
   { batchRows, noStreams }: ModelShape,
 ): CacheLayout {
   if (noStreams !== null) return 'unified';
-  const counts = new Map<ResolvedPrompt, number>();
-  for (const pair of cells.pair) {
-    const { target } = pairs[pair]!;
-    counts.set(target, (counts.get(target) ?? 0) + 1);
+  const counts = new Map<readonly number[], Map<number, number>>();
+  for (const index of cells.pair) {
+    const { tokenIds } = inputOf(pairs[index]!.target);
+    const [byPrefix, prefix] = [counts.get(tokenIds) ?? new Map<number, number>(), prefixOf(pairs[index]!)];
+    counts.set(tokenIds, byPrefix.set(prefix, (byPrefix.get(prefix) ?? 0) + 1));
   }
-  const [target, count] = [...counts].reduce((most, one) => (one[1] > most[1] ? one : most));
-  const { tokenIndex, tokenIds } = target;
+  const groups = [...counts].flatMap(([tokenIds, byPrefix]) =>
+    [...byPrefix].map(([prefix, count]) => ({ length: tokenIds.length, prefix, count })),
+  );
+  const { length, prefix, count } = groups.reduce((most, one) => (one.count > most.count ? one : most));
   return chooseCacheLayout({
-    prefixTokens: tokenIndex,
-    rowTokens: tokenIds.length - tokenIndex,
+    prefixTokens: prefix,
+    rowTokens: length - prefix,
     generatedTokens: steps,
     rows: Math.min(count, chunkStarts[1]!),
     batchRows,
@@ -201,19 +263,49 @@ class PlaceList {
   }
 }
 
+function layersOf({ record }: PlannedModel, side: Side = 'decoder'): number {
+  return side === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
+}
+
+function windowsOf(
+  { window, sourceSide, targetSide }: VariantSettings,
+  grid: Grid,
+  models: PlannedModels,
+  list: PlaceList,
+): Windows {
+  const counts = [layersOf(models.source, sourceSide), layersOf(models.target, targetSide)] as const;
+  return new Map(
+    grid.map(([source, target]) => [
+      windowKey(source, target),
+      windowAround(window!, [list.all[source]!, list.all[target]!], counts).map(
+        ([a, b]) => [list.numberOf(a), list.numberOf(b)] as const,
+      ),
+    ]),
+  );
+}
+
+/** Every place that some cell of a variant takes a state from, with where it goes. */
+function withWindows(
+  grids: ReadonlyMap<string, Grid>,
+  windows: ReadonlyMap<string, Windows>,
+): ReadonlyMap<string, Grid> {
+  return new Map(
+    [...grids].map(([name, grid]) => [name, [...grid, ...[...(windows.get(name)?.values() ?? [])].flat()]]),
+  );
+}
+
 /** Source and target place of each cell of a pair, by number, target by target. */
 function placePairs(
-  { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide }: VariantSettings,
+  { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, window }: VariantSettings,
   models: PlannedModels,
   list: PlaceList,
 ): [source: number, target: number][] {
-  const layersOf = ({ record }: PlannedModel, side: Side = 'decoder') =>
-    side === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
   const targetsOf = (selector: string) =>
     parsePlaces(selector, layersOf(models.target, targetSide), targetSite);
   const sources = parsePlaces(sourceLayers, layersOf(models.source, sourceSide), sourceSite);
   const relative = relations[targetLayers.trim()];
-  const everywhere = targetSite === undefined || targetSite === 'resid_out' ? 'embed,all' : 'all';
+  const hasEmbed = (targetSite === undefined || targetSite === 'resid_out') && window === undefined;
+  const everywhere = hasEmbed ? 'embed,all' : 'all';
   const targets = targetsOf(relative === undefined ? targetLayers : everywhere);
   const pairs =
     relative === 'same'

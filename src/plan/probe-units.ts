@@ -68,6 +68,7 @@ export function foldsOf({ samples, probe, seed }: Experiment, some: readonly num
 export function checkKnownAndProbe(experiment: Experiment): void {
   if (experiment.known !== undefined) checkKnown(experiment, experiment.known);
   if (experiment.probe === undefined) return;
+  checkOneSource(experiment);
   const lacking = experiment.samples.find(
     (sample) => sample.subject === undefined || sample.class === undefined,
   );
@@ -84,6 +85,18 @@ export function checkKnownAndProbe(experiment: Experiment): void {
   throw new PatchscopeError(
     'bad_input',
     `A probe can't learn from ${where}${reasons.length === 1 ? '' : ` (the first is '${group}')`}: ${reason![0]!.toLowerCase()}${reason!.slice(1).replace(/\.$/, '')}, or leave out probe.`,
+  );
+}
+
+function checkOneSource({ samples }: Experiment): void {
+  const sources = samples.flatMap(({ source, variants = {} }) => [
+    source,
+    ...Object.values(variants).flatMap((own) => own.source ?? []),
+  ]);
+  if (sources.every(({ position, further = [] }) => position.kind !== 'each' && further.length === 0)) return;
+  throw new PatchscopeError(
+    'bad_input',
+    'A probe learns from one state of each sample, and the source has several positions: give it one, or leave out probe.',
   );
 }
 

@@ -1,9 +1,8 @@
 /** How much work a plan is, before any of it is done. */
 import { cacheCells } from '../cache-layout.js';
-import { earliestCut } from '../edges.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
-import type { Pair } from './pairs.js';
-import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
+import { movesOfPair, type Pair, prefixOf } from './pairs.js';
+import { cellAt, cellsIn, chunkCount, chunkRange, movesAt, type Plan, stepCount } from './plan.js';
 
 /** What bounds a batch, as an engine records it. */
 export interface BatchBounds {
@@ -43,8 +42,9 @@ export function summarize(
   { batchRows, batchTokens }: BatchBounds,
   embeddingSize: number,
 ): PlanSummary {
-  const sources = new Set(plan.pairs.map(({ source }) => source));
-  const targets = new Set(plan.pairs.map(({ target }) => target));
+  const moves = plan.pairs.flatMap(movesOfPair);
+  const sources = new Set(moves.map(({ source }) => source));
+  const targets = new Set(moves.map(({ target }) => target));
   const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
@@ -67,7 +67,7 @@ export function summarize(
     sources: sources.size,
     targets: targets.size,
     batches,
-    sourceTokens: [...sources].reduce((sum, source) => sum + lengthBefore(source), 0),
+    sourceTokens: sourceTokens(sources),
     targetTokens,
     stateBytes: 4 * embeddingSize * mostStates(plan),
     cacheTokens,
@@ -78,11 +78,21 @@ export function summarize(
 export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
   const following = Math.max(0, stepCount(plan) - 1);
-  const sources = new Set(pairs.map(({ sourcePair }) => sourcePair.source));
+  const sources = new Set(pairs.flatMap(({ sourcePair }) => movesOfPair(sourcePair)).map(({ source }) => source));
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
   const prefixes = [...targets.values()].reduce((sum, pair) => sum + prefixOf(pair), 0);
   const rows = pairs.reduce((sum, { pair }) => sum + lengthOf(pair.target) - prefixOf(pair) + following, 0);
-  return [...sources].reduce((sum, source) => sum + lengthBefore(source), prefixes + rows);
+  return sourceTokens(sources) + prefixes + rows;
+}
+
+/** Tokens of one prompt are captured together, up to the last of them. */
+function sourceTokens(sources: ReadonlySet<ResolvedPrompt>): number {
+  const lengths = new Map<readonly number[], number>();
+  for (const source of sources) {
+    const { tokenIds } = inputOf(source);
+    lengths.set(tokenIds, Math.max(lengths.get(tokenIds) ?? 0, lengthBefore(source)));
+  }
+  return [...lengths.values()].reduce((sum, length) => sum + length, 0);
 }
 
 function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
@@ -92,28 +102,29 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
     rows++;
     const pair = plan.pairs[plan.cells.pair[cell]!]!;
     const next = cell + 1 < end ? plan.pairs[plan.cells.pair[cell + 1]!]! : undefined;
-    if (next?.target === pair.target && prefixOf(next) === prefixOf(pair)) continue;
+    const isSame = next && inputOf(next.target).tokenIds === inputOf(pair.target).tokenIds;
+    if (isSame && prefixOf(next) === prefixOf(pair)) continue;
     yield { pair, rows };
     rows = 0;
   }
 }
 
-function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
-  const numbers = new Map([...new Set(pairs.map(({ source }) => source))].map((source, i) => [source, i]));
+function mostStates(plan: Plan): number {
+  const { blockStarts, chunkStarts } = plan;
+  const sources = new Set(plan.pairs.flatMap(movesOfPair).map(({ source }) => source));
+  const numbers = new Map([...sources].map((source, i) => [source, i]));
+  const places = new Map(plan.places.map((place, i) => [place, i]));
   let most = 0;
   for (let block = 0; block + 1 < blockStarts.length; block++) {
     const states = new Set<number>();
     for (let at = chunkStarts[blockStarts[block]!]!; at < chunkStarts[blockStarts[block + 1]!]!; at++) {
-      states.add(numbers.get(pairs[cells.sourcePair[at]!]!.source)! * 2 ** 16 + cells.source[at]!);
+      for (const { from, source } of movesAt(plan, at)) {
+        states.add(numbers.get(from)! * 2 ** 16 + places.get(source)!);
+      }
     }
     most = Math.max(most, states.size);
   }
   return most;
-}
-
-/** Tokens that the rows of a target share. */
-function prefixOf({ target: { side, tokenIndex }, cuts = [] }: Pair): number {
-  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts));
 }
 
 function lengthOf(prompt: ResolvedPrompt): number {

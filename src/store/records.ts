@@ -122,7 +122,14 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly AttentionCut[];
+  /** Whether cells go through several source positions, each with moves of its own. Default: false. */
+  readonly swept?: boolean;
+  /** Default: one, from `source` to `target`. */
+  readonly moves?: readonly MoveRecord[];
 }
+
+/** From which token to which. */
+export type MoveRecord = Pick<VariantRecord, 'source' | 'target'>;
 
 /** A token of a prompt. */
 export interface PlaceRecord {

@@ -248,9 +248,16 @@ class SqliteStore implements Store {
       alpha,
       Number(atGenerated),
       cuts === undefined ? null : JSON.stringify(cuts),
+      Number(variant.swept ?? false),
     );
-    this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
-    this.#chunks.addToken(targetModelId, target.tokenId, target.token);
+    for (const [index, { source, target }] of (variant.moves ?? [variant]).entries()) {
+      this.#statements.addMove.run(
+        ...[runId, sample, name, index],
+        ...[source.position, source.tokenId, source.token, target.position, target.tokenId, target.token],
+      );
+      this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
+      this.#chunks.addToken(targetModelId, target.tokenId, target.token);
+    }
   }
 
   /** @returns its id. */
