@@ -120,7 +120,10 @@ function variantRecords(pairs: readonly Pair[], prompts: PromptList): VariantRec
       ...(cuts && { cuts }),
       ...(swept !== undefined && { swept: true }),
       ...(moves.length > 1 && {
-        moves: moves.map((move) => ({ source: prompts.place(move.source), target: prompts.place(move.target) })),
+        moves: moves.map((move) => ({
+          source: prompts.place(move.source),
+          target: prompts.place(move.target),
+        })),
       }),
     };
   });

@@ -127,7 +127,9 @@ export async function captureStates(
   const all = [...requests.values()];
   const captured = await captureLayers(engine, all, options);
   const ofRequest = new Map(all.map((request, i) => [request as CaptureRequest, captured[i]!]));
-  const states = new Map([...needed.keys()].map((prompt) => [prompt, new Map<Place, Float32Array | Failure>()]));
+  const states = new Map(
+    [...needed.keys()].map((prompt) => [prompt, new Map<Place, Float32Array | Failure>()]),
+  );
   for (const [prompt, place, request, at] of found) {
     states.get(prompt)!.set(place, ofRequest.get(request)![at]!);
   }

@@ -40,7 +40,10 @@ export class StateFile {
     this.#width = record.embeddingSize;
     this.#vocabularySize = record.vocabularySize;
     this.#rows = new Map(
-      [...new Set(plan.pairs.flatMap(movesOfPair).map(({ source }) => source))].map((source, i) => [source, i]),
+      [...new Set(plan.pairs.flatMap(movesOfPair).map(({ source }) => source))].map((source, i) => [
+        source,
+        i,
+      ]),
     );
     const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
     const ofNext = [

@@ -387,7 +387,7 @@ test('each mistake is one sentence that says where it stands and what would be r
     [small.replace('}" }', '}", layers: same }'), /source.layers is 'same' where a layer, a range/],
     [
       `${small}  position: 1.5`,
-      /:8:13: target.position is 1.5 where a whole number, a text of the prompt, or \{ random: true \}/,
+      /:8:13: target.position is 1.5 where a whole number, a text of the prompt, same, a list of these, or \{ random: true \}/,
     ],
     [`${small}  site: mlp`, /:8:9: target.site is 'mlp' where one of embed, resid_mid/],
     [`${small}edit: { op: mul }`, /:8:13: edit.op is 'mul' where one of replace, add/],

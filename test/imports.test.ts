@@ -61,7 +61,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   'experiment-file': [...shared, 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
   'record-probes': [...shared, 'plan', 'probing', 'run', 'store'],
-  'record-run': [...shared, 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
+  'record-run': [...shared, 'group', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
   store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],
   folders: [],
   floats: [],

@@ -31,6 +31,8 @@ export function toExperiment(
     mapping: mappings.own(),
     ...given({
       patch: patchOf(file.edit),
+      window: file.target.window,
+      draws: file.draws,
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
@@ -107,6 +109,8 @@ function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad:
       sourceLayers: source?.layers === undefined ? undefined : selector(source.layers),
       targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
       patch: edit && patchOf({ ...file.edit, ...edit }),
+      window: target?.window,
+      draws: variant.draws,
       mapping: mappings.ofVariant(index),
     }),
     ...placeSettings(variant),

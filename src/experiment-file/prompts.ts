@@ -1,5 +1,5 @@
 /** A source or target of the file, with its templates -> its prompt and position for each sample. */
-import type { Cut, Prompt, PromptAt } from '../patchscope.js';
+import type { Cut, Position, Prompt, PromptAt, Span } from '../patchscope.js';
 import { parsePosition, parseSpan } from '../positions.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import type { ExperimentFile } from './schema.js';
@@ -8,6 +8,8 @@ import { type Row, Template } from './template.js';
 type Side = 'source' | 'target';
 type PlaceKeys = Partial<ExperimentFile['source']>;
 type CutKeys = NonNullable<ExperimentFile['target']['cut']>[number];
+type SpanKeys = CutKeys['from'];
+type PositionKeys = NonNullable<PlaceKeys['position']>;
 type PromptKeys = Exclude<NonNullable<PlaceKeys['prompt']>, string>;
 
 /** What one sample gives. */
@@ -28,16 +30,21 @@ export function promptAt(file: ExperimentFile, root: Located, side: Side, varian
 }
 
 function cutOf(cut: CutKeys, root: Located, path: Path): (row: Row) => Cut {
-  const spans = (key: 'from' | 'to') => {
-    const typed = cut[key];
-    const templates = Array.isArray(typed)
-      ? typed.map((one, i) => templateAt(root, [...path, key, i], String(one)))
-      : [templateAt(root, [...path, key], String(typed))];
-    return (row: Row) => templates.map((template) => parseSpan(template.fill(row)));
-  };
-  const [from, to] = [spans('from'), spans('to')];
+  const [from, to] = (['from', 'to'] as const).map((key) => spansOf(cut[key], root, [...path, key])) as [
+    SpansOfRow,
+    SpansOfRow,
+  ];
   const settings = { layers: String(cut.layers ?? 'all'), atGenerated: cut['at-generated'] ?? false };
   return (row) => ({ from: from(row), to: to(row), ...settings });
+}
+
+type SpansOfRow = (row: Row) => Span[];
+
+function spansOf(typed: SpanKeys, root: Located, path: Path): SpansOfRow {
+  const templates = Array.isArray(typed)
+    ? typed.map((one, i) => templateAt(root, [...path, i], String(one)))
+    : [templateAt(root, path, String(typed))];
+  return (row) => templates.map((template) => parseSpan(template.fill(row)));
 }
 
 function placeAt(file: ExperimentFile, root: Located, side: Side, variant: number | undefined): Filled {
@@ -48,10 +55,31 @@ function placeAt(file: ExperimentFile, root: Located, side: Side, variant: numbe
   const prompt = promptOf(keys, root, path);
   const positionPath =
     own?.position === undefined ? [side, 'position'] : ['variants', variant!, side, 'position'];
-  const typed = own?.position ?? file[side].position ?? -1;
-  if (typeof typed === 'object') return (row) => ({ prompt: prompt(row), position: { kind: 'random' } });
-  const position = templateAt(root, positionPath, String(typed));
-  return (row) => ({ prompt: prompt(row), position: parsePosition(position.fill(row)) });
+  const position = positionOf(own?.position ?? file[side].position ?? -1, side, root, positionPath);
+  return (row) => ({ prompt: prompt(row), ...position(row) });
+}
+
+/** Of a list the first, and the others beside it. */
+function positionOf(typed: PositionKeys, side: Side, root: Located, path: Path) {
+  const one = (written: string | number, at: Path): ((row: Row) => Position) => {
+    if (written === 'same' && side === 'target') return () => ({ kind: 'same' });
+    const template = templateAt(root, at, String(written));
+    return (row) => parsePosition(template.fill(row));
+  };
+  if (typeof typed !== 'object') {
+    const position = one(typed, path);
+    return (row: Row) => ({ position: position(row) });
+  }
+  if (Array.isArray(typed)) {
+    const all = typed.map((written, i) => one(written, [...path, i]));
+    return (row: Row) => {
+      const [position, ...further] = all.map((fill) => fill(row));
+      return { position: position!, ...(further.length > 0 && { further }) };
+    };
+  }
+  if ('random' in typed) return () => ({ position: { kind: 'random' } as const });
+  const spans = spansOf(typed.each, root, [...path, 'each']);
+  return (row: Row) => ({ position: { kind: 'each', spans: spans(row) } as const });
 }
 
 function keysOf(prompt: string | PromptKeys): PromptKeys {

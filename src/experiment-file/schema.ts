@@ -74,23 +74,43 @@ const prompt = z
   )
   .meta({ description: 'A text with {fields} of the sample ({{ and }} are braces), or token ids.' });
 
-const aPosition = 'a whole number, a text of the prompt, or { random: true }';
-const position = z
-  .union([z.int(aPosition), z.string().min(1, aPosition), section({ random: z.literal(true) })], {
-    error: aPosition,
-  })
+const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
+const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
+const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
+
+const aToken = 'a whole number, a text of the prompt';
+const token = z.union([z.int(aToken), z.string().min(1, aToken)], { error: aToken });
+const tokenWords =
+  'its index (negative from the end), or a text that it ends, with #2 behind it for its second occurrence';
+
+const aPosition = `${aToken}, same, or a list of these`;
+const position = z.union([token, z.array(token).min(1, aPosition)], { error: aPosition }).meta({
+  description: `A token of the target prompt: ${tokenWords}; same for the index of the source's; or a list of these, all of which are patched in each cell.`,
+  default: -1,
+});
+
+const aSource = `${aToken}, a list of these, { random: true }, or { each: ... }`;
+const sourcePosition = z
+  .union(
+    [
+      token,
+      z.array(token).min(1, aSource),
+      section({ random: z.literal(true) }),
+      section({ each: spans.meta({ description: 'One after the other, in cells of their own.' }) }),
+    ],
+    { error: aSource },
+  )
   .meta({
-    description:
-      'A token of the prompt: its index (negative from the end), a text that it ends, with #2 behind it for its second occurrence, or any token but BOS, drawn with the seed.',
+    description: `A token of the source prompt: ${tokenWords}; any token but BOS, drawn with the seed; or a list, whose states go to as many target positions, one to one.`,
     default: -1,
   });
 
 const site = word(sites).meta({ description: 'Where in its block the state lies.', default: 'resid_out' });
 const side = word(sides).meta({ description: 'Which half of an encoder-decoder model.', default: 'decoder' });
 
-const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
+const place = <Layers extends z.ZodType, Where extends z.ZodType>(layersOf: Layers, positionOf: Where) => ({
   prompt: prompt.optional(),
-  position: position.optional(),
+  position: positionOf,
   layers: layersOf,
   site: site.optional(),
   side: side.optional(),
@@ -98,10 +118,9 @@ const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
 
 const sourcePlace = place(
   layers.optional().meta({ description: 'Layers to take states from.', default: 'all' }),
+  sourcePosition.optional(),
 );
-const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
-const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
-const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
+const aWindow = 'a whole number of at least 1, or onward';
 
 const cut = section({
   from: spans.meta({ description: 'Tokens that do not attend. Of a text all tokens that hold it.' }),
@@ -110,13 +129,22 @@ const cut = section({
   'at-generated': flag.optional().meta({ description: 'From each generated token too.', default: false }),
 });
 
+const aTarget = `${aToken}, same, a list of these, or { random: true }`;
 const targetPlace = {
   ...place(
     targetLayers.optional().meta({
       description: 'Layers to put states into: same, below or above the source layer, or layers.',
       default: 'same',
     }),
+    z.union([position, section({ random: z.literal(true) })], { error: aTarget }).optional(),
   ),
+  window: z
+    .union([whole(1), z.literal('onward')], { error: aWindow })
+    .optional()
+    .meta({
+      description:
+        'Patch several layers in each cell, each with the state as far above or below the source layer: so many around the target layer, or with onward all from there on. Default: that layer alone.',
+    }),
   cut: z
     .array(cut, 'a list of cuts, { from, to, layers } each')
     .optional()
@@ -280,12 +308,15 @@ const mapping = z
     default: 'identity',
   });
 
+const draws = whole(1, 1000);
+
 const variant = section({
   name: text,
   source: section(sourcePlace).optional(),
   target: section(targetPlace).optional(),
   edit: edit.optional(),
   mapping: mapping.optional(),
+  draws: draws.optional(),
 });
 
 const aKnownLayer = 'embed or the number of a block';
@@ -374,6 +405,10 @@ export const experimentSchema = section({
     .min(1, 'a list of at least one expectation')
     .optional()
     .meta({ description: 'Where the truth is known: what must come out. The report shows both.' }),
+  draws: draws.optional().meta({
+    description: 'How often each cell is run, each time with other random numbers.',
+    default: 1,
+  }),
   seed: whole(0).optional().meta({ description: 'What is drawn is drawn with it.', default: 0 }),
 });
 

@@ -4,7 +4,8 @@ import type { CaptureRequest, TokenInput, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { MappingRecord, Side, Site } from '../patchscope.js';
 import { type Place, placeAt } from '../places.js';
-import { cellAt, type Plan } from '../plan/plan.js';
+import { movesOfPair } from '../plan/pairs.js';
+import { cellAt, movesAt, type Plan } from '../plan/plan.js';
 import { inputOf, positionTokens } from '../prompts.js';
 import { uniforms } from '../random.js';
 
@@ -42,11 +43,13 @@ export function placesOf(
 ): PlacesOfSource[] {
   const bySource = new Map<Place, Map<string, Place>>();
   for (let i = 0; i < plan.cellCount; i++) {
-    const { pair, source, target: planned, control } = cellAt(plan, i);
+    const { pair, control } = cellAt(plan, i);
     if (pair.variant !== variant || control !== 'none') continue;
-    const target = targetSite === undefined ? planned : placeAt(planned.layer, layerCount, targetSite);
-    const targets = bySource.get(source) ?? new Map<string, Place>();
-    bySource.set(source, targets.set(`${target.site} ${target.layer}`, target));
+    for (const { source, target: planned } of movesAt(plan, i)) {
+      const target = targetSite === undefined ? planned : placeAt(planned.layer, layerCount, targetSite);
+      const targets = bySource.get(source) ?? new Map<string, Place>();
+      bySource.set(source, targets.set(`${target.site} ${target.layer}`, target));
+    }
   }
   return [...bySource].map(([source, targets]) => ({ source, targets: [...targets.values()] }));
 }
@@ -103,8 +106,8 @@ export function promptsOf(
     string,
     { readonly prompt: TokenInput; side: Side | undefined; tokens: Set<number> }
   >();
-  for (const { variant: name, source } of plan.pairs) {
-    if (name !== variant) continue;
+  const sources = plan.pairs.filter((pair) => pair.variant === variant).flatMap(movesOfPair);
+  for (const { source } of sources) {
     const prompt = inputOf(source);
     const key = JSON.stringify(prompt);
     const known = prompts.get(key) ?? { prompt, side: source.side, tokens: new Set<number>() };

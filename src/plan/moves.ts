@@ -42,9 +42,7 @@ export class Tokens {
     which: Which,
   ): ResolvedPrompt[] {
     const bytes = writtenBytes(positionTokens(prompt), prompt.text, tokenizer);
-    return positions.map((position) =>
-      this.at(prompt, resolvePosition(position, bytes, which), tokenizer),
-    );
+    return positions.map((position) => this.at(prompt, resolvePosition(position, bytes, which), tokenizer));
   }
 
   /** @throws PatchscopeError `bad_input` where the tokens are not there. */

@@ -78,7 +78,9 @@ export function summarize(
 export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
   const following = Math.max(0, stepCount(plan) - 1);
-  const sources = new Set(pairs.flatMap(({ sourcePair }) => movesOfPair(sourcePair)).map(({ source }) => source));
+  const sources = new Set(
+    pairs.flatMap(({ sourcePair }) => movesOfPair(sourcePair)).map(({ source }) => source),
+  );
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
   const prefixes = [...targets.values()].reduce((sum, pair) => sum + prefixOf(pair), 0);
   const rows = pairs.reduce((sum, { pair }) => sum + lengthOf(pair.target) - prefixOf(pair) + following, 0);
