@@ -213,6 +213,7 @@ test('what was added comes back', (t) => {
     unprintable: 0,
     norm_ratio: null,
     differs: null,
+    move_idx: 0,
   });
   assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
   assert.deepEqual(
