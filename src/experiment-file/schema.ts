@@ -139,7 +139,7 @@ const targetPlace = {
     z.union([position, section({ random: z.literal(true) })], { error: aTarget }).optional(),
   ),
   window: z
-    .union([whole(1), z.literal('onward')], { error: aWindow })
+    .union([z.int(aWindow).min(1, aWindow), z.literal('onward')], { error: aWindow })
     .optional()
     .meta({
       description:
