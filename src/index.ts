@@ -189,6 +189,7 @@ export {
   type Effect,
   type GridCell,
   type LayerMetric,
+  type PositionCell,
   type RunDetails,
   type RunDetailsOptions,
   runDetails,

@@ -9,7 +9,7 @@ import { concatenate } from './floats.js';
 import type { Observation, Outcome } from './observation.js';
 import type { Prompt, Site } from './patchscope.js';
 import { type Place, parsePlaces } from './places.js';
-import { checkLength } from './plan/pairs.js';
+import { checkLength } from './plan/resolver.js';
 import { inputOf, positionTokens, type ResolvedPrompt, resolvePrompt, tokenText } from './prompts.js';
 import { type ChunkResult, failedOutcome, type RunOptions, scoresOf, unlessAborted } from './run.js';
 import { captureLayers, type Failure } from './source-states.js';

@@ -14,7 +14,8 @@ export interface Outcome {
   readonly scores: Readonly<Record<string, number>>;
   /**
    * Norm of the vector that was patched, as captured, mapped or drawn and before op and alpha, in norms of the
-   * state that the target prompt itself has at that place and position. Left out where there is no such vector.
+   * state that the target prompt itself has at that place and position. Left out where there is no such vector; of
+   * several that of the first position, at the cell's own layers.
    */
   readonly normRatio?: number;
   /** Of each token of the continuation, where it was asked for. */
@@ -36,13 +37,15 @@ export interface Observation extends Outcome {
   readonly variant: string;
   readonly sourceSite: Site;
   readonly targetSite: Site;
+  /** Of the moves of its variant, where that goes through several positions, the cell's first. Default: 0. */
+  readonly move?: number;
   /** Null where nothing was patched. */
   readonly sourceLayer: Layer | null;
   readonly targetLayer: Layer | null;
   /** Its name. */
   readonly mapping: string;
   readonly control: Control;
-  /** Counts repetitions of a control. */
+  /** Counts draws of the cell, and repetitions of a control: k draws, then k more for each further repetition. */
   readonly draw: number;
   /** Whether another outcome came of it when its chunk was run again. Left out where it was run once. */
   readonly differs?: boolean;

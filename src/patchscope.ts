@@ -87,7 +87,11 @@ export type Position =
       readonly kind: 'text';
       readonly text: string;
       readonly occurrence?: number;
-    };
+    }
+  /** Of a target: the index that the state came from. */
+  | { readonly kind: 'same' }
+  /** Of a source: each of these tokens, one after the other, in cells of its own. */
+  | { readonly kind: 'each'; readonly spans: readonly Span[] };
 
 /**
  * What a fitted mapping makes of a state v:
@@ -259,6 +263,11 @@ export interface Cut {
 export interface PromptAt {
   readonly prompt: Prompt;
   readonly position: Position;
+  /**
+   * More tokens of the same cell. Of a target: the state is written there too. Of a source, then of its target as
+   * many: the states of these go there, one to one.
+   */
+  readonly further?: readonly Position[];
   /** Of a target: edges of attention that are cut. */
   readonly cuts?: readonly Cut[];
   /** Of a target: what is done to its own states in every cell, before a state is patched into it. */
@@ -426,7 +435,21 @@ export interface Settings {
   readonly patch?: Patch;
   /** Default: readings are taken as they are. */
   readonly contrast?: LogitContrast;
+  /** More layers that are patched in the same cell. Default: the target layer alone. */
+  readonly window?: Window;
+  /**
+   * How often each cell is run, each time with other random numbers; cells of one sample and draw have the same
+   * noise. Default: 1.
+   */
+  readonly draws?: number;
 }
+
+/**
+ * Layers around a target layer l: `onward` are all from l to the last one, a number N those from l - floor(N / 2) on,
+ * N of them. Each gets the source's state as many layers above or below the source layer. A layer that one of the
+ * models does not have is left out.
+ */
+export type Window = number | 'onward';
 
 /** The experiment once more with some of its settings, or of its samples' prompts, changed. */
 export interface Variant extends Partial<Settings> {

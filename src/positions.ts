@@ -65,6 +65,14 @@ export function resolvePosition(
   draw = 0,
 ): number {
   if (position.kind === 'random') return drawnIndex(tokens, draw);
+  if (position.kind === 'same' || position.kind === 'each') {
+    throw new PatchscopeError(
+      'bad_input',
+      position.kind === 'same'
+        ? `The ${which} position is 'same', which only a target's can be: name a token.`
+        : `The ${which} position is each of some tokens, which only the source's of a run's cells can be: name a token.`,
+    );
+  }
   return position.kind === 'index'
     ? resolveIndex(position.index, tokens.length, which)
     : resolveText(position.text, position.occurrence, tokens, which);

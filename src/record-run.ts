@@ -4,11 +4,13 @@ import path from 'node:path';
 import { distinct } from './adapters.js';
 import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
+import { grouped } from './group.js';
 import { type LensPlan, lensPosition } from './lens.js';
 import type { FittedMapping } from './patchscope.js';
 import { keptSettings } from './plan/mappings.js';
+import { movesOfPair, type Pair } from './plan/pairs.js';
 import { cellsIn, type Plan } from './plan/plan.js';
-import { isVector, type ResolvedVector, vectorText } from './plan/sources.js';
+import { isVector, type ResolvedSource, type ResolvedVector, vectorText } from './plan/sources.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import type { Probing } from './record-probes.js';
 import { allChunks, type ChunkResult } from './run.js';
@@ -18,6 +20,7 @@ import type {
   PromptRecord,
   RunContents,
   RunRecord,
+  VariantRecord,
   VectorRecord,
 } from './store/records.js';
 import type { Store, UnfinishedRun } from './store/store.js';
@@ -104,13 +107,24 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts, ownEdits, contrast }) => ({
-      sample,
-      name: variant,
-      ...(isVector(source)
-        ? { source: prompts.inPlaceOf(source), sourceVector: vectors.indexOf(source) }
-        : { source: prompts.place(source) }),
-      target: prompts.place(target),
+    variants: variantRecords(pairs, prompts, vectors),
+    prompts: prompts.all,
+    vectors: vectors.all,
+    mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
+  };
+}
+
+/** Pairs of one sample and variant go through several positions, and are one variant. */
+function variantRecords(pairs: readonly Pair[], prompts: PromptList, vectors: VectorList): VariantRecord[] {
+  const variants = grouped(pairs, ({ sample, variant }) => `${sample} ${variant}`);
+  const placeOf = (source: ResolvedSource) =>
+    isVector(source) ? prompts.inPlaceOf(source) : prompts.place(source);
+  return [...variants.values()].map((all) => {
+    const { sample, variant: name, source, target, patch, cuts, swept, ownEdits, contrast } = all[0]!;
+    const moves = all.flatMap(movesOfPair);
+    return {
+      ...{ sample, name, source: placeOf(source), target: prompts.place(target) },
+      ...(isVector(source) && { sourceVector: vectors.indexOf(source) }),
       ...patch,
       ...(cuts && { cuts }),
       ...(ownEdits && {
@@ -120,11 +134,12 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
         })),
       }),
       ...(contrast && { contrast }),
-    })),
-    prompts: prompts.all,
-    vectors: vectors.all,
-    mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
-  };
+      ...(swept !== undefined && { swept: true }),
+      ...(moves.length > 1 && {
+        moves: moves.map((move) => ({ source: placeOf(move.source), target: prompts.place(move.target) })),
+      }),
+    };
+  });
 }
 
 function rowOf(mapping: FittedMapping): MappingRow {

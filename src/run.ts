@@ -8,7 +8,8 @@ import type { Observation, Outcome, TokenRelevancy, TokenScore } from './observa
 import { OwnEdits } from './own-edits.js';
 import { type OwnReading, ownReading } from './own-readings.js';
 import { cutsAt } from './plan/cuts.js';
-import { blockRange, cellAt, chunkCount, chunkRange, type Plan } from './plan/plan.js';
+import { movesOfPair } from './plan/pairs.js';
+import { blockRange, cellAt, chunkCount, chunkRange, drawAt, movesAt, type Plan } from './plan/plan.js';
 import { isVector, type ResolvedSource } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, tokenText } from './prompts.js';
 import { gaussians, seedOf } from './random.js';
@@ -88,6 +89,7 @@ function observe(plan: Plan, index: number, outcome: Outcome): Observation {
     variant: pair.variant,
     sourceSite: source.site,
     targetSite: target.site,
+    ...(pair.swept !== undefined && { move: pair.swept * movesOfPair(pair).length }),
     sourceLayer: isPatched ? source.layer : null,
     targetLayer: isPatched ? target.layer : null,
     mapping: plan.mappings.get(pair.variant)?.name ?? 'identity',
@@ -169,13 +171,13 @@ export class ChunkRunner implements Runner {
     const rowPlaces: number[] = [];
     const outcomes = new Array<Outcome>(cells.length);
     cells.forEach((index, i) => {
-      const edit = this.#edit(index, vectors[i]);
-      const before = this.#ownEdits.of(cellAt(this.#plan, index).pair, 0);
-      if ('error' in edit || 'error' in before) {
-        outcomes[i] = failedOutcome('error' in edit ? edit : (before as Failure));
+      const edits = this.#edits(index, vectors[i]!);
+      const before = this.#ownEdits.of(cellAt(this.#plan, index).pair, drawAt(this.#plan, index));
+      if ('error' in edits || 'error' in before) {
+        outcomes[i] = failedOutcome('error' in edits ? edits : (before as Failure));
         return;
       }
-      const row = this.#row(index, edit, own);
+      const row = this.#row(index, edits, own);
       if ('error' in row) {
         outcomes[i] = failedOutcome(row);
         return;
@@ -215,7 +217,7 @@ export class ChunkRunner implements Runner {
     return relevancies(this.#engine, rows, results, { ...options, cacheLayout });
   }
 
-  /** What the target prompts themselves have where they are patched. */
+  /** What the target prompts themselves have where they are patched first. */
   #metStates(cells: readonly number[], options: WorkOptions): Promise<States> {
     const needed: Needed = new Map();
     for (const index of cells) {
@@ -232,42 +234,64 @@ export class ChunkRunner implements Runner {
     return Number.isFinite(ratio) ? ratio : undefined;
   }
 
-  /** What each cell is patched with; undefined where nothing is patched. */
-  async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
-    const vectors = cells.map((index) => {
-      const { sourcePair, source, control } = cellAt(this.#plan, index);
-      if (control === 'unpatched') return undefined;
-      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, 0);
-      return valuesOf(sourcePair.source, { place: source, width: this.#sources.width, seed }, states);
+  /** What each cell is patched with, move by move; nothing where nothing is patched. */
+  async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure)[][]> {
+    const tasks: MapTask[] = [];
+    const mapped: [cell: number, move: number, task: number][] = [];
+    const vectors = cells.map((index, i) => {
+      const { pair, sourcePair, control } = cellAt(this.#plan, index);
+      const mapping = this.#plan.mappings.get(pair.variant);
+      if (control === 'unpatched') return [];
+      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, drawAt(this.#plan, index));
+      const moves = movesAt(this.#plan, index);
+      const sources = [...new Set(moves.map(({ from }) => from))];
+      // a state that goes to several positions is one and the same
+      const values = new Map<string, Float32Array | Failure>();
+      const known = new Map<string, number>();
+      return moves.map(({ from, source, target }, k) => {
+        const key = `${sources.indexOf(from)} ${source.layer}`;
+        const wanted = { place: source, width: this.#sources.width, seed };
+        const state = values.get(key) ?? valuesOf(from, wanted, states);
+        values.set(key, state);
+        if (mapping !== undefined && state instanceof Float32Array) {
+          const way = `${key} ${target.layer}`;
+          const task = known.get(way) ?? tasks.push({ mapping, source, target, state }) - 1;
+          known.set(way, task);
+          mapped.push([i, k, task]);
+        }
+        return state;
+      });
     });
-    const mapped = new Map<number, MapTask>();
-    cells.forEach((index, i) => {
-      const { pair, source, target } = cellAt(this.#plan, index);
-      const [mapping, state] = [this.#plan.mappings.get(pair.variant), vectors[i]];
-      if (mapping !== undefined && state instanceof Float32Array)
-        mapped.set(i, { mapping, source, target, state });
-    });
-    const results = await this.#mapper.map([...mapped.values()]);
-    [...mapped.keys()].forEach((i, k) => {
-      vectors[i] = results[k]!.every(Number.isFinite) ? results[k]! : notFinite;
-    });
+    const results = await this.#mapper.map(tasks);
+    for (const [i, k, task] of mapped) {
+      vectors[i]![k] = results[task]!.every(Number.isFinite) ? results[task]! : notFinite;
+    }
     return vectors;
   }
 
   /** What is done to the target, or why nothing can be. */
-  #edit(index: number, state: Float32Array | Failure | undefined): Edit | Failure {
+  #edits(index: number, states: readonly (Float32Array | Failure)[]): Edit[] | Failure {
     const { pair, target, control } = cellAt(this.#plan, index);
-    // goes along with the patched rows of its prompt, and leaves its state as it is
-    if (state === undefined) return leftAsItIs(pointOf(pair.target, target));
-    if (!(state instanceof Float32Array)) return state;
-    const vector = control === 'random' ? randomLike(state, this.#seed(index)) : state;
-    const failure = directionless(pair.patch.op, vector);
-    if (failure !== undefined) return failure;
-    return { ...pointOf(pair.target, target), ...pair.patch, ...(pair.patch.op !== 'scale' && { vector }) };
+    // goes along with the patched rows of its prompt, and leaves its states as they are
+    if (control === 'unpatched')
+      return movesOfPair(pair).map((move) => leftAsItIs(pointOf(move.target, target)));
+    const failed = states.find((state) => !(state instanceof Float32Array));
+    if (failed !== undefined) return failed as Failure;
+    const captured = states as readonly Float32Array[];
+    const vectors = control === 'random' ? randomLike(captured, this.#seed(index)) : captured;
+    for (const vector of vectors) {
+      const failure = directionless(pair.patch.op, vector);
+      if (failure !== undefined) return failure;
+    }
+    return movesAt(this.#plan, index).map(({ to, target }, k) => ({
+      ...pointOf(to, target),
+      ...pair.patch,
+      ...(pair.patch.op !== 'scale' && { vector: vectors[k]! }),
+    }));
   }
 
   /** What is run, or why nothing can be. */
-  #row(index: number, edit: Edit, own: Captured['own']): PatchRow | Failure {
+  #row(index: number, edits: readonly Edit[], own: Captured['own']): PatchRow | Failure {
     const { pair, target, control } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
     const layer = control === 'unpatched' ? undefined : target.layer;
@@ -280,7 +304,7 @@ export class ChunkRunner implements Runner {
     if (given?.length === 0) return noContinuation;
     return {
       ...inputOf(pair.target),
-      edits: [edit],
+      edits,
       ...(cuts && { cuts }),
       ...(pair.contrast && {
         contrast: 'alpha' in pair.contrast ? { ...pair.contrast, edits: [] } : pair.contrast,
@@ -365,11 +389,19 @@ function range(begin: number, end: number): number[] {
   return Array.from({ length: end - begin }, (_, i) => begin + i);
 }
 
-/** A random direction with the norm of what would be patched. */
-function randomLike(state: Float32Array, seed: number): Float32Array {
-  const vector = gaussians(state.length, seed);
-  const factor = norm(state) / norm(vector);
-  return vector.map((value) => value * factor);
+/** For each distinct state a random direction with the norm of what would be patched. */
+function randomLike(states: readonly Float32Array[], seed: number): Float32Array[] {
+  const distinct = [...new Set(states)];
+  const width = distinct[0]!.length;
+  const drawn = gaussians(width * distinct.length, seed);
+  const vectors = new Map(
+    distinct.map((state, k) => {
+      const vector = drawn.subarray(k * width, (k + 1) * width);
+      const factor = norm(state) / norm(vector);
+      return [state, vector.map((value) => value * factor)];
+    }),
+  );
+  return states.map((state) => vectors.get(state)!);
 }
 
 /** The most probable tokens, the chosen one and those tracked, each once, by rank. */

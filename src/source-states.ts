@@ -4,7 +4,7 @@ import { concatenate } from './floats.js';
 import { grouped } from './group.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
+import { cellAt, movesAt, ownTokenCount, type Plan } from './plan/plan.js';
 import { promptsOf } from './plan/sources.js';
 import { inputOf, type ResolvedPrompt, sourceAsTarget } from './prompts.js';
 
@@ -47,9 +47,10 @@ export function addNeeded(needed: Needed, prompt: ResolvedPrompt, place: Place):
 export function neededStates(plan: Plan, cells: readonly number[]): Needed {
   const needed: Needed = new Map();
   for (const index of cells) {
-    const { sourcePair, source, control } = cellAt(plan, index);
-    if (control === 'unpatched') continue;
-    for (const prompt of promptsOf(sourcePair.source)) addNeeded(needed, prompt, source);
+    if (cellAt(plan, index).control === 'unpatched') continue;
+    for (const { from, source } of movesAt(plan, index)) {
+      for (const prompt of promptsOf(from)) addNeeded(needed, prompt, source);
+    }
   }
   return needed;
 }
@@ -143,29 +144,38 @@ export function pointOf({ side, tokenIndex }: ResolvedPrompt, place: Place): Cap
   return { ...(side && { side }), ...place, tokenIndex };
 }
 
+/** Tokens of one prompt are captured together. */
 export async function captureStates(
   engine: Engine,
   needed: Needed,
   options: WorkOptions = {},
 ): Promise<States> {
-  const requests = [...needed];
-  const captured = await captureLayers(
-    engine,
-    requests.map(([prompt, places]) => ({
-      ...inputOf(prompt),
-      points: [...places].map((place) => pointOf(prompt, place)),
-    })),
-    options,
+  const requests = new Map<readonly number[], CaptureRequest & { readonly points: CapturePoint[] }>();
+  const found: [ResolvedPrompt, Place, CaptureRequest, number][] = [];
+  for (const [prompt, places] of needed) {
+    const input = inputOf(prompt);
+    const request = requests.get(input.tokenIds) ?? { ...input, points: [] };
+    requests.set(input.tokenIds, request);
+    for (const place of places) {
+      found.push([prompt, place, request, request.points.push(pointOf(prompt, place)) - 1]);
+    }
+  }
+  const all = [...requests.values()];
+  const captured = await captureLayers(engine, all, options);
+  const ofRequest = new Map(all.map((request, i) => [request as CaptureRequest, captured[i]!]));
+  const states = new Map(
+    [...needed.keys()].map((prompt) => [prompt, new Map<Place, Float32Array | Failure>()]),
   );
-  return new Map(
-    requests.map(([prompt, places], i) => [
-      prompt,
-      new Map([...places].map((place, k) => [place, captured[i]![k]!])),
-    ]),
-  );
+  for (const [prompt, place, request, at] of found) {
+    states.get(prompt)!.set(place, ofRequest.get(request)![at]!);
+  }
+  return states;
 }
 
-/** The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer. */
+/**
+ * The state at each point, or why there is none. A prompt with NaN in some layer is captured layer by layer, and
+ * that layer token by token.
+ */
 export async function captureLayers(
   engine: Engine,
   requests: readonly CaptureRequest[],
@@ -176,10 +186,13 @@ export async function captureLayers(
     results.map(async (result, i) => {
       if (result.status === 'ok') return [...result.states];
       const { points, ...input } = requests[i]!;
+      const distinct = (keyOf: (point: CapturePoint) => string) => [...new Set(points.map(keyOf))];
       const placeKey = ({ site, layer }: CapturePoint) => `${site} ${layer}`;
-      const layers = [...new Set(points.map(placeKey))];
-      if (result.code !== 'not_finite' || layers.length === 1) return points.map(() => result);
-      const parts = layers.map((layer) => points.filter((point) => placeKey(point) === layer));
+      const tokenKey = ({ side, tokenIndex }: CapturePoint) => `${side} ${tokenIndex}`;
+      const keyOf = distinct(placeKey).length > 1 ? placeKey : tokenKey;
+      const keys = distinct(keyOf);
+      if (result.code !== 'not_finite' || keys.length === 1) return points.map(() => result);
+      const parts = keys.map((key) => points.filter((point) => keyOf(point) === key));
       const byLayer = await captureLayers(
         engine,
         parts.map((part) => ({ ...input, points: part })),

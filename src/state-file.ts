@@ -8,7 +8,8 @@ import type { EngineRecord } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import type { NextToken } from './own-readings.js';
 import type { Place } from './places.js';
-import { cellAt, ownTokenCount, type Plan } from './plan/plan.js';
+import { movesOfPair, type Pair } from './plan/pairs.js';
+import { cellAt, movesAt, ownTokenCount, type Plan } from './plan/plan.js';
 import { promptsOf } from './plan/sources.js';
 import { positionTokens, type ResolvedPrompt } from './prompts.js';
 import { layOut, readTensor, type SafetensorsLayout, writeTensor } from './safetensors.js';
@@ -41,9 +42,7 @@ export class StateFile {
     this.#width = record.embeddingSize;
     this.#vocabularySize = record.vocabularySize;
     this.#ownTokens = ownTokenCount(plan.experiment);
-    this.#rows = new Map(
-      [...new Set(plan.pairs.flatMap(({ source }) => promptsOf(source)))].map((prompt, i) => [prompt, i]),
-    );
+    this.#rows = new Map([...new Set(plan.pairs.flatMap(promptsOfPair))].map((prompt, i) => [prompt, i]));
     const ofPlaces = placesOf(plan).map((place) => ({ name: tensorName(place), width: this.#width }));
     const ofNext = [
       { name: LOGITS, width: this.#ownTokens * this.#vocabularySize },
@@ -135,20 +134,25 @@ function tensorName({ site, layer }: Place): string {
   return layer === 'embed' ? site : `${site}.${layer}`;
 }
 
+function promptsOfPair(pair: Pair): ResolvedPrompt[] {
+  return movesOfPair(pair).flatMap(({ source }) => promptsOf(source));
+}
+
 function placesOf(plan: Plan): Place[] {
-  const used = new Set<number>();
+  const used = new Set<Place>();
   for (let i = 0; i < plan.cellCount; i++) {
-    const { control, sourcePair } = cellAt(plan, i);
-    if (control !== 'unpatched' && promptsOf(sourcePair.source).length > 0) used.add(plan.cells.source[i]!);
+    if (cellAt(plan, i).control === 'unpatched') continue;
+    for (const { from, source } of movesAt(plan, i)) if (promptsOf(from).length > 0) used.add(source);
   }
-  return plan.places.filter((_, i) => used.has(i));
+  return plan.places.filter((place) => used.has(place));
 }
 
 /** Of each row the first sample and variant that it is the source of, or one of several. */
 function indexOf({ pairs }: Plan, rows: ReadonlyMap<ResolvedPrompt, number>) {
   const index = new Array<object>(rows.size);
-  for (const { sample, variant, source } of pairs) {
-    for (const prompt of promptsOf(source)) {
+  for (const pair of pairs) {
+    const { sample, variant } = pair;
+    for (const prompt of promptsOfPair(pair)) {
       index[rows.get(prompt)!] ??= {
         sample,
         variant,

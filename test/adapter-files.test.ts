@@ -28,6 +28,7 @@ import {
   folder,
   open,
   patched,
+  promptOf,
   tinyPath,
   tokens,
   writeFile,
@@ -212,7 +213,9 @@ test('a file says which prompt is read with which LoRA, and where it lies is no 
     one.replace('good', 'here'),
   );
   assert.match(half!, / x 0\.5$/);
-  const pairs = plan.pairs.slice(0, 4).map(({ source, target }) => [source.adapter, target.adapter]);
+  const pairs = plan.pairs
+    .slice(0, 4)
+    .map(({ source, target }) => [promptOf(source).adapter, target.adapter]);
   assert.deepEqual(pairs, [
     [name, undefined],
     [name, name],
@@ -240,10 +243,12 @@ test('each cell is what its captured state gives in its target, each read in its
     const plainEngine = {
       ...engine,
       capture: (requests: Parameters<typeof engine.capture>[0]) =>
-        engine.capture(requests.map((one) => ({ ...one, ...adapter(sourcePair.source.adapter) }))),
+        engine.capture(requests.map((one) => ({ ...one, ...adapter(promptOf(sourcePair.source).adapter) }))),
     };
-    const at = await captured(plainEngine as typeof engine, sourcePair.source.tokenIds, [source.layer]);
-    const vector = at(source.layer, sourcePair.source.tokenIndex);
+    const at = await captured(plainEngine as typeof engine, promptOf(sourcePair.source).tokenIds, [
+      source.layer,
+    ]);
+    const vector = at(source.layer, promptOf(sourcePair.source).tokenIndex);
     const [row] = await patched(
       engine,
       [

@@ -12,7 +12,7 @@ import type { MappingKind, MappingRecord, MapRecord } from '../src/patchscope.js
 import { inputOf } from '../src/prompts.js';
 import { pointOf } from '../src/source-states.js';
 import { ofVariant, planText, type RanCell, runCells } from './run-cells.js';
-import { assertClose, folder, law, SOURCE, TARGET, tinyModels, tolerance } from './support.js';
+import { assertClose, folder, law, promptOf, SOURCE, TARGET, tinyModels, tolerance } from './support.js';
 
 const base = {
   ...{ name: 'equal', samples: [{ p: SOURCE, q: TARGET }], controls: { unpatched: true } },
@@ -237,8 +237,8 @@ equality(
     assertEqual(cells, 'same prompt', 'other prompt');
     const model = tinyModels.find((one) => one.name === name)!;
     for (const cell of ofVariant(cells, 'same prompt')) {
-      const points = [pointOf(cell.pair.source, cell.source)];
-      const [captured] = await engine.capture([{ ...inputOf(cell.pair.source), points }]);
+      const points = [pointOf(promptOf(cell.pair.source), cell.source)];
+      const [captured] = await engine.capture([{ ...inputOf(promptOf(cell.pair.source)), points }]);
       assert.ok(captured?.status === 'ok');
       const [lens] = await engine.lens(captured.states[0]!, { topK: 5 });
       assert.ok(lens?.status === 'ok');

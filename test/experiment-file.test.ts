@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { parse, stringify } from 'yaml';
 import { builtInNames, type ReadOptions, readExperiment } from '../src/experiment-file/read-experiment.js';
 import { jsonSchema } from '../src/experiment-file/schema.js';
-import type { Prompt } from '../src/patchscope.js';
+import type { Prompt, PromptAt, Sample } from '../src/patchscope.js';
 import { identityOf } from '../src/plan/sources.js';
 import { folder } from './fixtures/disk.js';
 import { experimentFiles } from './fuzz/experiments.js';
@@ -172,6 +172,40 @@ target: { prompt: { same: source } }
       ),
     /source.prompt has same: source, which is for a target/,
   );
+});
+
+test('several positions, a window and draws are read as they are written', () => {
+  const asked = experimentOf(`
+name: many
+draws: 3
+samples: [{ who: paul }]
+source: { prompt: "i saw {who}", position: { each: [all, "{who}", 1..-1] } }
+target: { prompt: "of x and x", position: [same, "x#2", -1], window: onward }
+variants:
+  - { name: two, source: { position: [0, "{who}"] }, target: { position: same, window: 4 }, draws: 1 }
+`);
+  const [{ source, target, variants }] = asked.samples as [Sample & { source: PromptAt }];
+  const paul = { kind: 'text', text: 'paul' };
+  const range = { kind: 'range', first: 1, last: -1 };
+  assert.deepEqual(source.position, { kind: 'each', spans: [{ kind: 'all' }, paul, range] });
+  assert.deepEqual(
+    [target.position, target.further],
+    [
+      { kind: 'same' },
+      [
+        { kind: 'text', text: 'x', occurrence: 2 },
+        { kind: 'index', index: -1 },
+      ],
+    ],
+  );
+  assert.deepEqual([asked.window, asked.draws], ['onward', 3]);
+  assert.deepEqual(variants!.two!.source, {
+    prompt: text('i saw paul'),
+    position: { kind: 'index', index: 0 },
+    further: [paul],
+  });
+  assert.deepEqual(variants!.two!.target!.position, { kind: 'same' });
+  assert.deepEqual(asked.variants, [{ name: 'two', window: 4, draws: 1 }]);
 });
 
 test('a position filled from a field is read as one that is typed', () => {
@@ -388,7 +422,7 @@ test('each mistake is one sentence that says where it stands and what would be r
     [small.replace('}" }', '}", layers: same }'), /source.layers is 'same' where a layer, a range/],
     [
       `${small}  position: 1.5`,
-      /:8:13: target.position is 1.5 where a whole number, a text of the prompt, or \{ random: true \}/,
+      /:8:13: target.position is 1.5 where a whole number, a text of the prompt, same, a list of these, or \{ random: true \}/,
     ],
     [`${small}  site: mlp`, /:8:9: target.site is 'mlp' where one of embed, resid_mid/],
     [`${small}edit: { op: mul }`, /:8:13: edit.op is 'mul' where one of replace, add/],

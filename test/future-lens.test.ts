@@ -21,6 +21,7 @@ import {
   folder,
   law,
   patched,
+  promptOf,
   SOURCE,
   sharedEngine,
   TARGET,
@@ -98,7 +99,8 @@ law(
     );
     for (const { outcome, cell } of cells) {
       assert.equal(outcome.status, 'ok', outcome.error ?? '');
-      const prompt = cell.pair.source.tokenIds.slice(0, cell.pair.source.tokenIndex + 1);
+      const { tokenIds, tokenIndex } = promptOf(cell.pair.source);
+      const prompt = tokenIds.slice(0, tokenIndex + 1);
       const said = await greedy(engine, prompt, MOST);
       assert.deepEqual(
         outcome.tokenIds,
@@ -118,7 +120,7 @@ law(
 
 /** What one cell's row says where the model's own tokens stand behind its prompt, by a run for each. */
 async function forced(engine: Engine, { pair, source, target }: Cell, tokenIds: readonly number[]) {
-  const { source: from, target: to } = pair;
+  const [from, to] = [promptOf(pair.source), pair.target];
   const [captured] = await engine.capture([
     { tokenIds: from.tokenIds, points: [{ ...source, tokenIndex: from.tokenIndex }] },
   ]);
@@ -139,7 +141,8 @@ test("behind the model's own tokens stands what the patched run says there, what
   let others = 0;
   for (const { outcome, cell } of cells) {
     if (cell.control !== 'none') continue;
-    const prompt = cell.pair.source.tokenIds.slice(0, cell.pair.source.tokenIndex + 1);
+    const { tokenIds, tokenIndex } = promptOf(cell.pair.source);
+    const prompt = tokenIds.slice(0, tokenIndex + 1);
     const said = await greedy(engine, prompt, MOST);
     const own = said.map(({ tokenId }) => tokenId);
     const read = await forced(engine, cell, own);
@@ -202,7 +205,11 @@ test("another model is given the source's own tokens as it spells them, up to on
   const counts = new Set<number>();
   for (const [i, outcome] of outcomes.entries()) {
     const { pair } = cellAt(plan, i);
-    const said = await greedy(source, pair.source.tokenIds.slice(0, pair.source.tokenIndex + 1), MOST);
+    const said = await greedy(
+      source,
+      promptOf(pair.source).tokenIds.slice(0, promptOf(pair.source).tokenIndex + 1),
+      MOST,
+    );
     const same = said.map(({ tokenId }) =>
       new Translation(source.tokenizer, target.tokenizer).tokens(tokenId),
     );

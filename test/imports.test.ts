@@ -67,7 +67,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   'experiment-file': [...shared, 'adapters', 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
   'record-probes': [...shared, 'plan', 'probing', 'run', 'store'],
-  'record-run': [...shared, 'adapters', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
+  'record-run': [
+    ...[...shared, 'adapters', 'group', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
+  ],
   store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],
   folders: [],
   floats: [],

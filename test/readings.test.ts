@@ -9,7 +9,7 @@ import { inputOf } from '../src/prompts.js';
 import { renderReport } from '../src/report/report.js';
 import { pointOf } from '../src/source-states.js';
 import { ofVariant, planFile, type RanCell, runCells, storeRun } from './run-cells.js';
-import { patched, sharedEngine, tinyModels } from './support.js';
+import { patched, promptOf, sharedEngine, tinyModels } from './support.js';
 
 const llama = tinyModels.find(({ name }) => name === 'llama')!;
 const world = {
@@ -20,8 +20,8 @@ const tinyEngine = () => sharedEngine(llama);
 
 /** The state that a cell takes. */
 async function stateOf(engine: Engine, { sourcePair, source }: RanCell): Promise<Float32Array> {
-  const points = [pointOf(sourcePair.source, source)];
-  const [result] = await engine.capture([{ ...inputOf(sourcePair.source), points }]);
+  const points = [pointOf(promptOf(sourcePair.source), source)];
+  const [result] = await engine.capture([{ ...inputOf(promptOf(sourcePair.source)), points }]);
   assert.ok(result?.status === 'ok');
   return result.states[0]!;
 }
@@ -162,8 +162,8 @@ test('back-patching: into earlier layers alone, at the same token of the same pr
   const rank = (layer: Layer) => (layer === 'embed' ? -1 : layer);
   for (const cell of own) {
     assert.ok(rank(cell.target.layer) < rank(cell.source.layer));
-    assert.deepEqual(cell.pair.target.tokenIds, cell.pair.source.tokenIds);
-    assert.equal(cell.pair.target.tokenIndex, cell.pair.source.tokenIndex);
+    assert.deepEqual(cell.pair.target.tokenIds, promptOf(cell.pair.source).tokenIds);
+    assert.equal(cell.pair.target.tokenIndex, promptOf(cell.pair.source).tokenIndex);
   }
   for (const cell of own.slice(0, 4)) {
     assertSays(cell, await nextTop(engine, cell, { vector: await stateOf(engine, cell) }));

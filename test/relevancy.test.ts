@@ -174,7 +174,7 @@ test('a token that was left out has no rank and no log-probability to be average
   const out = { tokenId: 7, token: 'a', logprob: Number.NEGATIVE_INFINITY, rank: 900 };
   const first = { tokenId: 3, token: 'b', logprob: 0, rank: 0 };
   const read = { text: 'b', tokenIds: [3], steps: [[first, out]] };
-  const truth = { answer: ['a'], tokenIds: [7], own: undefined };
+  const truth = { answer: ['a'], tokenIds: [7], own: [] };
   const names = ['answer-rank', 'answer-logprob', 'answer-first-token', 'relevancy'] as const;
   assert.deepEqual(measure(names, read, truth), { 'answer-first-token': 0 });
 });

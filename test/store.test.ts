@@ -180,6 +180,7 @@ test('what was added comes back', (t) => {
     own_edits: null,
     contrast: null,
     decay: null,
+    swept: 0,
   });
   assert.deepEqual(
     [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),
@@ -219,6 +220,7 @@ test('what was added comes back', (t) => {
     unprintable: 0,
     norm_ratio: null,
     differs: null,
+    move_idx: 0,
   });
   assert.deepEqual([embed?.source_layer, embed?.target_layer], [-1, -1]);
   assert.deepEqual(

@@ -34,6 +34,8 @@ export function toExperiment(
     ...given({
       patch: patchOf(file.edit),
       contrast: contrastOf(file.contrast, ['contrast'], bad),
+      window: file.target.window,
+      draws: file.draws,
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
@@ -126,6 +128,8 @@ function variantOf(
           ['variants', index, 'contrast'],
           bad,
         ),
+      window: target?.window,
+      draws: variant.draws,
       mapping: mappings.ofVariant(index),
     }),
     ...placeSettings(variant),

@@ -106,15 +106,8 @@ function placeAt(file: ExperimentFile, root: Located, side: Side, variant: numbe
   const prompt = promptOf(keys, root, path);
   const positionPath =
     own?.position === undefined ? [side, 'position'] : ['variants', variant!, side, 'position'];
-  const typed = own?.position ?? file[side].position ?? -1;
-  const position = positionOf(typed, root, positionPath);
-  return (row) => ({ prompt: prompt(row), position: position(row) });
-}
-
-function positionOf(typed: PositionKeys, root: Located, path: Path): (row: Row) => Position {
-  if (typeof typed === 'object') return () => ({ kind: 'random' });
-  const position = templateAt(root, path, String(typed));
-  return (row) => parsePosition(position.fill(row));
+  const position = positionOf(own?.position ?? file[side].position ?? -1, side, root, positionPath);
+  return (row) => ({ prompt: prompt(row), ...position(row) });
 }
 
 /** A prompt that belongs to no variant. */
@@ -126,8 +119,31 @@ export function writtenPrompt(
   positionPath: Path,
 ): Filled {
   const prompt = promptOf(checked(keysOf(written), root, path), root, path);
-  const position = positionOf(typed, root, positionPath);
-  return (row) => ({ prompt: prompt(row), position: position(row) });
+  const position = positionOf(typed, 'source', root, positionPath);
+  return (row) => ({ prompt: prompt(row), ...position(row) });
+}
+
+/** Of a list the first, and the others beside it. */
+function positionOf(typed: PositionKeys, side: Side, root: Located, path: Path) {
+  const one = (written: string | number, at: Path): ((row: Row) => Position) => {
+    if (written === 'same' && side === 'target') return () => ({ kind: 'same' });
+    const template = templateAt(root, at, String(written));
+    return (row) => parsePosition(template.fill(row));
+  };
+  if (typeof typed !== 'object') {
+    const position = one(typed, path);
+    return (row: Row) => ({ position: position(row) });
+  }
+  if (Array.isArray(typed)) {
+    const all = typed.map((written, i) => one(written, [...path, i]));
+    return (row: Row) => {
+      const [position, ...further] = all.map((fill) => fill(row));
+      return { position: position!, ...(further.length > 0 && { further }) };
+    };
+  }
+  if ('random' in typed) return () => ({ position: { kind: 'random' } as const });
+  const spans = spansAt(typed.each, root, [...path, 'each']);
+  return (row: Row) => ({ position: { kind: 'each', spans: spans(row) } as const });
 }
 
 function keysOf(prompt: string | PromptKeys): PromptKeys {

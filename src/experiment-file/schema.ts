@@ -77,14 +77,40 @@ const prompt = z
 const aSigma = 'a number of at least 0';
 const aboveZero = z.number('a number above 0').gt(0, 'a number above 0');
 
-const aPosition = 'a whole number, a text of the prompt, or { random: true }';
-const position = z
-  .union([z.int(aPosition), z.string().min(1, aPosition), section({ random: z.literal(true) })], {
-    error: aPosition,
-  })
+const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
+const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
+const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
+
+const aToken = 'a whole number, a text of the prompt';
+const token = z.union([z.int(aToken), z.string().min(1, aToken)], { error: aToken });
+const tokenWords =
+  'its index (negative from the end), or a text that it ends, with #2 behind it for its second occurrence';
+
+const aPosition = `${aToken}, same, or a list of these`;
+const position = z.union([token, z.array(token).min(1, aPosition)], { error: aPosition }).meta({
+  description: `A token of the target prompt: ${tokenWords}; same for the index of the source's; or a list of these, all of which are patched in each cell.`,
+  default: -1,
+});
+
+const aTokenOrDrawn = `${aToken}, or { random: true }`;
+const onePosition = z.union([token, section({ random: z.literal(true) })], { error: aTokenOrDrawn }).meta({
+  description: `A token of the prompt: ${tokenWords}; or any token but BOS, drawn with the seed.`,
+  default: -1,
+});
+
+const aSource = `${aToken}, a list of these, { random: true }, or { each: ... }`;
+const sourcePosition = z
+  .union(
+    [
+      token,
+      z.array(token).min(1, aSource),
+      section({ random: z.literal(true) }),
+      section({ each: spans.meta({ description: 'One after the other, in cells of their own.' }) }),
+    ],
+    { error: aSource },
+  )
   .meta({
-    description:
-      'A token of the prompt: its index (negative from the end), a text that it ends, with #2 behind it for its second occurrence, or any token but BOS, drawn with the seed.',
+    description: `A token of the source prompt: ${tokenWords}; any token but BOS, drawn with the seed; or a list, whose states go to as many target positions, one to one.`,
     default: -1,
   });
 
@@ -94,7 +120,7 @@ const prompts = z.union(
   [
     z
       .array(
-        z.union([text, section({ prompt, position: position.optional() })], { error: somePrompts }),
+        z.union([text, section({ prompt, position: onePosition.optional() })], { error: somePrompts }),
         somePrompts,
       )
       .min(1, somePrompts),
@@ -103,7 +129,7 @@ const prompts = z.union(
         .lazy(() => samples)
         .meta({ description: 'What the prompt is filled with, one set of fields each.' }),
       prompt,
-      position: position.optional(),
+      position: onePosition.optional(),
     }),
   ],
   { error: somePrompts },
@@ -164,9 +190,9 @@ const lora = z
     default: 'none',
   });
 
-const place = <Layers extends z.ZodType>(layersOf: Layers) => ({
+const place = <Layers extends z.ZodType, Where extends z.ZodType>(layersOf: Layers, positionOf: Where) => ({
   prompt: prompt.optional(),
-  position: position.optional(),
+  position: positionOf,
   layers: layersOf,
   site: site.optional(),
   side: side.optional(),
@@ -180,12 +206,11 @@ const sourcePlace = {
         'Layers to take states from; of a vector that is the same at all of them, where target.layers is same, those to put it into.',
       default: 'all',
     }),
+    sourcePosition.optional(),
   ),
   vector: vector.optional().meta({ description: 'In place of a prompt.' }),
 };
-const aSpan = 'all, an index, a range such as 0..4, a text of the prompt, or a list of these';
-const oneSpan = z.union([z.int(aSpan), z.string().min(1, aSpan)], { error: aSpan });
-const spans = z.union([oneSpan, z.array(oneSpan).min(1, aSpan)], { error: aSpan });
+const aWindow = 'a whole number of at least 1, or onward';
 
 const cutLayers = `${someLayers}, or around: 9 for so many around each target layer`;
 const cut = section({
@@ -211,13 +236,22 @@ const ownEdit = section({
   vector: vector.optional().meta({ description: 'What all ops but scale need.' }),
 });
 
+const aTarget = `${aToken}, same, a list of these, or { random: true }`;
 const targetPlace = {
   ...place(
     targetLayers.optional().meta({
       description: 'Layers to put states into: same, below or above the source layer, or layers.',
       default: 'same',
     }),
+    z.union([position, section({ random: z.literal(true) })], { error: aTarget }).optional(),
   ),
+  window: z
+    .union([z.int(aWindow).min(1, aWindow), z.literal('onward')], { error: aWindow })
+    .optional()
+    .meta({
+      description:
+        'Patch several layers in each cell, each with the state as far above or below the source layer: so many around the target layer, or with onward all from there on. Default: that layer alone.',
+    }),
   cut: z
     .array(cut, 'a list of cuts, { from, to, layers } each')
     .optional()
@@ -415,6 +449,8 @@ const mapping = z
     default: 'identity',
   });
 
+const draws = whole(1, 1000);
+
 const variant = section({
   name: text,
   source: section(sourcePlace).optional(),
@@ -422,6 +458,7 @@ const variant = section({
   edit: edit.optional(),
   contrast: contrast.optional(),
   mapping: mapping.optional(),
+  draws: draws.optional(),
 });
 
 const aKnownLayer = 'embed or the number of a block';
@@ -513,6 +550,10 @@ export const experimentSchema = section({
     .min(1, 'a list of at least one expectation')
     .optional()
     .meta({ description: 'Where the truth is known: what must come out. The report shows both.' }),
+  draws: draws.optional().meta({
+    description: 'How often each cell is run, each time with other random numbers.',
+    default: 1,
+  }),
   seed: whole(0).optional().meta({ description: 'What is drawn is drawn with it.', default: 0 }),
 });
 

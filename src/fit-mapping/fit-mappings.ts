@@ -148,17 +148,21 @@ async function fitFile(
 /** The prompts of a mapping, and the places of its variant's cells; where they are patched to does not matter. */
 function trainingOf(
   { name, seed }: Experiment,
-  { name: _, mapping: __, patch: ___, ...settings }: VariantSettings,
+  { name: _, mapping: __, patch: ___, draws: ____, ...settings }: VariantSettings,
   prompts: readonly PromptAt[],
 ): Experiment {
   return {
     name,
-    samples: prompts.map((prompt, i) => ({ name: `${i + 1}`, source: prompt, target: prompt })),
+    samples: prompts.map((prompt, i) => ({ name: `${i + 1}`, source: prompt, target: onto(prompt) })),
     ...settings,
     mapping: { kind: 'identity' },
     reading: { topK: 1, maxTokens: 1, stop: [] },
     seed,
   };
+}
+
+function onto(source: PromptAt): PromptAt {
+  return source.position.kind === 'each' ? { ...source, position: { kind: 'same' } } : source;
 }
 
 /** The same for the same bits; anywhere, but for the paths of the models and what is left over in their contexts. */

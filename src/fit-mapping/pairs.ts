@@ -4,7 +4,8 @@ import type { CaptureRequest, TokenInput, Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
 import type { MappingRecord, Side, Site } from '../patchscope.js';
 import { type Place, placeAt } from '../places.js';
-import { cellAt, type Plan } from '../plan/plan.js';
+import { movesOfPair } from '../plan/pairs.js';
+import { cellAt, movesAt, type Plan } from '../plan/plan.js';
 import { needPrompt } from '../plan/sources.js';
 import { inputOf, positionTokens } from '../prompts.js';
 import { uniforms } from '../random.js';
@@ -45,11 +46,13 @@ export function placesOf(
 ): PlacesOfSource[] {
   const bySource = new Map<Place, Map<string, Place>>();
   for (let i = 0; i < plan.cellCount; i++) {
-    const { pair, source, target: planned, control } = cellAt(plan, i);
+    const { pair, control } = cellAt(plan, i);
     if (pair.variant !== variant || control !== 'none') continue;
-    const target = targetSite === undefined ? planned : placeAt(planned.layer, layerCount, targetSite);
-    const targets = bySource.get(source) ?? new Map<string, Place>();
-    bySource.set(source, targets.set(`${target.site} ${target.layer}`, target));
+    for (const { source, target: planned } of movesAt(plan, i)) {
+      const target = targetSite === undefined ? planned : placeAt(planned.layer, layerCount, targetSite);
+      const targets = bySource.get(source) ?? new Map<string, Place>();
+      bySource.set(source, targets.set(`${target.site} ${target.layer}`, target));
+    }
   }
   return [...bySource].map(([source, targets]) => ({ source, targets: [...targets.values()] }));
 }
@@ -109,9 +112,9 @@ export function promptsOf(
     string,
     { readonly prompt: TokenInput; side: Side | undefined; tokens: Set<number> }
   >();
-  for (const pair of plan.pairs) {
-    if (pair.variant !== variant) continue;
-    const source = needPrompt(pair.source, fitted);
+  const moves = plan.pairs.filter((pair) => pair.variant === variant).flatMap(movesOfPair);
+  for (const move of moves) {
+    const source = needPrompt(move.source, fitted);
     const prompt = inputOf(source);
     const key = JSON.stringify(prompt);
     const known = prompts.get(key) ?? { prompt, side: source.side, tokens: new Set<number>() };

@@ -6,8 +6,8 @@
 import { PatchscopeError } from '../errors.js';
 import { controls, type Experiment } from '../patchscope.js';
 import type { ResolvedPrompt } from '../prompts.js';
-import type { Pair } from './pairs.js';
-import { promptsOf, type ResolvedSource } from './sources.js';
+import { movesOfPair, type Pair } from './pairs.js';
+import { isVector, promptsOf } from './sources.js';
 
 /** One entry for each cell. */
 export interface CellColumns {
@@ -34,6 +34,13 @@ const CHUNK_TOKENS = 4096;
 /** Source and target place of each cell of a pair. */
 export type Grid = readonly (readonly [source: number, target: number])[];
 
+/** By `windowKey`: what is patched beside the cell's own places. */
+export type Windows = ReadonlyMap<number, Grid>;
+
+export function windowKey(source: number, target: number): number {
+  return source * 2 ** 16 + target;
+}
+
 export interface CellsToArrange {
   readonly experiment: Pick<Experiment, 'controls' | 'seed'>;
   /** Tokens that are read of each cell, at most. */
@@ -41,6 +48,9 @@ export interface CellsToArrange {
   readonly pairs: readonly Pair[];
   /** By the variant's name. */
   readonly grids: ReadonlyMap<string, Grid>;
+  readonly windows: ReadonlyMap<string, Windows>;
+  /** How often each cell is run, by the variant's name. */
+  readonly draws: ReadonlyMap<string, number>;
   readonly stateBytes: number;
   /** What is kept of a source beside its states. */
   readonly sourceBytes: number;
@@ -52,7 +62,7 @@ export interface Arrangement {
   readonly blockStarts: Uint32Array;
 }
 
-/** Pairs of one source. */
+/** Pairs of one source, or of all tokens of one that a variant goes through. */
 type Unit = readonly number[];
 
 /** @throws PatchscopeError `bad_input` where a control is asked for that can't be. */
@@ -66,8 +76,11 @@ export function arrangeCells(task: CellsToArrange): Arrangement {
     );
   }
   const perCell = 1 + random + shuffled;
-  const cellsOf = (pair: number) =>
-    perCell * task.grids.get(task.pairs[pair]!.variant)!.length + (unpatched ? 1 : 0);
+  const cellsOf = (pair: number) => {
+    const { variant, swept = 0 } = task.pairs[pair]!;
+    const alone = unpatched && swept === 0 ? 1 : 0;
+    return task.draws.get(variant)! * (perCell * task.grids.get(variant)!.length + alone);
+  };
   const total = task.pairs.reduce((sum, _, pair) => sum + cellsOf(pair), 0);
   const writer = new CellWriter(total);
   const chunkStarts = [0];
@@ -96,10 +109,11 @@ function chunkSize(steps: number): number {
 }
 
 function unitsOf(pairs: readonly Pair[]): Unit[] {
-  const units = new Map<ResolvedSource, number[]>();
-  pairs.forEach(({ source }, pair) => {
-    const unit = units.get(source);
-    if (unit === undefined) units.set(source, [pair]);
+  const units = new Map<object, number[]>();
+  pairs.forEach(({ source, swept }, pair) => {
+    const key = swept === undefined || isVector(source) ? source : source.tokenIds;
+    const unit = units.get(key);
+    if (unit === undefined) units.set(key, [pair]);
     else unit.push(pair);
   });
   return [...units.values()];
@@ -109,7 +123,7 @@ function unitsOf(pairs: readonly Pair[]): Unit[] {
 function blocksOf(
   units: readonly Unit[],
   cellsOf: (pair: number) => number,
-  { pairs, grids, stateBytes, sourceBytes }: CellsToArrange,
+  { pairs, grids, windows, stateBytes, sourceBytes }: CellsToArrange,
   atLeastTwo: boolean,
 ): Unit[][] {
   const blocks: Unit[][] = [];
@@ -117,12 +131,19 @@ function blocksOf(
   let cells = 0;
   let bytes = 0;
   const least = atLeastTwo ? 2 : 1;
-  const placesOf = new Map([...grids].map(([name, grid]) => [name, new Set(grid.map(([source]) => source))]));
+  const placesOf = new Map(
+    [...grids].map(([name, grid]) => {
+      const all = [grid, ...(windows.get(name)?.values() ?? [])].flat();
+      return [name, new Set(all.map(([source]) => source))];
+    }),
+  );
   for (const unit of units) {
     const places = new Set(unit.flatMap((pair) => [...placesOf.get(pairs[pair]!.variant)!]));
     const ownCells = unit.reduce((sum, pair) => sum + cellsOf(pair), 0);
-    const prompts = promptsOf(pairs[unit[0]!]!.source).length;
-    const ownBytes = prompts * places.size * stateBytes + sourceBytes;
+    const sources = new Set(
+      unit.flatMap((pair) => movesOfPair(pairs[pair]!).flatMap(({ source }) => promptsOf(source))),
+    );
+    const ownBytes = sources.size * (places.size * stateBytes + sourceBytes);
     if (block.length >= least && (cells + ownCells > BLOCK_CELLS || bytes + ownBytes > BLOCK_BYTES)) {
       blocks.push(block);
       [block, cells, bytes] = [[], 0, 0];
@@ -149,7 +170,7 @@ const UNPATCHED = controls.indexOf('unpatched');
 
 function writeBlock(
   block: readonly Unit[],
-  { pairs, grids, experiment }: CellsToArrange,
+  { pairs, grids, draws, experiment }: CellsToArrange,
   { random, shuffled, unpatched }: ControlCounts,
   writer: CellWriter,
 ): void {
@@ -158,20 +179,31 @@ function writeBlock(
     const first = others > 0 ? (experiment.seed + unit[0]!) % others : 0;
     const partners = Array.from(
       { length: shuffled },
-      (_, draw) => block[(place + 1 + ((first + draw) % others)) % block.length]![0]!,
+      (_, draw) => block[(place + 1 + ((first + draw) % others)) % block.length]!,
     );
     for (const pair of unit) {
-      const grid = grids.get(pairs[pair]!.variant)!;
-      if (unpatched) writer.add(pair, pair, ...grid[0]!, UNPATCHED, 0);
-      for (const [source, target] of grid) {
-        writer.add(pair, pair, source, target, NONE, 0);
-        for (let draw = 0; draw < random; draw++) writer.add(pair, pair, source, target, RANDOM, draw);
-        partners.forEach((partner, draw) => {
-          writer.add(pair, partner, source, target, SHUFFLED, draw);
-        });
+      const { variant, swept = 0 } = pairs[pair]!;
+      const grid = grids.get(variant)!;
+      const times = draws.get(variant)!;
+      for (let draw = 0; draw < times; draw++) {
+        if (unpatched && swept === 0) writer.add(pair, pair, ...grid[0]!, UNPATCHED, draw);
+        for (const [source, target] of grid) {
+          const add = (from: number, control: number, repetition: number) =>
+            writer.add(pair, from, source, target, control, drawNumber(repetition, draw, times));
+          add(pair, NONE, 0);
+          for (let i = 0; i < random; i++) add(pair, RANDOM, i);
+          partners.forEach((partner, i) => {
+            add(partner[swept % partner.length]!, SHUFFLED, i);
+          });
+        }
       }
     }
   });
+}
+
+/** What is stored of the repetition of a control and the draw of its cell; the remainder by `times` is the draw. */
+function drawNumber(repetition: number, draw: number, times: number): number {
+  return repetition * times + draw;
 }
 
 class CellWriter {

@@ -4,45 +4,32 @@ import { followingTokens } from '../continuation.js';
 import { earliestCut } from '../edges.js';
 import type { Tokenizer } from '../engine.js';
 import { PatchscopeError } from '../errors.js';
-import type {
-  Experiment,
-  Patch,
-  Position,
-  PromptAt,
-  Sample,
-  Settings,
-  Side,
-  Source,
-  Variant,
-  Vector,
-} from '../patchscope.js';
-import {
-  inputOf,
-  paddedTarget,
-  type ResolvedPrompt,
-  readWith,
-  resolvePrompt,
-  sourceAsTarget,
-  tokenText,
-} from '../prompts.js';
-import { uniforms } from '../random.js';
-import { isSameVocabulary } from '../vocabulary.js';
+import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import { type ResolvedPrompt, tokenText } from '../prompts.js';
 import { checkDecay, type PlannedContrast, resolveContrast } from './contrast.js';
 import { type PlannedCut, resolveCuts } from './cuts.js';
-import { sourceTextAsTarget } from './other-vocabulary.js';
+import type { Move } from './moves.js';
 import { earliestEdit, type ResolvedEdit, resolveEdits } from './own-edits.js';
-import { identityOf, isVector, type ResolvedSource, type ResolvedVector } from './sources.js';
+import { Resolver } from './resolver.js';
+import type { ResolvedSource } from './sources.js';
 
 /** What was not given has its default. */
 export type PlannedPatch = Required<Omit<Patch, 'decay'>> & Pick<Patch, 'decay'>;
 
-/** One sample in one variant. Equal prompts are one and the same object, and so are equal vectors. */
+/**
+ * One sample in one variant, at one source position where it goes through several. Equal prompts are one and the
+ * same object, and so are equal vectors.
+ */
 export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
   readonly source: ResolvedSource;
   readonly target: ResolvedPrompt;
+  /** Where a cell patches several tokens, the others. */
+  readonly further?: readonly Move[];
+  /** Place of the source among the tokens that the sample goes through in this variant, pair by pair. */
+  readonly swept?: number;
   readonly patch: PlannedPatch;
   /** What is done to the target's states before the patch, in every cell; absent where nothing is. */
   readonly ownEdits?: readonly ResolvedEdit[];
@@ -54,9 +41,15 @@ export interface Pair {
   readonly trackedTokens: readonly number[];
 }
 
-/** Tokens of a target that its rows share: those before the first that is patched or cut off from another. */
-export function sharedTokens({ target: { side, tokenIndex }, cuts = [], ownEdits = [] }: Pair): number {
-  return side === 'encoder' ? 0 : Math.min(tokenIndex, earliestCut(cuts), earliestEdit(ownEdits));
+/** Tokens of a target that its rows share: those before the first that is patched, edited or cut off from another. */
+export function sharedTokens({ target, further = [], cuts = [], ownEdits = [] }: Pair): number {
+  if (target.side === 'encoder') return 0;
+  return Math.min(
+    target.tokenIndex,
+    ...further.map((move) => move.target.tokenIndex),
+    earliestCut(cuts),
+    earliestEdit(ownEdits),
+  );
 }
 
 /** What a plan has to know of a model. */
@@ -104,9 +97,11 @@ export function variantsOf(experiment: Experiment): VariantSettings[] {
     throw new PatchscopeError('bad_input', `Two variants are named '${twice}': give each a name of its own.`);
   }
   const { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide } = experiment;
-  const { mapping, patch, contrast, sourceAdapter, targetAdapter } = experiment;
+  const { mapping, patch, window, draws, contrast, sourceAdapter, targetAdapter } = experiment;
   const common = {
     ...{ sourceLayers, targetLayers, mapping },
+    ...(window !== undefined && { window }),
+    ...(draws !== undefined && { draws }),
     ...(sourceSite && { sourceSite }),
     ...(sourceSide && { sourceSide }),
     ...(targetSite && { targetSite }),
@@ -147,171 +142,46 @@ export function resolvePairs(
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
-    return variants.map((variant): Pair => {
+    return variants.flatMap((variant) => {
       const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {} } = variant;
       const own = sample.variants?.[name] ?? {};
       const contrast = contrasts.get(name);
       const sourceWay = { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name };
       const targetWay = { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name };
-      const source = resolver.source(own.source ?? sample.source, sourceWay, seed);
+      const from = own.source ?? sample.source;
       const at = own.target ?? sample.target;
-      const target = resolver.target(at, source, targetWay, seed, following);
-      const cuts = resolveCuts(at.cuts ?? [], target, models.target.tokenizer, layerCount);
-      const ownEdits = resolveEdits(at.edits ?? [], target, models.target, (vector) =>
-        resolver.vector(vector, 'target', targetWay, seed),
-      );
-      return {
-        sample: index,
-        variant: name,
-        source,
-        target,
-        patch: filledPatch(patch),
-        ...(ownEdits.length > 0 && { ownEdits }),
-        ...(cuts.length > 0 && { cuts }),
-        ...(contrast && { contrast }),
-        trackedTokens,
-      };
+      const isSwept = 'position' in from && from.position.kind === 'each';
+      return resolver.sources(from, sourceWay, seed).map((sources, place): Pair => {
+        const [move, ...further] = resolver.moves(at, sources, targetWay, seed, following);
+        const { target } = move!;
+        const cuts = resolveCuts(at.cuts ?? [], target, models.target.tokenizer, layerCount);
+        const ownEdits = resolveEdits(at.edits ?? [], target, models.target, (vector) =>
+          resolver.vector(vector, 'target', targetWay, seed),
+        );
+        return {
+          sample: index,
+          variant: name,
+          ...move!,
+          ...(further.length > 0 && { further }),
+          ...(isSwept && { swept: place }),
+          patch: filledPatch(patch),
+          ...(ownEdits.length > 0 && { ownEdits }),
+          ...(cuts.length > 0 && { cuts }),
+          ...(contrast && { contrast }),
+          trackedTokens,
+        };
+      });
     });
   });
 }
 
-/** How a prompt is read. */
-interface Way {
-  readonly side: Side | undefined;
-  /** Name of an adapter. */
-  readonly adapter: string | undefined;
-}
-
-/** Resolves each distinct prompt and position once. */
-class Resolver {
-  readonly #models: PlannedModels;
-  readonly #known = new Map<string, ResolvedPrompt>();
-  readonly #vectors = new Map<string, ResolvedVector>();
-  readonly #ofSources = new Map<ResolvedPrompt, Map<string, ResolvedPrompt>>();
-  #hasOneVocabulary: boolean | undefined;
-
-  constructor(models: PlannedModels) {
-    this.#models = models;
-  }
-
-  /** @param seed of a random position. */
-  source(at: Source, way: Way, seed: number): ResolvedSource {
-    if ('vector' in at) return this.vector(at.vector, 'source', way, seed);
-    if (at.prompt.kind === 'text' && at.prompt.padded) {
-      throw new PatchscopeError(
-        'bad_input',
-        "The source prompt can't be padded: a target is, up to the position of its source.",
-      );
-    }
-    return this.#resolve(at, 'source', way, seed, 0);
-  }
-
-  /** @param which of the models reads its prompts. */
-  vector(vector: Vector, which: 'source' | 'target', way: Way, seed: number): ResolvedVector {
-    const resolved = (prompts: readonly PromptAt[]) => {
-      if (prompts.length > 0) return prompts.map((at) => this.#resolve(at, which, way, seed, 0));
-      throw new PatchscopeError('bad_input', 'A mean of no prompts has no value: give at least one prompt.');
-    };
-    const own: ResolvedVector =
-      vector.kind === 'mean'
-        ? { ...vector, prompts: resolved(vector.prompts) }
-        : vector.kind === 'difference'
-          ? { ...vector, prompts: resolved(vector.prompts), minus: resolved(vector.minus) }
-          : vector;
-    const key = identityOf([which, own]);
-    const known = this.#vectors.get(key) ?? own;
-    this.#vectors.set(key, known);
-    return known;
-  }
-
-  /** @param following tokens that are decoded after it, at most. */
-  target(at: PromptAt, source: ResolvedSource, way: Way, seed: number, following: number): ResolvedPrompt {
-    const { prompt } = at;
-    const isPadded = prompt.kind === 'text' && prompt.padded === true;
-    if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', way, seed, following);
-    if (isVector(source)) {
-      throw new PatchscopeError(
-        'bad_input',
-        isPadded
-          ? 'The target prompt is padded up to the position of the source prompt, and the source is a vector: leave padded out.'
-          : 'The target prompt is the source prompt, and the source is a vector: write a prompt for the target.',
-      );
-    }
-    const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
-    this.#ofSources.set(source, known);
-    const draw = drawOf(at, seed);
-    return this.#once(known, JSON.stringify([at, way.side, way.adapter, draw]), () => {
-      const { tokenizer, record } = this.#models.target;
-      const resolved = isPadded
-        ? paddedTarget(this.#resolve(at, 'target', way, seed, following), source, tokenizer)
-        : readWith(this.#sourceAsTarget(source, at.position, way.side, draw), way.adapter);
-      checkLength(resolved, following, 'target', record);
-      return resolved;
-    });
-  }
-
-  #sourceAsTarget(
-    source: ResolvedPrompt,
-    position: Position,
-    side: Side | undefined,
-    draw: number | undefined,
-  ): ResolvedPrompt {
-    const [own, other] = [this.#models.source.tokenizer, this.#models.target.tokenizer];
-    this.#hasOneVocabulary ??= isSameVocabulary(own, other);
-    return this.#hasOneVocabulary
-      ? sourceAsTarget(source, position, other, draw)
-      : sourceTextAsTarget(source, position, { source: own, target: other }, side, draw);
-  }
-
-  #resolve(
-    at: PromptAt,
-    which: 'source' | 'target',
-    way: Way,
-    seed: number,
-    following: number,
-  ): ResolvedPrompt {
-    const draw = drawOf(at, seed);
-    const key = JSON.stringify([which, way.side, way.adapter, at.prompt, at.position, draw]);
-    return this.#once(this.#known, key, () => {
-      const { tokenizer, record } = this.#models[which];
-      const prompt = resolvePrompt(at.prompt, at.position, tokenizer, which, way.side, draw);
-      const resolved = readWith(prompt, way.adapter);
-      checkLength(resolved, following, which, record);
-      return resolved;
-    });
-  }
-
-  #once(known: Map<string, ResolvedPrompt>, key: string, resolve: () => ResolvedPrompt): ResolvedPrompt {
-    const found = known.get(key) ?? resolve();
-    known.set(key, found);
-    return found;
-  }
+/** Where each state of a pair comes from and goes to. */
+export function movesOfPair({ source, target, further = [] }: Pair): Move[] {
+  return [{ source, target }, ...further];
 }
 
 export function filledPatch({ op = 'replace', alpha = 1, atGenerated = false, decay }: Patch): PlannedPatch {
   return { op, alpha, atGenerated, ...(decay !== undefined && { decay }) };
-}
-
-/** Of the interval [0, 1), where the position is drawn. */
-function drawOf({ position }: PromptAt, seed: number): number | undefined {
-  return position.kind === 'random' ? uniforms(seed)() : undefined;
-}
-
-/** @throws PatchscopeError `bad_input` where a prompt with its continuation is longer than the context. */
-export function checkLength(
-  prompt: ResolvedPrompt,
-  following: number,
-  which: string,
-  { promptTokens }: Pick<ModelShape, 'promptTokens'>,
-): void {
-  const { tokenIds, encoderTokenIds = [] } = inputOf(prompt);
-  const tokens = Math.max(encoderTokenIds.length, tokenIds.length + following);
-  if (tokens > promptTokens) {
-    throw new PatchscopeError(
-      'bad_input',
-      `The ${which} prompt needs ${tokens} tokens where the context holds ${promptTokens}: shorten it, or use a larger -c.`,
-    );
-  }
 }
 
 function checkVariantNames({ name, variants = {} }: Sample, known: readonly Variant[]): void {

@@ -10,13 +10,14 @@ import { PatchscopeError } from '../errors.js';
 import { ownTokensFor } from '../metrics.js';
 import { type Control, controls, type Experiment, type FittedMapping, type Side } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
-import type { ResolvedPrompt } from '../prompts.js';
-import { arrangeCells, type CellColumns } from './arrange.js';
+import { inputOf, type ResolvedPrompt } from '../prompts.js';
+import { arrangeCells, type CellColumns, type Grid, type Windows, windowKey } from './arrange.js';
 import { checkVectors, VectorVariants } from './check-vectors.js';
 import { sequencesOf } from './contrast.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
+  movesOfPair,
   type Pair,
   type PlannedModel,
   type PlannedModels,
@@ -28,7 +29,8 @@ import {
 } from './pairs.js';
 import { checkKnownAndProbe } from './probe-units.js';
 import { cutRepeats } from './repeats.js';
-import { identityOf } from './sources.js';
+import { identityOf, type ResolvedSource } from './sources.js';
+import { windowAround } from './windows.js';
 
 export interface Plan {
   readonly experiment: Experiment;
@@ -36,6 +38,8 @@ export interface Plan {
   readonly pairs: readonly Pair[];
   /** Distinct places, to which cells refer. */
   readonly places: readonly Place[];
+  /** Of the variants that patch several layers in a cell, by name. */
+  readonly windows: ReadonlyMap<string, Windows>;
   /** In the order of execution. */
   readonly cells: CellColumns;
   readonly cellCount: number;
@@ -43,6 +47,8 @@ export interface Plan {
   readonly chunkStarts: Uint32Array;
   /** Chunk with which each block begins, and the number of chunks at the end. The chunks of a block share their captured states. */
   readonly blockStarts: Uint32Array;
+  /** How often each cell of a variant is run, by the variant's name. */
+  readonly draws: ReadonlyMap<string, number>;
   /** Chunks that are run twice. */
   readonly repeats: readonly number[];
   /** Tokens that are scored for every cell. */
@@ -67,6 +73,14 @@ export interface Cell {
   readonly target: Place;
   readonly control: Control;
   readonly draw: number;
+}
+
+/** One state of a cell: where it is taken and where it is written. */
+export interface CellMove {
+  readonly from: ResolvedSource;
+  readonly source: Place;
+  readonly to: ResolvedPrompt;
+  readonly target: Place;
 }
 
 /**
@@ -110,14 +124,22 @@ export function makePlan(
         : targetPlaces(variant, models, places),
     ]),
   );
-  checkWindows(pairs, grids, places.all);
+  checkCutWindows(pairs, grids, places.all);
   checkVectors(pairs, grids, places.all, models);
+  const windows = new Map(
+    variants
+      .filter(({ window }) => window !== undefined)
+      .map((variant) => [variant.name, windowsOf(variant, grids.get(variant.name)!, models, places)]),
+  );
+  const draws = new Map(variants.map(({ name, draws = 1 }) => [name, draws]));
   const arranged = cutRepeats(
     arrangeCells({
       experiment,
       steps,
       pairs,
       grids,
+      windows,
+      draws,
       stateBytes: 4 * shape.embeddingSize,
       sourceBytes: 4 * tokenizer.vocabularySize * ownTokens,
     }),
@@ -127,11 +149,13 @@ export function makePlan(
     experiment,
     pairs,
     places: places.all,
+    windows,
+    draws,
     ...arranged,
     cellCount: arranged.cells.pair.length,
     trackedTokens: trackedTokens(experiment.reading.tracked ?? [], target.tokenizer),
     ...(continuation && { continuation }),
-    mappings: mappingsOf(variants, grids, places.all, models),
+    mappings: mappingsOf(variants, withWindows(grids, windows), places.all, models),
     ...(own && { ownPlace: { site: 'resid_out' as const, layer: shape.layerCount - 1 } }),
     cacheLayout: layoutOf(pairs, arranged, steps, target.record),
   };
@@ -165,7 +189,7 @@ export function ownTokenCount({ reading, metrics = [] }: Pick<Experiment, 'readi
 }
 
 /** A window of cut layers lies around a block. */
-function checkWindows(
+function checkCutWindows(
   pairs: readonly Pair[],
   grids: ReadonlyMap<string, readonly (readonly [source: number, target: number])[]>,
   places: readonly Place[],
@@ -219,13 +243,42 @@ export function cellAt({ pairs, places, cells }: Plan, index: number): Cell {
   };
 }
 
-/** The pair of a sample and a variant. */
-export function pairOf({ experiment, pairs }: Plan, sample: number, variant: string): Pair {
-  const variants = pairs.length / experiment.samples.length;
-  return pairs.slice(sample * variants, (sample + 1) * variants).find((pair) => pair.variant === variant)!;
+/** All that a cell patches: first the state at its own places, from its first position to its first position. */
+export function movesAt(plan: Plan, index: number): CellMove[] {
+  const { pair, sourcePair, source, target } = cellAt(plan, index);
+  const { cells, places, windows } = plan;
+  const others = windows.get(pair.variant)?.get(windowKey(cells.source[index]!, cells.target[index]!)) ?? [];
+  const sources = movesOfPair(sourcePair);
+  return [[source, target] as const, ...others.map(([a, b]) => [places[a]!, places[b]!] as const)].flatMap(
+    ([source, target]) =>
+      movesOfPair(pair).map((move, i) => ({
+        from: sourcePair === pair ? move.source : sources[i % sources.length]!.source,
+        source,
+        to: move.target,
+        target,
+      })),
+  );
 }
 
-/** The layout that suits the most cells that share a target prompt and as much of it. */
+/** Which of the draws of its variant a cell belongs to. */
+export function drawAt(plan: Plan, index: number): number {
+  const { pair, draw } = cellAt(plan, index);
+  return draw % plan.draws.get(pair.variant)!;
+}
+
+/** The pair of a sample and a variant, the first where it goes through several positions. */
+export function pairOf({ pairs }: Plan, sample: number, variant: string): Pair {
+  let [begin, end] = [0, pairs.length];
+  while (begin < end) {
+    const middle = (begin + end) >> 1;
+    if (pairs[middle]!.sample < sample) begin = middle + 1;
+    else end = middle;
+  }
+  while (pairs[begin]!.variant !== variant) begin++;
+  return pairs[begin]!;
+}
+
+/** The layout that suits the most cells that share a beginning of their target prompt. */
 function layoutOf(
   pairs: readonly Pair[],
   { cells, chunkStarts }: Pick<Plan, 'cells' | 'chunkStarts'>,
@@ -233,21 +286,20 @@ function layoutOf(
   { batchRows, noStreams }: ModelShape,
 ): CacheLayout {
   if (noStreams !== null) return 'unified';
-  const counts = new Map<ResolvedPrompt, Map<number, number>>();
+  const counts = new Map<readonly number[], Map<number, number>>();
   for (const index of cells.pair) {
     const pair = pairs[index]!;
-    const ofTarget = counts.get(pair.target) ?? new Map<number, number>();
-    counts.set(pair.target, ofTarget);
-    const shared = sharedTokens(pair);
-    ofTarget.set(shared, (ofTarget.get(shared) ?? 0) + sequencesOf(pair));
+    const { tokenIds } = inputOf(pair.target);
+    const [byPrefix, shared] = [counts.get(tokenIds) ?? new Map<number, number>(), sharedTokens(pair)];
+    counts.set(tokenIds, byPrefix.set(shared, (byPrefix.get(shared) ?? 0) + sequencesOf(pair)));
   }
-  const groups = [...counts].flatMap(([target, ofTarget]) =>
-    [...ofTarget].map(([shared, count]) => ({ target, shared, count })),
+  const groups = [...counts].flatMap(([tokenIds, byPrefix]) =>
+    [...byPrefix].map(([shared, count]) => ({ length: tokenIds.length, shared, count })),
   );
-  const { target, shared, count } = groups.reduce((most, one) => (one.count > most.count ? one : most));
+  const { length, shared, count } = groups.reduce((most, one) => (one.count > most.count ? one : most));
   return chooseCacheLayout({
     prefixTokens: shared,
-    rowTokens: target.tokenIds.length - shared,
+    rowTokens: length - shared,
     generatedTokens: steps,
     rows: Math.min(count, chunkStarts[1]!),
     batchRows,
@@ -269,19 +321,49 @@ class PlaceList {
   }
 }
 
+function layersOf({ record }: PlannedModel, side: Side = 'decoder'): number {
+  return side === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
+}
+
+function windowsOf(
+  { window, sourceSide, targetSide }: VariantSettings,
+  grid: Grid,
+  models: PlannedModels,
+  list: PlaceList,
+): Windows {
+  const counts = [layersOf(models.source, sourceSide), layersOf(models.target, targetSide)] as const;
+  return new Map(
+    grid.map(([source, target]) => [
+      windowKey(source, target),
+      windowAround(window!, [list.all[source]!, list.all[target]!], counts).map(
+        ([a, b]) => [list.numberOf(a), list.numberOf(b)] as const,
+      ),
+    ]),
+  );
+}
+
+/** Every place that some cell of a variant takes a state from, with where it goes. */
+function withWindows(
+  grids: ReadonlyMap<string, Grid>,
+  windows: ReadonlyMap<string, Windows>,
+): ReadonlyMap<string, Grid> {
+  return new Map(
+    [...grids].map(([name, grid]) => [name, [...grid, ...[...(windows.get(name)?.values() ?? [])].flat()]]),
+  );
+}
+
 /** Source and target place of each cell of a pair, by number, target by target. */
 function placePairs(
-  { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide }: VariantSettings,
+  { sourceLayers, sourceSite, sourceSide, targetLayers, targetSite, targetSide, window }: VariantSettings,
   models: PlannedModels,
   list: PlaceList,
 ): [source: number, target: number][] {
-  const layersOf = ({ record }: PlannedModel, side: Side = 'decoder') =>
-    side === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
   const targetsOf = (selector: string) =>
     parsePlaces(selector, layersOf(models.target, targetSide), targetSite);
   const sources = parsePlaces(sourceLayers, layersOf(models.source, sourceSide), sourceSite);
   const relative = relations[targetLayers.trim()];
-  const everywhere = targetSite === undefined || targetSite === 'resid_out' ? 'embed,all' : 'all';
+  const hasEmbed = (targetSite === undefined || targetSite === 'resid_out') && window === undefined;
+  const everywhere = hasEmbed ? 'embed,all' : 'all';
   const targets = targetsOf(relative === undefined ? targetLayers : everywhere);
   const pairs =
     relative === 'same'

@@ -1,7 +1,7 @@
 /** Which states a probe is to learn from, and whether it can. */
 import { PatchscopeError } from '../errors.js';
 import { grouped } from '../group.js';
-import { controls, type Experiment } from '../patchscope.js';
+import { controls, type Experiment, type Source } from '../patchscope.js';
 import type { Place } from '../places.js';
 import { groupedFolds } from '../statistics/folds.js';
 import { checkClasses } from '../statistics/probe.js';
@@ -68,6 +68,7 @@ export function foldsOf({ samples, probe, seed }: Experiment, some: readonly num
 export function checkKnownAndProbe(experiment: Experiment): void {
   if (experiment.known !== undefined) checkKnown(experiment, experiment.known);
   if (experiment.probe === undefined) return;
+  checkOneSource(experiment);
   const lacking = experiment.samples.find(
     (sample) => sample.subject === undefined || sample.class === undefined,
   );
@@ -84,6 +85,20 @@ export function checkKnownAndProbe(experiment: Experiment): void {
   throw new PatchscopeError(
     'bad_input',
     `A probe can't learn from ${where}${reasons.length === 1 ? '' : ` (the first is '${group}')`}: ${reason![0]!.toLowerCase()}${reason!.slice(1).replace(/\.$/, '')}, or leave out probe.`,
+  );
+}
+
+function checkOneSource({ samples }: Experiment): void {
+  const sources = samples.flatMap(({ source, variants = {} }) => [
+    source,
+    ...Object.values(variants).flatMap((own) => own.source ?? []),
+  ]);
+  const hasOne = (source: Source) =>
+    'vector' in source || (source.position.kind !== 'each' && (source.further ?? []).length === 0);
+  if (sources.every(hasOne)) return;
+  throw new PatchscopeError(
+    'bad_input',
+    'A probe learns from one state of each sample, and the source has several positions: give it one, or leave out probe.',
   );
 }
 

@@ -3,8 +3,8 @@ import { cacheCells } from '../cache-layout.js';
 import { needsUnpatched } from '../metrics.js';
 import { inputOf, type ResolvedPrompt } from '../prompts.js';
 import { sequencesOf } from './contrast.js';
-import { type Pair, sharedTokens } from './pairs.js';
-import { cellAt, cellsIn, chunkCount, chunkRange, type Plan, stepCount } from './plan.js';
+import { movesOfPair, type Pair, sharedTokens } from './pairs.js';
+import { cellAt, cellsIn, chunkCount, chunkRange, movesAt, type Plan, stepCount } from './plan.js';
 import { promptsOf } from './sources.js';
 
 /** What bounds a batch, as an engine records it. */
@@ -45,9 +45,9 @@ export function summarize(
   { batchRows, batchTokens }: BatchBounds,
   embeddingSize: number,
 ): PlanSummary {
-  const sources = new Set(plan.pairs.map(({ source }) => source));
-  const prompts = new Set([...sources].flatMap(promptsOf));
-  const targets = new Set(plan.pairs.map(({ target }) => target));
+  const moves = plan.pairs.flatMap(movesOfPair);
+  const sources = new Set(moves.map(({ source }) => source));
+  const targets = new Set(moves.map(({ target }) => target));
   const following = Math.max(0, stepCount(plan) - 1);
   let [batches, targetTokens, cacheTokens] = [0, 0, 0];
   for (let chunk = 0; chunk < chunkCount(plan); chunk++) {
@@ -72,7 +72,7 @@ export function summarize(
     sources: sources.size,
     targets: targets.size,
     batches,
-    sourceTokens: [...prompts].reduce((sum, prompt) => sum + lengthBefore(prompt), 0),
+    sourceTokens: sourceTokens([...sources].flatMap(promptsOf)),
     targetTokens,
     stateBytes: 4 * embeddingSize * mostStates(plan),
     cacheTokens,
@@ -83,7 +83,7 @@ export function summarize(
 export function tokensOf(plan: Plan, cells: readonly number[]): number {
   const pairs = cells.map((cell) => cellAt(plan, cell));
   const following = Math.max(0, stepCount(plan) - 1);
-  const sources = new Set(pairs.flatMap(({ sourcePair }) => promptsOf(sourcePair.source)));
+  const moves = pairs.flatMap(({ sourcePair }) => movesOfPair(sourcePair));
   const targets = new Map(pairs.map(({ pair }) => [pair.target, pair]));
   const prefixes = [...targets.values()].reduce((sum, pair) => sum + sharedTokens(pair), 0);
   const rows = pairs.reduce(
@@ -91,12 +91,22 @@ export function tokensOf(plan: Plan, cells: readonly number[]): number {
     0,
   );
   const target = timesRun(plan) * (prefixes + rows);
-  return [...sources].reduce((sum, source) => sum + lengthBefore(source), target);
+  return sourceTokens(moves.flatMap(({ source }) => promptsOf(source))) + target;
 }
 
 /** Its continuation is scored once more with nothing patched, where a metric needs that. */
 function timesRun({ experiment: { metrics = [] } }: Plan): number {
   return metrics.some(needsUnpatched) ? 2 : 1;
+}
+
+/** Tokens of one prompt are captured together, up to the last of them. */
+function sourceTokens(sources: readonly ResolvedPrompt[]): number {
+  const lengths = new Map<readonly number[], number>();
+  for (const source of sources) {
+    const { tokenIds } = inputOf(source);
+    lengths.set(tokenIds, Math.max(lengths.get(tokenIds) ?? 0, lengthBefore(source)));
+  }
+  return [...lengths.values()].reduce((sum, length) => sum + length, 0);
 }
 
 function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
@@ -106,22 +116,30 @@ function* groupsOf(plan: Plan, chunk: number): Generator<Group> {
     rows++;
     const pair = plan.pairs[plan.cells.pair[cell]!]!;
     const next = cell + 1 < end ? plan.pairs[plan.cells.pair[cell + 1]!]! : undefined;
-    const isSame = next?.target === pair.target && sequencesOf(next) === sequencesOf(pair);
+    const isSame =
+      next &&
+      inputOf(next.target).tokenIds === inputOf(pair.target).tokenIds &&
+      sequencesOf(next) === sequencesOf(pair);
     if (isSame && sharedTokens(next) === sharedTokens(pair)) continue;
     yield { pair, rows };
     rows = 0;
   }
 }
 
-function mostStates({ pairs, cells, blockStarts, chunkStarts }: Plan): number {
-  const prompts = new Set(pairs.flatMap(({ source }) => promptsOf(source)));
+function mostStates(plan: Plan): number {
+  const { blockStarts, chunkStarts } = plan;
+  const moves = plan.pairs.flatMap(movesOfPair);
+  const prompts = new Set(moves.flatMap(({ source }) => promptsOf(source)));
   const numbers = new Map([...prompts].map((prompt, i) => [prompt, i]));
+  const places = new Map(plan.places.map((place, i) => [place, i]));
   let most = 0;
   for (let block = 0; block + 1 < blockStarts.length; block++) {
     const states = new Set<number>();
     for (let at = chunkStarts[blockStarts[block]!]!; at < chunkStarts[blockStarts[block + 1]!]!; at++) {
-      for (const prompt of promptsOf(pairs[cells.sourcePair[at]!]!.source))
-        states.add(numbers.get(prompt)! * 2 ** 16 + cells.source[at]!);
+      for (const { from, source } of movesAt(plan, at)) {
+        for (const prompt of promptsOf(from))
+          states.add(numbers.get(prompt)! * 2 ** 16 + places.get(source)!);
+      }
     }
     most = Math.max(most, states.size);
   }

@@ -47,9 +47,9 @@ export function prompts(database: Database, { runIds }: Subject, sampleCount: nu
   const data = askData(
     database,
     `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
-  source.text AS source_prompt, iif(variant.source_vector_idx IS NULL, variant.source_position, NULL) AS source_position,
-  variant.source_token,
-  target.text AS target_prompt, variant.target_position, variant.target_token,
+  source.text AS source_prompt, iif(variant.source_vector_idx IS NULL, move.source_position, NULL) AS source_position,
+  move.source_token,
+  target.text AS target_prompt, move.target_position, move.target_token,
   variant.op, variant.alpha, variant.at_generated,
   (
     SELECT group_concat(edit.value ->> '$.op' || coalesce(' ' || vector.text, ''), '; ')
@@ -57,11 +57,12 @@ export function prompts(database: Database, { runIds }: Subject, sampleCount: nu
     LEFT JOIN vector ON vector.run_id = variant.run_id AND vector.idx = edit.value ->> '$.vector'
   ) AS own_edits
 FROM variant
+JOIN move ON move.run_id = variant.run_id AND move.sample_idx = variant.sample_idx AND move.variant = variant.name
 JOIN sample ON sample.run_id = variant.run_id AND sample.idx = variant.sample_idx
 JOIN prompt AS source ON source.run_id = variant.run_id AND source.idx = variant.source_prompt_idx
 JOIN prompt AS target ON target.run_id = variant.run_id AND target.idx = variant.target_prompt_idx
 WHERE variant.run_id IN (${runIds}) AND variant.sample_idx < ${sampleCount}
-ORDER BY variant.run_id, variant.sample_idx, variant.name`,
+ORDER BY variant.run_id, variant.sample_idx, variant.name, move.idx`,
   );
   const rows = data.rows.map((row) =>
     row.map((value) => (typeof value === 'string' ? shortened(value) : value)),

@@ -19,6 +19,7 @@ import { expectations, knownRuns, tellingSigns } from './known.js';
 import { mappingBars } from './mapping-bars.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
+import { positionMaps } from './position-maps.js';
 import { failureReasons, signatureCauses, signatureCounts, signatureCurves } from './signatures.js';
 import { BASE_STYLE, REPORT_STYLE } from './style.js';
 import { type Subject, subjectOf } from './subject.js';
@@ -91,6 +92,11 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       parts: [...(isGrid ? each(heatMaps) : []), ...each(cellChoices)],
     },
     {
+      ...{ name: 'positions', title: 'By position and layer' },
+      about: 'Of variants that go through several positions of the source.',
+      parts: each(positionMaps),
+    },
+    {
       ...{ name: 'by-group', title: 'By group' },
       about: 'Groups of samples, such as their relation.',
       parts: hasGroups ? [...each(groupCurves), ...each(groupBars)] : [],
@@ -102,7 +108,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     },
     {
       ...{ name: 'texts', title: 'Texts' },
-      about: `What was generated at each layer, of the first ${shownSamples} samples, and the first draw of each control.`,
+      about: `What was generated at each layer, of the first ${shownSamples} samples, at the last of several source positions, and the first draw of each control.`,
       parts: textTables(database, subject, shownSamples),
     },
     {

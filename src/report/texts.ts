@@ -88,7 +88,11 @@ LEFT JOIN token_score
   ON token_score.observation_id = observation.id AND token_score.step = 0 AND token_score.rank = 0
 LEFT JOIN score ON score.observation_id = observation.id AND score.name = 'answer-found'
 WHERE observation.run_id IN (${runIds}) AND observation.sample_idx = ${sampleIdx} AND sample.name = ${sqlText(name)}
-  AND observation.draw = 0${other === undefined ? '' : ` AND coalesce(observation.${other.side}, ${other.layer}) = ${other.layer}`}
+  AND observation.draw = 0 AND observation.move_idx = CASE observation.control WHEN 'unpatched' THEN 0 ELSE (
+    SELECT max(move_idx) FROM observation AS other
+    WHERE other.run_id = observation.run_id AND other.sample_idx = observation.sample_idx
+      AND other.variant = observation.variant
+  ) END${other === undefined ? '' : ` AND coalesce(observation.${other.side}, ${other.layer}) = ${other.layer}`}
 ORDER BY observation.run_id, observation.variant, observation.control, layer`;
 }
 

@@ -75,6 +75,7 @@ export class ChunkWriter {
         ...signsOf(cell),
         cell.normRatio ?? null,
         cell.differs === undefined ? null : Number(cell.differs),
+        cell.move ?? 0,
       ).lastInsertRowid;
     } catch (error) {
       throw cellError(error, runId, cell);

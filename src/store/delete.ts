@@ -81,9 +81,9 @@ function removeTokens(database: Database, model: number): void {
         JOIN token_score ON token_score.observation_id = observation.id
         WHERE run.target_model_id = :model
         UNION
-        SELECT source_token_id FROM run JOIN variant ON variant.run_id = run.id WHERE source_model_id = :model
+        SELECT source_token_id FROM run JOIN move ON move.run_id = run.id WHERE source_model_id = :model
         UNION
-        SELECT target_token_id FROM run JOIN variant ON variant.run_id = run.id WHERE target_model_id = :model
+        SELECT target_token_id FROM run JOIN move ON move.run_id = run.id WHERE target_model_id = :model
       )`,
     )
     .run({ model });

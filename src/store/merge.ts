@@ -100,7 +100,7 @@ async function copyShard(
 }
 
 /** Tables that say what the cells of a run name; they are the same in all shards. */
-const contents = ['prompt', 'vector', 'sample', 'variant'];
+const contents = ['prompt', 'vector', 'sample', 'variant', 'move'];
 
 function copyContents(database: Database, { run }: Shard): void {
   database
@@ -194,8 +194,8 @@ function copyTokens(database: Database, { run }: Shard): void {
         WHERE model_id = (SELECT ${side}_model_id FROM shard.run WHERE id = ?) AND token_id IN (${used})`,
       )
       .run(run.id);
-  copy('source', 'SELECT source_token_id FROM main.variant');
-  copy('target', 'SELECT target_token_id FROM main.variant UNION SELECT token_id FROM used_token');
+  copy('source', 'SELECT source_token_id FROM main.move');
+  copy('target', 'SELECT target_token_id FROM main.move UNION SELECT token_id FROM used_token');
 }
 
 function hasProbe({ run }: Shard): boolean {

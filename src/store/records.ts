@@ -133,6 +133,10 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly object[];
+  /** Whether cells go through several source positions, each with moves of its own. Default: false. */
+  readonly swept?: boolean;
+  /** Default: one, from `source` to `target`. */
+  readonly moves?: readonly MoveRecord[];
   /** Index of the vector that stands in place of a source prompt. */
   readonly sourceVector?: number;
   /** What is done to the target's states before the patch; kept as JSON. */
@@ -141,6 +145,9 @@ export interface VariantRecord {
   readonly contrast?: object;
   readonly decay?: number;
 }
+
+/** From which token to which. */
+export type MoveRecord = Pick<VariantRecord, 'source' | 'target'>;
 
 /** A token of a prompt. */
 export interface PlaceRecord {

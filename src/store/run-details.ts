@@ -18,6 +18,8 @@ export interface RunDetails {
   /** What the grid shows. */
   readonly value: string;
   readonly grid: readonly GridCell[];
+  /** The same by source position, of variants that go through several. */
+  readonly positions: readonly PositionCell[];
 }
 
 /** In one variant, with one op. */
@@ -84,6 +86,13 @@ export interface GridCell {
   readonly failed: number;
 }
 
+/** The mean over all samples at one source position and pair of layers. */
+export interface PositionCell extends GridCell {
+  readonly sourcePosition: number;
+  /** Null where samples have different ones. */
+  readonly sourceToken: string | null;
+}
+
 export interface RunDetailsOptions {
   /** Id, or name: its newest run. Default: the newest run. */
   readonly run?: string | undefined;
@@ -116,7 +125,8 @@ export function runDetails(
       effects: ofVariant(effects(database, run.runId)),
       repeats: repeats(database, run.runId),
       value,
-      grid: ofVariant(layerGrid(database, run.runId, value)),
+      grid: ofVariant(layerGrid<GridCell>(database, run.runId, value, '')),
+      positions: ofVariant(layerGrid<PositionCell>(database, run.runId, value, 'source_position')),
     };
   });
 }
@@ -200,7 +210,25 @@ function repeats(database: Database, runId: number): Repeats | null {
   return found.cells > 0 ? found : null;
 }
 
-function layerGrid(database: Database, runId: number, value: string): GridCell[] {
+/** @param by more than layers, of variants that are swept over it. */
+function layerGrid<Cell extends GridCell>(
+  database: Database,
+  runId: number,
+  value: string,
+  by: '' | 'source_position',
+): Cell[] {
+  const [columns, swept, also] =
+    by === ''
+      ? ['', '', '']
+      : [
+          `move.source_position AS sourcePosition,
+          CASE WHEN min(move.source_token) = max(move.source_token) THEN min(move.source_token) END AS sourceToken,`,
+          `JOIN variant AS own ON own.run_id = observation.run_id AND own.sample_idx = observation.sample_idx
+            AND own.name = observation.variant AND own.swept
+          JOIN move ON move.run_id = observation.run_id AND move.sample_idx = observation.sample_idx
+            AND move.variant = observation.variant AND move.idx = observation.move_idx`,
+          ', move.source_position',
+        ];
   const [join, measured] =
     value === topProbability
       ? [
@@ -212,14 +240,15 @@ function layerGrid(database: Database, runId: number, value: string): GridCell[]
           'read.value',
         ];
   return database
-    .prepare<[{ runId: number; value: string }], GridCell>(
+    .prepare<[{ runId: number; value: string }], Cell>(
       `SELECT
-        variant, source_site AS sourceSite, site, source_layer AS sourceLayer, target_layer AS targetLayer,
+        ${columns}
+        observation.variant, source_site AS sourceSite, site, source_layer AS sourceLayer, target_layer AS targetLayer,
         avg(${measured}) AS value, count(*) AS cells, sum(status = 'failed') AS failed
-      FROM observation ${join}
-      WHERE run_id = :runId AND control = 'none'
-      GROUP BY variant, source_site, site, source_layer, target_layer
-      ORDER BY variant, source_site, site, source_layer, target_layer`,
+      FROM observation ${swept} ${join}
+      WHERE observation.run_id = :runId AND control = 'none'
+      GROUP BY observation.variant, source_site, site, source_layer, target_layer${also}
+      ORDER BY observation.variant, source_site, site, source_layer, target_layer${also}`,
     )
     .all({ runId, value });
 }

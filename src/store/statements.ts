@@ -10,6 +10,7 @@ export interface Statements {
   readonly addVector: Statement;
   readonly addSample: Statement;
   readonly addVariant: Statement;
+  readonly addMove: Statement;
   readonly targetModel: Statement<[runId: number], number>;
   readonly addChunk: Statement;
   readonly doneChunks: Statement<[runId: number], number>;
@@ -76,8 +77,15 @@ export function prepareStatements(database: Database): Statements {
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
-        op, alpha, at_generated, cuts, source_adapter, target_adapter, source_vector_idx, own_edits, contrast, decay)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        op, alpha, at_generated, cuts, swept, source_adapter, target_adapter, source_vector_idx, own_edits, contrast,
+        decay)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    addMove: database.prepare(
+      `INSERT INTO move
+        (run_id, sample_idx, variant, idx,
+        source_position, source_token_id, source_token, target_position, target_token_id, target_token)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     targetModel: database
       .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')
@@ -89,8 +97,8 @@ export function prepareStatements(database: Database): Statements {
     addObservation: database.prepare(
       `INSERT INTO observation
         (run_id, sample_idx, variant, source_site, site, source_layer, target_layer, mapping_id, control, draw,
-        status, error, text, token_ids, empty, repetitive, unprintable, norm_ratio, differs)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        status, error, text, token_ids, empty, repetitive, unprintable, norm_ratio, differs, move_idx)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addToken: database.prepare(
       'INSERT INTO token (model_id, token_id, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',

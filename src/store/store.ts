@@ -233,7 +233,7 @@ class SqliteStore implements Store {
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
     const { sample, name, source, target, op, alpha, atGenerated } = variant;
-    const { cuts, sourceVector, ownEdits, contrast, decay } = variant;
+    const { cuts, swept = false, moves = [variant], sourceVector, ownEdits, contrast, decay } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -252,6 +252,7 @@ class SqliteStore implements Store {
       alpha,
       Number(atGenerated),
       jsonOrNull(cuts),
+      Number(swept),
       source.adapter ?? null,
       target.adapter ?? null,
       sourceVector ?? null,
@@ -259,8 +260,14 @@ class SqliteStore implements Store {
       jsonOrNull(contrast),
       decay ?? null,
     );
-    if (sourceVector === undefined) this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
-    this.#chunks.addToken(targetModelId, target.tokenId, target.token);
+    for (const [index, { source, target }] of moves.entries()) {
+      this.#statements.addMove.run(
+        ...[runId, sample, name, index],
+        ...[source.position, source.tokenId, source.token, target.position, target.tokenId, target.token],
+      );
+      if (sourceVector === undefined) this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
+      this.#chunks.addToken(targetModelId, target.tokenId, target.token);
+    }
   }
 
   /** @returns its id. */

@@ -1,7 +1,8 @@
 // A bare llama.cpp loop without a callback: what the bench compares the addon with. Reads one job a line
 // from standard input and prints the seconds it took.
-//   rows PREFIX ROWS BATCH TOKENS   a shared prefix, then ROWS rows, BATCH at a time, of which each reads
-//                                   TOKENS tokens: the five most probable ones are picked, the first goes on
+//   rows PREFIX ROWS BATCH TOKENS [REST]   a shared prefix, then ROWS rows of REST tokens (1), BATCH at a time,
+//                                          of which each reads TOKENS tokens: the five most probable ones are
+//                                          picked, the first goes on
 //   prefill PROMPTS TOKENS   prompts in batches of at most 512 tokens, logits of every token
 #include "llama.h"
 
@@ -87,7 +88,7 @@ std::vector<llama_token> pick(llama_context * ctx, int n, int n_threads) {
     return picked;
 }
 
-void rows(llama_context * ctx, int n_threads, int prefix, int n, int per_batch, int n_tokens) {
+void rows(llama_context * ctx, int n_threads, int prefix, int n, int per_batch, int n_tokens, int rest) {
     llama_memory_t memory = llama_get_memory(ctx);
     llama_memory_clear(memory, false);
     Batch first;
@@ -106,7 +107,10 @@ void rows(llama_context * ctx, int n_threads, int prefix, int n, int per_batch, 
         for (int step = 0; step < n_tokens; ++step) {
             Batch batch;
             for (size_t k = 0; k < next.size(); ++k) {
-                batch.add(next[k], prefix + step, (llama_seq_id) k, true);
+                for (int i = step == 0 ? 1 : rest; i < rest; ++i) {
+                    batch.add(some_token(i), prefix + i - 1, (llama_seq_id) k, false);
+                }
+                batch.add(next[k], prefix + rest - 1 + step, (llama_seq_id) k, true);
             }
             batch.decode(ctx);
             next = pick(ctx, (int) next.size(), n_threads);
@@ -158,11 +162,14 @@ int main(int argc, char ** argv) {
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream words(line);
         std::string job;
-        int a = 0, b = 0, c = 0, d = 0;
+        int a = 0, b = 0, c = 0, d = 0, rest = 1;
         words >> job >> a >> b >> c >> d;
+        if (!(words >> rest)) {
+            rest = 1;
+        }
         const auto begin = std::chrono::steady_clock::now();
         if (job == "rows") {
-            rows(ctx, params.n_threads, a, b, c, d);
+            rows(ctx, params.n_threads, a, b, c, d, rest);
         } else {
             prefill(ctx, a, b);
         }
