@@ -93,6 +93,14 @@ await comparison.compare(
   },
 );
 await comparison.compare(
+  'knockout: 128 rows with cuts in windows of 9 layers : the same rows without',
+  { atLeast: 0.8 },
+  {
+    ours: () => timed(() => engine.patch(cutRows(128), READ_ONE)),
+    theirs: () => timed(() => engine.patch(plainRows(128), READ_ONE)),
+  },
+);
+await comparison.compare(
   'all layers of 8 x 128 tokens captured : raw prefill, same rows output',
   { atLeast: 0.95 },
   {
@@ -200,6 +208,17 @@ function patchRows(count: number, change: Partial<Edit> = {}): PatchRow[] {
       },
     ],
   }));
+}
+
+/** The last token is cut off from three others, in layers around one that follows the row. */
+function cutRows(count: number): PatchRow[] {
+  return plainRows(count).map((row, i) => {
+    const middle = Math.floor((i * LAYERS) / count);
+    const layers = Array.from({ length: LAYERS }, (_, layer) => layer).filter(
+      (layer) => Math.abs(layer - middle) <= 4,
+    );
+    return { ...row, cuts: [{ from: [PREFIX], to: [3, 4, 5], layers }] };
+  });
 }
 
 function plainRows(count: number): PatchRow[] {
