@@ -118,6 +118,11 @@ await comparison.compare(
     ours: () =>
       timed(() => engine.patch(contrasted(128, { layers: [1, 5, 9, 13], cutoff: 0.1 }), READ_EIGHT)),
     theirs: () => timed(() => engine.patch(patchRows(128), READ_EIGHT)),
+  'knockout: 128 rows with cuts in windows of 9 layers : the same rows without',
+  { atLeast: 0.8 },
+  {
+    ours: () => timed(() => engine.patch(cutRows(128), READ_ONE)),
+    theirs: () => timed(() => engine.patch(plainRows(128), READ_ONE)),
   },
 );
 await comparison.compare(
@@ -240,6 +245,17 @@ function patchRows(count: number, change: Partial<Edit> = {}): PatchRow[] {
       },
     ],
   }));
+}
+
+/** The last token is cut off from three others, in layers around one that follows the row. */
+function cutRows(count: number): PatchRow[] {
+  return plainRows(count).map((row, i) => {
+    const middle = Math.floor((i * LAYERS) / count);
+    const layers = Array.from({ length: LAYERS }, (_, layer) => layer).filter(
+      (layer) => Math.abs(layer - middle) <= 4,
+    );
+    return { ...row, cuts: [{ from: [PREFIX], to: [3, 4, 5], layers }] };
+  });
 }
 
 function plainRows(count: number): PatchRow[] {
