@@ -901,7 +901,9 @@ test('quantized weights without a fast kernel are warned of, with the command th
 // --- help
 
 const commands =
-  'fit patch lens demo pull inspect convert runs show sql export merge delete doctor worker build'.split(' ');
+  'list new fit patch lens demo pull inspect convert runs show sql export merge delete doctor worker build'.split(
+    ' ',
+  );
 
 for (const name of commands) {
   test(`${name} --help has an example`, () => {
