@@ -21,7 +21,7 @@ import {
   type SourceStates,
   type States,
 } from './source-states.js';
-import { directionless, valuesOf } from './vector-values.js';
+import { directionless, valuesFrom } from './vector-values.js';
 import { Translation } from './vocabulary.js';
 
 export interface RunOptions extends WorkOptions {
@@ -208,11 +208,12 @@ export class ChunkRunner implements Runner {
 
   /** What each cell is patched with; undefined where nothing is patched. */
   async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure | undefined)[]> {
+    const valuesOf = valuesFrom(states);
     const vectors = cells.map((index) => {
       const { sourcePair, source, control } = cellAt(this.#plan, index);
       if (control === 'unpatched') return undefined;
-      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, 0);
-      return valuesOf(sourcePair.source, { place: source, width: this.#sources.width, seed }, states);
+      const seed = () => seedOf(this.#plan.experiment.seed, sourcePair.sample, 0);
+      return valuesOf(sourcePair.source, { place: source, width: this.#sources.width, seed });
     });
     const mapped = new Map<number, MapTask>();
     cells.forEach((index, i) => {
