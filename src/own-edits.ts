@@ -62,7 +62,7 @@ export class OwnEdits {
     for (const [which, { tokens, places, op, alpha, atGenerated, decay, vector }] of ownEdits.entries()) {
       for (const [placeIndex, place] of places.entries()) {
         for (const [i, tokenIndex] of tokens.entries()) {
-          const seed = seedOf(experiment.seed, sample, draw, which + 1, placeIndex, i);
+          const seed = () => seedOf(experiment.seed, sample, draw, which + 1, placeIndex, i);
           const values =
             vector && valuesOf(vector, { place: this.#one(place), width, seed }, this.#statesOf(vector));
           if (values !== undefined && !(values instanceof Float32Array)) return values;

@@ -24,7 +24,7 @@ import {
   type SourceStates,
   type States,
 } from './source-states.js';
-import { directionless, valuesOf } from './vector-values.js';
+import { directionless, valuesFrom } from './vector-values.js';
 import { Translation } from './vocabulary.js';
 
 export interface RunOptions extends WorkOptions {
@@ -238,11 +238,12 @@ export class ChunkRunner implements Runner {
   async #map(cells: readonly number[], states: States): Promise<(Float32Array | Failure)[][]> {
     const tasks: MapTask[] = [];
     const mapped: [cell: number, move: number, task: number][] = [];
+    const valuesOf = valuesFrom(states);
     const vectors = cells.map((index, i) => {
       const { pair, sourcePair, control } = cellAt(this.#plan, index);
       const mapping = this.#plan.mappings.get(pair.variant);
       if (control === 'unpatched') return [];
-      const seed = seedOf(this.#plan.experiment.seed, sourcePair.sample, drawAt(this.#plan, index));
+      const seed = () => seedOf(this.#plan.experiment.seed, sourcePair.sample, drawAt(this.#plan, index));
       const moves = movesAt(this.#plan, index);
       const sources = [...new Set(moves.map(({ from }) => from))];
       // a state that goes to several positions is one and the same
@@ -251,7 +252,7 @@ export class ChunkRunner implements Runner {
       return moves.map(({ from, source, target }, k) => {
         const key = `${sources.indexOf(from)} ${source.layer}`;
         const wanted = { place: source, width: this.#sources.width, seed };
-        const state = values.get(key) ?? valuesOf(from, wanted, states);
+        const state = values.get(key) ?? valuesOf(from, wanted);
         values.set(key, state);
         if (mapping !== undefined && state instanceof Float32Array) {
           const way = `${key} ${target.layer}`;

@@ -11,7 +11,7 @@ import type { Failure, States } from './source-states.js';
 export interface Wanted {
   readonly place: Place;
   readonly width: number;
-  readonly seed: number;
+  readonly seed: () => number;
 }
 
 /** @param states of its prompts. */
@@ -42,10 +42,10 @@ export function valuesOf(
       return new Float32Array(width);
     case 'noise': {
       const deviation = source.sigma * (source.deviation ?? 1);
-      return gaussians(width, seed).map((value) => deviation * value);
+      return gaussians(width, seed()).map((value) => deviation * value);
     }
     case 'random': {
-      const direction = gaussians(width, seed);
+      const direction = gaussians(width, seed());
       const factor = source.norm / norm(direction);
       return direction.map((value) => factor * value);
     }
@@ -57,6 +57,21 @@ export function directionless(op: EditOp, values: Float32Array): Failure | undef
   return op === 'norm-matched-add' && values.every((value) => value === 0)
     ? { code: 'bad_input', error: 'The vector is zero and has no direction, which norm-matched-add needs.' }
     : undefined;
+}
+
+/** As `valuesOf`; what is the same for many cells, and costs a pass over all prompts, is made once. */
+export function valuesFrom(
+  states: States,
+): (source: ResolvedSource, wanted: Wanted) => Float32Array | Failure {
+  const known = new Map<ResolvedSource, Map<Place, Float32Array | Failure>>();
+  return (source, wanted) => {
+    if (!isVector(source) || promptsOf(source).length === 0) return valuesOf(source, wanted, states);
+    const ofSource = known.get(source) ?? new Map<Place, Float32Array | Failure>();
+    known.set(source, ofSource);
+    const values = ofSource.get(wanted.place) ?? valuesOf(source, wanted, states);
+    ofSource.set(wanted.place, values);
+    return values;
+  };
 }
 
 /** Of one row it is that row, sign of zero and all. */

@@ -118,6 +118,9 @@ await comparison.compare(
     ours: () =>
       timed(() => engine.patch(contrasted(128, { layers: [1, 5, 9, 13], cutoff: 0.1 }), READ_EIGHT)),
     theirs: () => timed(() => engine.patch(patchRows(128), READ_EIGHT)),
+  },
+);
+await comparison.compare(
   'knockout: 128 rows with cuts in windows of 9 layers : the same rows without',
   { atLeast: 0.8 },
   {
