@@ -236,6 +236,7 @@ export class ChunkRunner implements Runner {
       ...(pair.cuts && { cuts: pair.cuts }),
       seed: this.#seed(index),
       trackedTokens: [...pair.trackedTokens, ...ownTokens],
+      ...(pair.maxTokens !== undefined && { maxTokens: pair.maxTokens }),
       ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };

@@ -19,7 +19,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   layers: shared,
   places: [...shared, 'layers'],
   positions: shared,
-  prompts: [...shared, 'positions'],
+  prompts: [...shared, 'positions', 'random'],
   'cache-layout': ['engine'],
   alignment: [...shared, 'prompts'],
   vocabulary: ['engine'],

@@ -2,25 +2,30 @@
 import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
+import type { Levels } from './factors.js';
 import { Mappings, type OpenMapping } from './mappings.js';
 import { type Filled, given, promptAt, templateAt } from './prompts.js';
 import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
 
-/**
- * @param open default: every mapping is the identity.
- * @throws PatchscopeError `bad_input`
- */
+export interface ToExperiment {
+  /** Of the variants that are made of factors, by name. */
+  readonly factors: ReadonlyMap<string, Levels>;
+  /** Default: every mapping is the identity. */
+  readonly open?: OpenMapping;
+}
+
+/** @throws PatchscopeError `bad_input` */
 export function toExperiment(
   file: ExperimentFile,
   root: Located,
   rows: readonly Row[],
-  open: OpenMapping | undefined,
+  { factors, open }: ToExperiment,
 ): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   const mappings = new Mappings(file, root, rows, open);
-  const variants = file.variants?.map((_, index) => variantOf(file, index, mappings, bad));
+  const variants = file.variants?.map((_, index) => variantOf(file, index, mappings, factors, bad));
   const { name, seed = 0, metrics, controls, known, probe } = file;
   return {
     name,
@@ -92,7 +97,13 @@ function variantPrompts(file: ExperimentFile, root: Located) {
   });
 }
 
-function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad: Bad): Variant {
+function variantOf(
+  file: ExperimentFile,
+  index: number,
+  mappings: Mappings,
+  factors: ToExperiment['factors'],
+  bad: Bad,
+): Variant {
   const variant = file.variants![index]!;
   if (file.variants!.findIndex(({ name }) => name === variant.name) !== index) {
     throw bad(
@@ -108,6 +119,8 @@ function variantOf(file: ExperimentFile, index: number, mappings: Mappings, bad:
       targetLayers: target?.layers === undefined ? undefined : selector(target.layers),
       patch: edit && patchOf({ ...file.edit, ...edit }),
       mapping: mappings.ofVariant(index),
+      maxTokens: variant.reading?.tokens,
+      factors: factors.get(variant.name),
     }),
     ...placeSettings(variant),
   };

@@ -68,7 +68,11 @@ function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
   }
   if (same !== undefined && (Object.keys(keys).length > 1 || !path.includes('target')))
     throw bad('has same: source, which is for a target, and alone');
-  if (switches.padded === true && !path.includes('target')) throw bad('has padded, which is for a target');
+  for (const key of ['padded', 'placeholder'] as const) {
+    if (switches[key] && !path.includes('target')) throw bad(`has ${key}, which is for a target`);
+  }
+  if (switches.padded && switches.placeholder)
+    throw bad('has padded and a placeholder: leave one of them out');
   if (text === undefined && tokens === undefined && same === undefined && path[0] !== 'variants')
     throw bad('has neither text nor tokens');
   return keys;

@@ -8,6 +8,7 @@ import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
 import { around, parseDocument, pathFrom, plain, quoted } from './document.js';
 import { toExperiment } from './experiment.js';
+import { expandFactors } from './factors.js';
 import { problem } from './problems.js';
 import { readSamples } from './samples.js';
 import { experimentSchema } from './schema.js';
@@ -57,22 +58,24 @@ export function readExperiment(
       `The limit is ${limit} where a whole number of at least 1 is needed.`,
     );
   }
-  const file = fileOf(nameOrPath);
-  const shownFile = /[./\\]/.test(nameOrPath) ? file : path.basename(file);
-  const text = readText(file, MOST_MIB, 'The experiment');
+  const from = fileOf(nameOrPath);
+  const shownFile = /[./\\]/.test(nameOrPath) ? from : path.basename(from);
+  const text = readText(from, MOST_MIB, 'The experiment');
   const root = parseDocument(text, {
-    folder: path.dirname(file),
+    folder: path.dirname(from),
     placeOf: (line, column) => `${shownFile}:${line}:${column}`,
   });
   for (const setting of set) applySet(root, setting);
   const parsed = experimentSchema.safeParse(plain(root));
   if (!parsed.success) throw problem(parsed.error.issues, root);
-  const rows = readSamples(parsed.data.samples, around(root, ['samples']), 'samples', limit);
-  const { about, model } = parsed.data;
+  const factors = expandFactors(root);
+  const file = factors.size === 0 ? parsed.data : experimentSchema.parse(plain(root));
+  const rows = readSamples(file.samples, around(root, ['samples']), 'samples', limit);
+  const { about, model } = file;
   const modelAt = (name: string, ...keys: string[]) =>
     /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(parsed.data, root, rows, withoutMappings ? undefined : readMappings),
+    experiment: toExperiment(file, root, rows, { factors, ...(!withoutMappings && { open: readMappings }) }),
     text,
     ...(about !== undefined && { about }),
     ...(model !== undefined && {

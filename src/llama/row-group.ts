@@ -43,7 +43,9 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
     const { tokenIds, encoderTokenIds, edits } = own[0]!.row;
     const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: ofSide(edits, 'encoder') };
     const rest = tokenIds.slice(prefixLength);
-    const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
+    const steps = Math.max(
+      ...own.map(({ row }) => row.continuation?.length ?? row.maxTokens ?? reading.maxTokens),
+    );
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
     return { encoder, prefix: tokenIds.slice(0, prefixLength), rest, rows: own, cellsPerRow };
   });

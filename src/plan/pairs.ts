@@ -15,6 +15,7 @@ import type {
 import {
   inputOf,
   paddedTarget,
+  placeholderToken,
   type ResolvedPrompt,
   resolvePrompt,
   sourceAsTarget,
@@ -37,6 +38,8 @@ export interface Pair {
   readonly cuts?: readonly AttentionCut[];
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
+  /** Tokens that are generated, where it is another number than the reading's. */
+  readonly maxTokens?: number;
 }
 
 /** What a plan has to know of a model. */
@@ -69,9 +72,7 @@ export interface PlannedModels {
 
 export const DEFAULT_VARIANT = 'default';
 
-export interface VariantSettings extends Settings {
-  readonly name: string;
-}
+export interface VariantSettings extends Settings, Pick<Variant, 'name' | 'maxTokens'> {}
 
 export function variantsOf(experiment: Experiment): VariantSettings[] {
   const { variants = [{ name: DEFAULT_VARIANT }] } = experiment;
@@ -115,7 +116,7 @@ export function resolvePairs(
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
-    return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
+    return variants.map(({ name, sourceSide, targetSide, patch = {}, maxTokens }): Pair => {
       const own = sample.variants?.[name] ?? {};
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
@@ -135,6 +136,7 @@ export function resolvePairs(
         patch: { op, alpha, atGenerated },
         ...(cuts.length > 0 && { cuts }),
         trackedTokens,
+        ...(maxTokens !== undefined && { maxTokens }),
       };
     });
   });
@@ -159,6 +161,9 @@ class Resolver {
         "The source prompt can't be padded: a target is, up to the position of its source.",
       );
     }
+    if (at.prompt.kind === 'text' && at.prompt.placeholder !== undefined) {
+      throw new PatchscopeError('bad_input', 'The source prompt can have no placeholder: a target has one.');
+    }
     return this.#resolve(at, 'source', side, seed, 0);
   }
 
@@ -171,6 +176,15 @@ class Resolver {
     following: number,
   ): ResolvedPrompt {
     const { prompt } = at;
+    if (prompt.kind === 'text' && prompt.placeholder !== undefined) {
+      const { placeholder, ...before } = prompt;
+      const { tokenizer } = this.#models.target;
+      const start = { ...at, prompt: before, position: { kind: 'index', index: 0 } as const };
+      const { tokenIds } = this.#resolve(start, 'target', undefined, seed, following);
+      const last = placeholderToken(placeholder, this.#isOneVocabulary() ? source : undefined, tokenizer, seed);
+      const whole = { ...at, prompt: { kind: 'tokens', tokenIds: [...tokenIds, last] } as const };
+      return this.#resolve(whole, 'target', side, seed, following);
+    }
     const isPadded = prompt.kind === 'text' && prompt.padded === true;
     if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', side, seed, following);
     const known = this.#ofSources.get(source) ?? new Map<string, ResolvedPrompt>();
@@ -193,10 +207,14 @@ class Resolver {
     draw: number | undefined,
   ): ResolvedPrompt {
     const [own, other] = [this.#models.source.tokenizer, this.#models.target.tokenizer];
-    this.#hasOneVocabulary ??= isSameVocabulary(own, other);
-    return this.#hasOneVocabulary
+    return this.#isOneVocabulary()
       ? sourceAsTarget(source, position, other, draw)
       : sourceTextAsTarget(source, position, { source: own, target: other }, side, draw);
+  }
+
+  #isOneVocabulary(): boolean {
+    this.#hasOneVocabulary ??= isSameVocabulary(this.#models.source.tokenizer, this.#models.target.tokenizer);
+    return this.#hasOneVocabulary;
   }
 
   #resolve(
