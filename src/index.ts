@@ -1,3 +1,4 @@
+export { type BestVariantOptions, bestVariant } from './best-variant.js';
 export { chooseCacheLayout, type WorkShape } from './cache-layout.js';
 export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';

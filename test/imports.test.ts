@@ -60,6 +60,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'source-states'],
   'experiment-file': [...shared, 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
+  'best-variant': ['errors', 'experiment-file', 'store'],
   'record-probes': [...shared, 'plan', 'probing', 'run', 'store'],
   'record-run': [...shared, 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
   store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],

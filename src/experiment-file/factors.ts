@@ -26,7 +26,9 @@ const sections: ReadonlySet<string> = new Set(['source', 'target', 'edit', 'read
 export function expandFactors({ map }: Located): Map<string, Levels> {
   const entry = map?.get('factors');
   if (map === undefined || entry === undefined) return new Map();
-  const factors = [...entry.node.map!].map(([factor, { keyPlace, node }]) => levelsOf(factor, keyPlace, node));
+  const factors = [...entry.node.map!].map(([factor, { keyPlace, node }]) =>
+    levelsOf(factor, keyPlace, node),
+  );
   checkApart(factors);
   const base = factors.map(([first]) => first!);
   const singles = factors.flatMap(([, ...others], i) => others.map((level) => new Map([[i, level]])));

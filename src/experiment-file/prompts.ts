@@ -54,6 +54,16 @@ function placeAt(file: ExperimentFile, root: Located, side: Side, variant: numbe
   return (row) => ({ prompt: prompt(row), position: parsePosition(position.fill(row)) });
 }
 
+/** As a variant's prompt changes the experiment's. */
+export function mergedPrompt(
+  base: NonNullable<PlaceKeys['prompt']>,
+  own: PlaceKeys['prompt'],
+): NonNullable<PlaceKeys['prompt']> {
+  if (own === undefined) return base;
+  const { text, ...keys } = merged(keysOf(base), keysOf(own));
+  return text !== undefined && Object.keys(keys).length === 0 ? text : { ...given({ text }), ...keys };
+}
+
 function keysOf(prompt: string | PromptKeys): PromptKeys {
   return typeof prompt === 'string' ? { text: prompt } : prompt;
 }

@@ -13,6 +13,7 @@ import { problem } from './problems.js';
 import { readSamples } from './samples.js';
 import { experimentSchema } from './schema.js';
 import { applySet } from './set.js';
+import { isModelFile, standalone } from './standalone.js';
 import { readText } from './text-file.js';
 
 /** The text's parser takes a second for each. */
@@ -26,6 +27,8 @@ export interface ReadExperiment {
   readonly models?: { readonly source: string; readonly target: string };
   /** The file as it is written. */
   readonly text: string;
+  /** The same as it is read here: with settings, factors as variants, and whole paths. */
+  readonly file: object;
   /** The question it asks. */
   readonly about?: string;
 }
@@ -73,10 +76,11 @@ export function readExperiment(
   const rows = readSamples(file.samples, around(root, ['samples']), 'samples', limit);
   const { about, model } = file;
   const modelAt = (name: string, ...keys: string[]) =>
-    /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
+    isModelFile(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
     experiment: toExperiment(file, root, rows, { factors, ...(!withoutMappings && { open: readMappings }) }),
     text,
+    file: standalone(root, file, limit),
     ...(about !== undefined && { about }),
     ...(model !== undefined && {
       models:

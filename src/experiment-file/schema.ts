@@ -356,13 +356,10 @@ export const experimentSchema = section({
     .min(1, 'a list of at least one variant')
     .optional()
     .meta({ description: 'The experiment again, with some keys changed.' }),
-  factors: z
-    .record(z.string(), levels, 'a set of factors, { name: levels } each')
-    .optional()
-    .meta({
-      description:
-        'What is to be compared: variants with the first level of each factor, each further level alone, and each two of these together.',
-    }),
+  factors: z.record(z.string(), levels, 'a set of factors, { name: levels } each').optional().meta({
+    description:
+      'What is to be compared: variants with the first level of each factor, each further level alone, and each two of these together.',
+  }),
   reading: reading.optional(),
   metrics: z
     .array(word(metricNames), 'a list of metrics')

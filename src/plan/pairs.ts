@@ -181,7 +181,12 @@ class Resolver {
       const { tokenizer } = this.#models.target;
       const start = { ...at, prompt: before, position: { kind: 'index', index: 0 } as const };
       const { tokenIds } = this.#resolve(start, 'target', undefined, seed, following);
-      const last = placeholderToken(placeholder, this.#isOneVocabulary() ? source : undefined, tokenizer, seed);
+      const last = placeholderToken(
+        placeholder,
+        this.#isOneVocabulary() ? source : undefined,
+        tokenizer,
+        seed,
+      );
       const whole = { ...at, prompt: { kind: 'tokens', tokenIds: [...tokenIds, last] } as const };
       return this.#resolve(whole, 'target', side, seed, following);
     }
