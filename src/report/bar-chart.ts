@@ -6,6 +6,8 @@ import type { Mean } from './means.js';
 export interface Bar extends Mean {
   readonly group: string;
   readonly label: string;
+  /** What stands beside it. Default: the label. */
+  readonly shown?: string;
   readonly style: LineStyle;
   readonly isControl: boolean;
 }
@@ -37,7 +39,14 @@ export function barChart(
       ruleY(data, { x1: 'low', x2: 'high', y: 'label', fy: 'group', strokeWidth: 1.5 }),
       ruleX([0]),
       text(data, {
-        ...{ y: 'label', fy: 'group', text: 'label', frameAnchor: 'right', textAnchor: 'start', dx: 8 },
+        ...{
+          y: 'label',
+          fy: 'group',
+          text: ({ label, shown = label }: Bar) => shown,
+          frameAnchor: 'right',
+          textAnchor: 'start',
+          dx: 8,
+        },
         ...{ fontSize: 11, lineWidth: 19, textOverflow: 'ellipsis-middle' },
       }),
       text(groups, {
