@@ -29,6 +29,8 @@ export function expandFactors({ map }: Located): Map<string, Levels> {
   const factors = [...entry.node.map!].map(([factor, { keyPlace, node }]) =>
     levelsOf(factor, keyPlace, node),
   );
+  if (factors.length === 0)
+    throw badAt(entry.keyPlace, 'factors is empty where at least one factor is needed');
   checkApart(factors);
   const base = factors.map(([first]) => first!);
   const singles = factors.flatMap(([, ...others], i) => others.map((level) => new Map([[i, level]])));

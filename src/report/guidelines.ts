@@ -129,7 +129,7 @@ function pairSentences({ isSmallerBetter }: Measured, all: readonly ChoiceRow[])
       return `${variant} is ${isBetter ? 'better' : 'worse'} than the sum by ${withInterval(absolute(of))}`;
     });
   return told.length === 0
-    ? [`Of ${pairs.length} pairs of changes none differs from the sum of both beyond its interval.`]
+    ? [`None of ${pairs.length} pairs of changes differs from the sum of both beyond its interval.`]
     : [
         `Of ${pairs.length} pairs of changes ${told.length} ${told.length === 1 ? 'differs' : 'differ'} from the sum of both (by chance alone it would be about ${numberText(pairs.length / 20)}): ${told.join('; ')}.`,
       ];
