@@ -65,6 +65,7 @@ function addMade(path: string, metric: string, changes: object = {}, from = scor
       ...{ names: ['p', 'q', 'r', 's'], variants: Object.keys(from), layers: [0, 1], grid: false },
       changes: {
         name: 'made',
+        experimentFile: undefined,
         experiment: { name: 'made', variants: [...variants, { name: 'asked' }], metrics: [metric] },
         ...changes,
       },
@@ -158,7 +159,7 @@ test('the best of half is that of cellChoice, and a cell of few samples is not c
   );
   const means = new HalfMeans<number>();
   right.forEach((row, i) => {
-    row.forEach((value, cell) => means.add(i, cell, value));
+    for (const [cell, value] of row.entries()) means.add(i, cell, value);
   });
   assert.deepEqual([means.best(0), means.best(1)], cellChoice(right).chosen);
   means.add(0, 9, 100);
@@ -248,7 +249,7 @@ test('guidelines are what the numbers say, in either direction', () => {
     /The f matters: c is worse by 0\.3 \(0\.2 to 0\.4\) than a, b is better by 0\.1 \(0\.05 to 0\.2\) than a\./,
   );
   assert.match(larger, /No effect of the g is told apart: b differs by 0\.02 \(-0\.01 to 0\.05\) from a\./);
-  assert.match(larger, /None of 1 pairs of changes differs/);
+  assert.match(larger, /The one pair of changes does not differ from the sum of both/);
   assert.match(
     larger,
     /The best of 5 configurations.*\(f=b at layer 3 into embed by the samples at even places\)/,

@@ -135,7 +135,7 @@ test('factors that mean nothing are refused, each in a sentence that says where'
   bad(['    "20": {}\n', ''], /f\.yaml:6:3: factors\.tokens has one level where at least two are needed/);
   bad(
     ['reading: { tokens: 5 }', 'target: { position: 2 }'],
-    /f\.yaml:9:24: factors\.how\.plain sets target\.position, as factors\.tokens\.5 does/,
+    /f\.yaml:10:24: factors\.how\.plain sets target\.position, as factors\.tokens\.5 does/,
   );
   bad(['asked:', 'a=b:'], /factors\.how is called or has a level 'a=b' where a name without =/);
   bad(['plain:', '"p, q":'], /a level 'p, q' where a name without = and commas is needed/);

@@ -129,7 +129,9 @@ function pairSentences({ isSmallerBetter }: Measured, all: readonly ChoiceRow[])
       return `${variant} is ${isBetter ? 'better' : 'worse'} than the sum by ${withInterval(absolute(of))}`;
     });
   return told.length === 0
-    ? [`None of ${pairs.length} pairs of changes differs from the sum of both beyond its interval.`]
+    ? [
+        `${pairs.length === 1 ? 'The one pair of changes does not differ' : `None of ${pairs.length} pairs of changes differs`} from the sum of both beyond its interval.`,
+      ]
     : [
         `Of ${pairs.length} pairs of changes ${told.length} ${told.length === 1 ? 'differs' : 'differ'} from the sum of both (by chance alone it would be about ${numberText(pairs.length / 20)}): ${told.join('; ')}.`,
       ];
