@@ -15,8 +15,7 @@ export interface BestVariantOptions {
 
 interface Choice {
   readonly chosen: string;
-  readonly source_layer: number;
-  readonly target_layer: number;
+  readonly layers: string;
   readonly samples: number;
   readonly value: number;
   readonly ci_low: number;
@@ -68,12 +67,15 @@ export function bestVariant(path: string, { run: spec, metric }: BestVariantOpti
 
 function about(choice: Choice, metric: string, run: ReturnType<typeof chosenRun>): string[] {
   const interval = (low: number, high: number) => `${numberText(low)} to ${numberText(high)}`;
-  const { chosen, source_layer, target_layer, samples, value, ci_low, ci_high } = choice;
+  const { chosen, samples, value, ci_low, ci_high } = choice;
   const { difference, difference_low, difference_high } = choice;
+  const layers = (JSON.parse(choice.layers) as [number, number][])
+    .map((pair) => pair.map(layerText).join(' into '))
+    .join(', ');
   return [
     `The best variant of run ${run.runId} (${run.name}) on ${run.model} ${run.quantization}: ${chosen}.`,
-    `It and its layers, ${layerText(source_layer)} into ${layerText(target_layer)}, were chosen on the samples at even places. On the ${samples} at odd places`,
-    `${metric} is ${numberText(value)} (95 %: ${interval(ci_low, ci_high)})${
+    `It was chosen on the samples at even places, and so were its target layers: ${layers}. On the ${samples} at odd places`,
+    `${metric} is ${numberText(value)} in the mean over these layers (95 %: ${interval(ci_low, ci_high)})${
       difference === null
         ? ', and no other variant was better on those at even ones.'
         : `, which differs from the first variant's by ${numberText(difference)} (${interval(difference_low!, difference_high!)}).`

@@ -34,7 +34,7 @@ const variants = (
   ] as const
 ).map(made);
 
-/** By variant and layer, sample by sample. */
+/** By variant and target layer, sample by sample, from source layer 0; nothing comes of source layer 1. */
 const scores: Readonly<Record<string, readonly (readonly number[])[]>> = {
   base: [
     [1, 1, 0, 0],
@@ -62,7 +62,7 @@ function addMade(path: string, metric: string, changes: object = {}, from = scor
   return addControlled(
     path,
     {
-      ...{ names: ['p', 'q', 'r', 's'], variants: Object.keys(from), layers: [0, 1], grid: false },
+      ...{ names: ['p', 'q', 'r', 's'], variants: Object.keys(from), layers: [0, 1], grid: true },
       changes: {
         name: 'made',
         experimentFile: undefined,
@@ -70,9 +70,14 @@ function addMade(path: string, metric: string, changes: object = {}, from = scor
         ...changes,
       },
     },
-    ({ variant, sample, sourceLayer, control }) => ({
+    ({ variant, sample, sourceLayer, targetLayer, control }) => ({
       // controls are all right, and count for nothing
-      scores: { [metric]: control === 'none' ? from[variant]![sourceLayer as number]![sample]! : 1 },
+      scores: {
+        [metric]:
+          control === 'none'
+            ? from[variant]![targetLayer as number]![sample]! * Number(sourceLayer === 0)
+            : 1,
+      },
     }),
   );
 }
@@ -89,24 +94,24 @@ test('a variant is tried in the cell that is best for the other half, and compar
       `SELECT variant, chosen, value, difference, beyond, samples FROM choice WHERE tried_on = 'all' ORDER BY variant`,
     ),
     [
-      ['', null, 0.5, 0.25, null, 4],
-      ['base', 'base', 0.25, null, null, 4],
-      ['f=b', 'f=b', 1, 0.75, null, 4],
-      ['f=b, g=b', 'f=b, g=b', 0, -0.25, -1, 4],
-      ['g=b', 'g=b', 0.25, 0, null, 4],
+      ['', null, 0.25, 0.125, null, 4],
+      ['base', 'base', 0.125, null, null, 4],
+      ['f=b', 'f=b', 0.5, 0.375, null, 4],
+      ['f=b, g=b', 'f=b, g=b', 0, -0.125, -0.5, 4],
+      ['g=b', 'g=b', 0.125, 0, null, 4],
     ],
   );
   assert.deepEqual(
     rowsOf(
       db,
-      `SELECT variant, tried_on, chosen, source_layer, value FROM choice
+      `SELECT variant, tried_on, chosen, layers, value FROM choice
       WHERE tried_on <> 'all' AND variant IN ('', 'base') ORDER BY variant, tried_on`,
     ),
     [
-      ['', 'even', 'base', 1, 0],
-      ['', 'odd', 'f=b', 1, 1],
-      ['base', 'even', 'base', 1, 0],
-      ['base', 'odd', 'base', 0, 0.5],
+      ['', 'even', 'base', '[[0,1],[1,0]]', 0],
+      ['', 'odd', 'f=b', '[[0,1],[1,0]]', 0.5],
+      ['base', 'even', 'base', '[[0,1],[1,0]]', 0],
+      ['base', 'odd', 'base', '[[0,0],[1,0]]', 0.25],
     ],
   );
   assert.deepEqual(rowsOf(db, 'SELECT place, variant FROM ranking ORDER BY place, variant'), [
@@ -123,13 +128,13 @@ test('a variant is tried in the cell that is best for the other half, and compar
     ],
   );
   const [whole] = rowsOf(db, "SELECT ci_low, ci_high FROM choice WHERE variant = 'f=b' AND tried_on = 'all'");
-  assert.deepEqual(whole, [1, 1]);
+  assert.deepEqual(whole, [0.5, 0.5]);
   const [part] = rowsOf(
     db,
     "SELECT difference_low, difference_high FROM choice WHERE variant = 'f=b' AND tried_on = 'all'",
   );
   // three of four samples are better
-  assert.ok(Number(part![0]) >= 0.25 && Number(part![0]) < 0.75 && part![1] === 1, `${part}`);
+  assert.ok(Number(part![0]) >= 0.125 && Number(part![0]) < 0.375 && part![1] === 0.5, `${part}`);
 });
 
 test('where small values are good, the smallest is the best', () => {
@@ -144,13 +149,37 @@ test('where small values are good, the smallest is the best', () => {
       Object.entries(scores).map(([name, layers]) => [name, layers.map((row) => row.map((one) => -one))]),
     ),
   );
-  const sql =
-    'SELECT variant, tried_on, chosen, source_layer, abs(value) FROM choice ORDER BY variant, tried_on';
+  const sql = 'SELECT variant, tried_on, chosen, layers, abs(value) FROM choice ORDER BY variant, tried_on';
   assert.deepEqual(rowsOf(db, sql), rowsOf(flipped, sql));
   assert.deepEqual(rowsOf(db, 'SELECT variant FROM ranking WHERE place = 1 ORDER BY variant'), [
     ['f=b'],
     ['f=b, g=b'],
   ]);
+});
+
+test('variants are compared over the source layers that all of them have', () => {
+  const db = join(home, 'shared.db');
+  const shape = {
+    ...{ names: ['p', 'q', 'r', 's'], variants: Object.keys(scores), layers: [0, 1], grid: true },
+    changes: { experiment: { name: 'made', variants, metrics: ['right'] } },
+  };
+  addControlled(db, shape, ({ variant, sample, sourceLayer, targetLayer }) =>
+    variant === 'f=b' && sourceLayer === 1
+      ? 'failed'
+      : { scores: { right: sourceLayer === 1 ? 1 : scores[variant]![Number(targetLayer)]![sample]! } },
+  );
+  assert.deepEqual(
+    rowsOf(
+      db,
+      `SELECT variant, value, difference, beyond FROM choice WHERE tried_on = 'all' AND variant <> '' ORDER BY variant`,
+    ),
+    [
+      ['base', 0.25, null, null],
+      ['f=b', 1, 0.75, null],
+      ['f=b, g=b', 0, -0.25, -1],
+      ['g=b', 0.25, 0, null],
+    ],
+  );
 });
 
 test('the best of half is that of cellChoice, and a cell of few samples is not chosen for its luck', () => {
@@ -161,16 +190,13 @@ test('the best of half is that of cellChoice, and a cell of few samples is not c
   right.forEach((row, i) => {
     for (const [cell, value] of row.entries()) means.add(i, cell, value);
   });
-  assert.deepEqual([means.best(0), means.best(1)], cellChoice(right).chosen);
+  assert.deepEqual([means.best(0)!.cell, means.best(1)!.cell], cellChoice(right).chosen);
   means.add(0, 9, 100);
   means.add(2, 9, 100);
-  assert.notEqual(means.best(0), 9);
+  assert.notEqual(means.best(0)!.cell, 9);
   means.add(4, 9, 100);
-  assert.equal(means.best(0), 9);
-  assert.equal(
-    means.best(0, false, (cell) => cell < 4),
-    cellChoice(right).chosen[0],
-  );
+  assert.deepEqual(means.best(0), { cell: 9, count: 3, mean: 100 });
+  assert.notEqual(means.best(0, true)!.cell, 9);
   assert.equal(new HalfMeans().best(0), undefined);
 });
 
@@ -192,11 +218,11 @@ test('a report shows guidelines, ranks and effects of each run by itself', () =>
   ]);
   assert.match(
     html,
-    /The simplest configuration \(f: a, g: a\) comes to 0\.25 \(0 to 0\.75\) of right on 4 samples/,
+    /The simplest configuration \(f: a, g: a\) comes to 0\.125 \(0 to 0\.375\) of right over 4 samples and all source layers/,
   );
-  assert.match(html, /The f matters: b is better by 0\.75 \(0\.25 to 1\) than a\./);
+  assert.match(html, /The f matters: b is better by 0\.375 \(0\.125 to 0\.5\) than a\./);
   assert.match(html, /No effect of the g is told apart: b differs by 0 \(0 to 0\) from a\./);
-  assert.match(html, /f=b, g=b is worse than the sum by 1 \(1 to 1\)|f=b, g=b is worse than the sum by 1 \(/);
+  assert.match(html, /f=b, g=b is worse than the sum by 0\.5 \(0\.5 to 0\.5\)/);
   const { data } = parts.find(({ name }) => name === 'ranking-1-right')!;
   assert.deepEqual(
     data.rows.map(([variant]) => variant),
@@ -210,7 +236,7 @@ const row = (
   of: readonly [number, number, number],
   more: Partial<ChoiceRow> = {},
 ): ChoiceRow => ({
-  ...{ variant, tried_on: 'all', chosen: variant, source_layer: null, target_layer: null, samples: 40 },
+  ...{ variant, tried_on: 'all', chosen: variant, layers: null, samples: 40 },
   ...{ value: 0.5, ci_low: 0.4, ci_high: 0.6 },
   ...{ difference: of[0], difference_low: of[1], difference_high: of[2] },
   ...{ beyond: null, beyond_low: null, beyond_high: null },
@@ -229,7 +255,7 @@ const measured = (isSmallerBetter: boolean, best: readonly [number, number, numb
     row('g=b', [0.02, -0.01, 0.05]),
     row('f=b, g=b', [0.1, 0, 0.2], { beyond: 0.01, beyond_low: -0.1, beyond_high: 0.1 }),
     row('', best, { chosen: null }),
-    row('', best, { chosen: 'f=b', tried_on: 'odd', source_layer: 3, target_layer: -1 }),
+    row('', best, { chosen: 'f=b', tried_on: 'odd' }),
   ],
   levels: [
     ...level('base', 'a', 'a'),
@@ -250,10 +276,7 @@ test('guidelines are what the numbers say, in either direction', () => {
   );
   assert.match(larger, /No effect of the g is told apart: b differs by 0\.02 \(-0\.01 to 0\.05\) from a\./);
   assert.match(larger, /The one pair of changes does not differ from the sum of both/);
-  assert.match(
-    larger,
-    /The best of 5 configurations.*\(f=b at layer 3 into embed by the samples at even places\)/,
-  );
+  assert.match(larger, /The best of 5 configurations.*\(f=b by the samples at even places\)/);
   assert.match(
     larger,
     /better by 0\.1 \(0\.02 to 0\.2\) than the simplest: the simplest configuration is not as good/,
@@ -320,7 +343,10 @@ test('on the known-answers model the best prompt asks for what is known; written
   const all = await recorded(worldFile(), { set, limit: 16 });
   const text = bestVariant(db, {});
   assert.match(text, /^# The best variant of run 1 \(world-prompts\) on .*: prompt=what is asked\.$/m);
-  assert.match(text, /answer-first-token is 1 \(95 %: 1 to 1\), which differs from the first variant's by /);
+  assert.match(
+    text,
+    /answer-first-token is 1 in the mean over these layers \(95 %: 1 to 1\), which differs from the first variant's by /,
+  );
   const [difference] = rowsOf(
     db,
     "SELECT difference, value FROM choice WHERE run_id = 1 AND name = 'answer-first-token' AND variant = 'prompt=what is asked' AND tried_on = 'all'",

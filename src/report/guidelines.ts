@@ -1,14 +1,13 @@
 /** What the numbers of a run's factors come to, in sentences. */
 import { grouped } from '../group.js';
-import { layerText, numberText } from '../store/format.js';
+import { numberText } from '../store/format.js';
 
 /** A row of `choice`. */
 export interface ChoiceRow {
   readonly variant: string;
   readonly tried_on: 'all' | 'even' | 'odd';
   readonly chosen: string | null;
-  readonly source_layer: number | null;
-  readonly target_layer: number | null;
+  readonly layers: string | null;
   readonly samples: number;
   readonly value: number;
   readonly ci_low: number;
@@ -76,7 +75,7 @@ export function guidelines(measured: Measured): string[] {
   if (base === undefined) return [];
   const settings = [...first].map(([factor, level]) => `${factor}: ${level}`).join(', ');
   return [
-    `The simplest configuration (${settings}) comes to ${withInterval(meanOf(base))} of ${metric} on ${base.samples} samples, at layers chosen on other samples.`,
+    `The simplest configuration (${settings}) comes to ${withInterval(meanOf(base))} of ${metric} over ${base.samples} samples and all source layers.`,
     ...factorSentences(measured),
     ...pairSentences(measured, all),
     ...bestSentences(measured),
@@ -147,10 +146,9 @@ function bestSentences(measured: Measured): string[] {
   const halves = best
     .filter(({ tried_on }) => tried_on !== 'all')
     .map(
-      ({ chosen, source_layer, target_layer, tried_on }) =>
-        `${chosen} at layer ${layerText(source_layer)} into ${layerText(target_layer)} by the samples at ${tried_on === 'odd' ? 'even' : 'odd'} places`,
+      ({ chosen, tried_on }) => `${chosen} by the samples at ${tried_on === 'odd' ? 'even' : 'odd'} places`,
     );
-  const comes = `The best of ${count} configurations, chosen with its layers on one half of the samples and tried on the other (${halves.join(', ')}), comes to ${withInterval(meanOf(all))} of ${metric}`;
+  const comes = `The best of ${count} configurations, chosen with its target layers on one half of the samples and tried on the other (${halves.join(', ')}), comes to ${withInterval(meanOf(all))} of ${metric}`;
   if (of.mean === 0 && of.low === 0 && of.high === 0)
     return [`${comes}, as the simplest one does: take the simplest.`];
   const than = `${betterBy(of, measured)} than the simplest`;

@@ -78,7 +78,8 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
     },
     {
       ...{ name: 'factors', title: 'What matters' },
-      about: 'Variants that are made of factors, each in a cell that was chosen on other samples.',
+      about:
+        'Variants that are made of factors. Each source layer goes into the target layer that is best for the other half of the samples, so that a variant of many layers is not flattered by their number.',
       parts: whatMatters(database, subject),
     },
     {

@@ -70,7 +70,7 @@ function ranking(of: MeasuredHere, runId: number, title: string): Part {
       title: `${of.metric} of each variant, ranked: ${title}`,
     },
     caption:
-      'Each variant at the one pair of layers that is best for the other half of the samples. Bars: means; lines: 95 % intervals, percentile bootstrap over samples. The first of many is flattered by its place: the guidelines tell what the best one, chosen on one half, comes to on the other.',
+      'Means over the source layers that all variants have, each into the target layer that is best for the other half of the samples. Lines: 95 % intervals, percentile bootstrap over samples. The first of many is flattered by its place: the guidelines tell what the best one, chosen on one half, comes to on the other.',
     svg: barChart(onOneLine(`${title}, ranked. ${spoken}`), of.metric, bars, ['']),
     data: dataOf(of, ranked),
   };
@@ -108,17 +108,7 @@ function told(mean: number | null, low: number | null, high: number | null) {
 }
 
 const columns = [
-  ...[
-    'variant',
-    'tried_on',
-    'chosen',
-    'source_layer',
-    'target_layer',
-    'samples',
-    'value',
-    'ci_low',
-    'ci_high',
-  ],
+  ...['variant', 'tried_on', 'chosen', 'layers', 'samples', 'value', 'ci_low', 'ci_high'],
   ...['difference', 'difference_low', 'difference_high', 'beyond', 'beyond_low', 'beyond_high'],
 ] as const satisfies readonly (keyof ChoiceRow)[];
 

@@ -31,7 +31,7 @@ export function cellChoice(right: readonly (readonly number[])[]): CellChoice {
       means.add(i, cell, value);
     });
   });
-  const [even, odd] = [means.best(0), means.best(1)] as [number, number];
+  const [even, odd] = [means.best(0)!.cell, means.best(1)!.cell];
   const tried = right.reduce((sum, row, i) => sum + row[i % 2 === 0 ? odd : even]!, 0);
   return {
     someCell: right.filter((row) => row.some((value) => value > 0)).length / right.length,
@@ -61,18 +61,17 @@ export class HalfMeans<Cell> {
    *
    * @param isSmallerBetter default: the largest mean is the best.
    */
-  best(
-    half: 0 | 1,
-    isSmallerBetter = false,
-    isMeant: (cell: Cell) => boolean = () => true,
-  ): Cell | undefined {
-    const meant = [...this.#halves[half]!].filter(([cell]) => isMeant(cell));
-    const most = Math.max(...meant.map(([, { count }]) => count));
-    let [best, value]: [Cell | undefined, number] = [undefined, Number.NEGATIVE_INFINITY];
-    for (const [cell, { sum, count }] of meant) {
-      const mean = (isSmallerBetter ? -sum : sum) / count;
-      if (2 * count >= most && mean > value) [best, value] = [cell, mean];
-    }
-    return best;
+  best(half: 0 | 1, isSmallerBetter = false): { readonly cell: Cell; readonly mean: number } | undefined {
+    const all = [...this.#halves[half]!].map(([cell, { sum, count }]) => ({
+      cell,
+      count,
+      mean: sum / count,
+    }));
+    const most = Math.max(...all.map(({ count }) => count));
+    const [first, ...others] = all.filter(({ count }) => 2 * count >= most);
+    return others.reduce(
+      (best, one) => ((isSmallerBetter ? one.mean < best!.mean : one.mean > best!.mean) ? one : best),
+      first,
+    );
   }
 }

@@ -9,8 +9,7 @@ export type ChoiceRow = readonly [
   variant: string,
   triedOn: 'all' | 'even' | 'odd',
   chosen: string | null,
-  sourceLayer: number | null,
-  targetLayer: number | null,
+  targets: string | null,
   samples: number,
   ...value: Triple,
   ...difference: Triple,
@@ -23,15 +22,16 @@ export interface Made {
   readonly factors: Readonly<Record<string, string>>;
 }
 
-/** Of a variant. */
-export interface Cell {
+/** What was best on one half of the samples. */
+export interface Choice {
   readonly variant: string;
-  readonly source: number | null;
-  readonly target: number | null;
+  /** Where states go, by where they come from; each begins with its layer. */
+  readonly targets: ReadonlyMap<string, string>;
+  readonly mean: number;
 }
 
-/** Scores by sample. */
-type Values = ReadonlyMap<number, number>;
+/** Scores of a sample by where its states come from: a mean each. */
+export type Tried = Map<number, Map<string, { sum: number; count: number }>>;
 
 /** The name under which the best of all variants goes. */
 export const BEST = '';
@@ -50,8 +50,8 @@ export class Comparison {
   *rows(
     name: string,
     variant: string,
-    values: ReadonlyMap<string, Values>,
-    cellOf: (half: 0 | 1) => Cell | undefined,
+    tried: ReadonlyMap<string, Tried>,
+    [even, odd]: readonly (Choice | undefined)[],
   ): Generator<ChoiceRow> {
     const base = this.#made[0]!.name;
     const parts = this.#partsOf(variant);
@@ -59,18 +59,17 @@ export class Comparison {
       const isMeant = (sample: number) => triedOn === 'all' || (sample % 2 === 0) === (triedOn === 'even');
       const mean = (...terms: readonly (readonly [sign: number, variant: string])[]) =>
         this.#mean(
-          terms.map(([sign, of]) => [sign, values.get(of)!] as const),
+          terms.map(([sign, of]) => [sign, tried.get(of) ?? new Map()] as const),
           isMeant,
         );
       const own = mean([1, variant]);
       if (own === undefined) continue;
-      const cell = triedOn === 'all' ? undefined : cellOf(triedOn === 'even' ? 1 : 0);
-      const { source = null, target = null } = cell ?? {};
-      const chosen = variant === BEST ? (cell?.variant ?? null) : variant;
+      const choice = { all: undefined, even: odd, odd: even }[triedOn];
+      const chosen = variant === BEST ? (choice?.variant ?? null) : variant;
       const difference = variant === base ? undefined : mean([1, variant], [-1, base]);
       const beyond = parts && mean([1, variant], [-1, parts[0]], [-1, parts[1]], [1, base]);
       yield [
-        ...([name, variant, triedOn, chosen, source, target, own.samples] as const),
+        ...([name, variant, triedOn, chosen, choice ? layersOf(choice) : null, own.samples] as const),
         ...own.triple,
         ...(difference?.triple ?? nothing),
         ...(beyond?.triple ?? nothing),
@@ -78,19 +77,24 @@ export class Comparison {
     }
   }
 
-  /** Of a sum of scores, sample by sample; undefined where no sample has all of them. */
-  #mean(terms: readonly (readonly [sign: number, values: Values])[], isMeant: (sample: number) => boolean) {
-    const [[, first]] = terms as [[number, Values]];
-    const samples = [...first.keys()].filter(
-      (sample) => isMeant(sample) && terms.every(([, values]) => values.has(sample)),
-    );
-    if (samples.length === 0) return undefined;
-    const sums = samples.map((sample) =>
-      terms.reduce((sum, [sign, values]) => sum + sign * values.get(sample)!, 0),
-    );
-    const { low, high } = this.#bootstrap.interval({ sums, counts: sums.map(() => 1) });
-    const value = sums.reduce((sum, one) => sum + one, 0) / sums.length;
-    return { samples: samples.length, triple: [value, low, high] as const };
+  /** Of a sum of scores, sample by sample and place by place; undefined where no sample has all of them. */
+  #mean(terms: readonly (readonly [sign: number, tried: Tried])[], isMeant: (sample: number) => boolean) {
+    const [[, first]] = terms as [[number, Tried]];
+    const parts = [...first.keys()].filter(isMeant).flatMap((sample) => {
+      const own = terms.map(([sign, tried]) => [sign, tried.get(sample)] as const);
+      const keys = [...first.get(sample)!.keys()].filter((key) => own.every(([, of]) => of?.has(key)));
+      const values = keys.map((key) =>
+        own.reduce((total, [sign, of]) => {
+          const { sum, count } = of!.get(key)!;
+          return total + (sign * sum) / count;
+        }, 0),
+      );
+      return values.length === 0 ? [] : [{ sum: total(values), count: values.length }];
+    });
+    if (parts.length === 0) return undefined;
+    const [sums, counts] = [parts.map(({ sum }) => sum), parts.map(({ count }) => count)];
+    const { low, high } = this.#bootstrap.interval({ sums, counts });
+    return { samples: parts.length, triple: [total(sums) / total(counts), low, high] as const };
   }
 
   /** Of a variant with two factors changed: those that have one of them changed. */
@@ -113,4 +117,15 @@ export class Comparison {
     const base = this.#made[0]!.factors;
     return Object.keys(factors).filter((factor) => factors[factor] !== base[factor]);
   }
+}
+
+/** Where states go, by where they come from, as JSON. */
+function layersOf({ targets }: Choice): string {
+  const layer = (place: string) => Number.parseInt(place, 10);
+  const pairs = [...targets].map(([from, to]) => [layer(from), layer(to)]).sort(([a], [b]) => a! - b!);
+  return JSON.stringify(pairs);
+}
+
+function total(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }

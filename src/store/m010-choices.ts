@@ -8,16 +8,15 @@ export const m010Choices: Migration = {
 ALTER TABLE run ADD COLUMN experiment_file /* JSON: the experiment's file as it was run, with --set and --limit, factors as variants and whole paths; null: there was none, or made by an older version */ TEXT CHECK (json_valid(experiment_file));
 
 CREATE TABLE choice (
-  -- What each variant that is made of factors comes to at one pair of layers, which is the best of the other half of the samples; made when a run ends.
+  -- What each variant that is made of factors comes to: means over the source layers that all of them have, each into the target layer that is best for the other half of the samples; made when a run ends.
   run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
   name TEXT NOT NULL, -- score.name
-  variant TEXT NOT NULL, -- variant.name; empty: the best of them all, chosen together with its layers
+  variant TEXT NOT NULL, -- variant.name; empty: the best of them all, chosen together with its target layers
   tried_on TEXT NOT NULL CHECK (tried_on IN ('all', 'even', 'odd')), -- samples by sample.idx: those at even places are tried with what is best for the odd ones, and the other way round; all: both
   chosen TEXT, -- the variant that was tried; null: each half has another
-  source_layer INTEGER, -- that was chosen; blocks count from 0; -1 is embed ("embed" in JSON); null: each half has its own
-  target_layer INTEGER, -- as source_layer
+  layers TEXT CHECK (json_valid(layers)), -- JSON: pairs of source layer and the target layer that was chosen for it; -1 is embed; null: each half has its own
   samples INTEGER NOT NULL,
-  value REAL NOT NULL, -- mean over samples of the score of the one cell
+  value REAL NOT NULL, -- mean over samples and source layers
   ci_low REAL NOT NULL, -- percentile bootstrap over samples, 95 %, drawn with run.seed
   ci_high REAL NOT NULL, -- as ci_low
   difference REAL, -- from the first variant, which has the first level of each factor; null: it is the first
@@ -30,7 +29,7 @@ CREATE TABLE choice (
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW ranking AS
-  -- Variants that are made of factors, the best first, at layers that were chosen on other samples.
+  -- Variants that are made of factors, the best first, as in choice.
   SELECT
     choice.run_id AS run_id,
     run.name AS run_name,

@@ -134,9 +134,9 @@ export function prepareStatements(database: Database): Statements {
     deleteEffects: database.prepare('DELETE FROM effect WHERE run_id = ?'),
     addChoice: database.prepare(
       `INSERT INTO choice
-        (run_id, name, variant, tried_on, chosen, source_layer, target_layer, samples, value, ci_low, ci_high,
+        (run_id, name, variant, tried_on, chosen, layers, samples, value, ci_low, ci_high,
         difference, difference_low, difference_high, beyond, beyond_low, beyond_high)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     deleteChoices: database.prepare('DELETE FROM choice WHERE run_id = ?'),
   };
