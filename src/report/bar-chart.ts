@@ -17,10 +17,11 @@ export function barChart(
   value: string,
   bars: readonly Bar[],
   labels: readonly string[],
+  mostMargin = 240,
 ): string {
   const groups = [...new Set(bars.map(({ group }) => group))];
   const data = [...bars];
-  const margin = Math.min(240, 16 + 7 * Math.max(...groups.map(({ length }) => length)));
+  const margin = Math.min(mostMargin, 16 + 7 * Math.max(...groups.map(({ length }) => length)));
   return draw(label, {
     height: 60 + groups.length * (10 + 18 * labels.length),
     ...{ marginLeft: margin, marginRight: 230, marginTop: 8, marginBottom: 40 },
@@ -51,7 +52,12 @@ export function barChart(
       }),
       text(groups, {
         ...{ fy: (group) => group, text: (group) => group, frameAnchor: 'left', textAnchor: 'end', dx: -10 },
-        ...{ fontSize: 12, fontWeight: 'bold', lineWidth: 18, textOverflow: 'ellipsis-end' },
+        ...{
+          fontSize: 12,
+          fontWeight: 'bold',
+          lineWidth: (mostMargin - 24) / 13.5,
+          textOverflow: 'ellipsis-end',
+        },
       }),
     ],
   }).svg;

@@ -100,13 +100,13 @@ function factorSentences(measured: Measured): string[] {
     .map(({ factor, telling, sorted }) => {
       const { base } = sorted[0]!;
       if (telling.length === 0) {
-        const widest = `${sorted[0]!.level} differs by ${withInterval(sorted[0]!.of)}`;
-        return `No effect of the ${factor} is told apart: ${widest} from ${base}${sorted.length > 1 ? ', the others by less' : ''}.`;
+        const widest = `'${sorted[0]!.level}' differs by ${withInterval(sorted[0]!.of)}`;
+        return `No effect of the ${factor} is told apart: ${widest} from '${base}'${sorted.length > 1 ? ', the others by no more' : ''}.`;
       }
-      const effects = telling.map(({ level, of }) => `${level} is ${betterBy(of, measured)} than ${base}`);
-      const rest = sorted.filter(({ of }) => !isTold(of)).map(({ level }) => level);
+      const effects = telling.map(({ level, of }) => `'${level}' is ${betterBy(of, measured)}`);
+      const rest = sorted.filter(({ of }) => !isTold(of)).map(({ level }) => `'${level}'`);
       const others = rest.length === 0 ? '' : `; not told apart from it: ${rest.join(', ')}`;
-      return `The ${factor} matters: ${effects.join(', ')}${others}.`;
+      return `Effect of the ${factor}: compared with '${base}' ${effects.join(', ')}${others}.`;
     });
 }
 

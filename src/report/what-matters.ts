@@ -1,4 +1,4 @@
-/** What the factors of a run come to: guidelines, variants in their order, effects of each change. */
+/** What the factors of a run come to: variants in their order, effects of each change, guidelines. */
 import type { Database } from 'better-sqlite3';
 import { numberText, onOneLine } from '../store/format.js';
 import { barChart } from './bar-chart.js';
@@ -14,12 +14,12 @@ export function whatMatters(database: Database, subject: Subject): Part[] {
   return subject.runs.flatMap(({ runId, name, model, quantization }) => {
     const metrics = metricsOf(database, runId);
     const of = metrics.map((metric) => measured(database, subject, runId, metric));
+    const there = of.filter(({ rows }) => rows.length > 0);
     const title = `run ${runId} ${name}`;
-    return of.flatMap((one, i) => {
-      if (one.rows.length === 0) return [];
-      const parts = [ranking(one, runId, title), ...effects(one, runId, title)];
-      return i === 0 ? [guidelinePart(one, runId, `${title} on ${model} ${quantization}`), ...parts] : parts;
-    });
+    return [
+      ...there.flatMap((one) => [ranking(one, runId, title), ...effects(one, runId, title)]),
+      ...there.slice(0, 1).map((one) => guidelinePart(one, runId, `${title} on ${model} ${quantization}`)),
+    ];
   });
 }
 
@@ -49,7 +49,7 @@ function guidelinePart(of: MeasuredHere, runId: number, title: string): Part {
   const sentences = guidelines(of).map((one) => onOneLine(one));
   return {
     ...{ name: partName('guidelines', runId), title: `Guidelines: ${title}` },
-    caption: `Made from the numbers below, by ${of.metric}, the experiment's first metric. In brackets: 95 % intervals, (paired) percentile bootstrap over samples. patchscopes best ${runId} prints the best variant as an experiment file.`,
+    caption: `Made from the numbers above, by ${of.metric}, the experiment's first metric. In brackets: 95 % intervals, (paired) percentile bootstrap over samples. patchscopes best ${runId} prints the best variant as an experiment file.`,
     html: `<ul>${sentences.map((one) => `<li>${escapeHtml(one)}</li>`).join('\n')}</ul>`,
     data: dataOf(of, of.rows),
   };
@@ -71,7 +71,7 @@ function ranking(of: MeasuredHere, runId: number, title: string): Part {
     },
     caption:
       'Means over the source layers that all variants have, each into the target layer that is best for the other half of the samples. Lines: 95 % intervals, percentile bootstrap over samples. The first of many is flattered by its place: the guidelines tell what the best one, chosen on one half, comes to on the other.',
-    svg: barChart(onOneLine(`${title}, ranked. ${spoken}`), of.metric, bars, ['']),
+    svg: barChart(onOneLine(`${title}, ranked. ${spoken}`), of.metric, bars, [''], 330),
     data: dataOf(of, ranked),
   };
 }
