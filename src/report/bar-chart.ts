@@ -55,7 +55,7 @@ export function barChart(
         ...{
           fontSize: 12,
           fontWeight: 'bold',
-          lineWidth: (mostMargin - 24) / 13.5,
+          lineWidth: (mostMargin - 24) / 15,
           textOverflow: 'ellipsis-end',
         },
       }),
