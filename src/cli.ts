@@ -2,6 +2,7 @@
 import yargs from 'yargs';
 import { bindValues, usageSentence } from './cli/arguments.js';
 import { BrokenRunError, EXIT } from './cli/session.js';
+import { addBest } from './commands/best.js';
 import { addBuild } from './commands/build.js';
 import { addConvert } from './commands/convert.js';
 import { addDelete } from './commands/delete.js';
@@ -40,6 +41,7 @@ const commands = {
   runs: addRuns,
   show: addShow,
   report: addReport,
+  best: addBest,
   sql: addSql,
   export: addExport,
   merge: addMerge,

@@ -18,6 +18,8 @@ export interface Tokenizer {
   readonly bosToken: number | undefined;
   /** What prompts are filled up with: the model's padding token, or where it has none its end of text. */
   readonly padToken?: number | undefined;
+  /** The token that ends a text. */
+  readonly endToken?: number | undefined;
   /**
    * The prompt of one user turn in the model's own chat template, with the beginning-of-sequence token
    * where the template writes one and `bos` is true. Throws where the model has no template.
@@ -182,6 +184,8 @@ export interface PatchRow extends TokenInput {
   readonly contrast?: Contrast;
   /** Tokens that follow the prompt instead of generated ones: each is scored, none is left out. */
   readonly continuation?: readonly number[];
+  /** Tokens generated for this row. Default: the reading's. */
+  readonly maxTokens?: number;
   /** What the row's tokens are drawn with, where they are drawn. Default: the row's place in the list. */
   readonly seed?: number;
   /** Tracked in this row alone, after the reading's own. */

@@ -1,4 +1,5 @@
 export { adaptersOf, type ModelAdapters, readAdapter } from './adapters.js';
+export { type BestVariantOptions, bestVariant } from './best-variant.js';
 export { chooseCacheLayout, type WorkShape } from './cache-layout.js';
 export { type Conversion, type ConversionType, conversionTypes, convertModel } from './convert.js';
 export type { GpuChoice } from './devices.js';

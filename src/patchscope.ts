@@ -56,6 +56,13 @@ export interface Sampling {
   readonly temperature: number;
 }
 
+/**
+ * Tokens that no text may stand for: the model's padding, its end of text, any token, drawn with the experiment's
+ * seed for each sample, and the token at the source's position.
+ */
+export const placeholders = ['padding', 'end', 'random', 'source'] as const;
+export type Placeholder = (typeof placeholders)[number];
+
 /** A prompt as text, as token ids that are used exactly as they are, or for a target the source itself. */
 export type Prompt =
   | {
@@ -72,6 +79,8 @@ export type Prompt =
        * is that of the source. They are read like any other token. Default false.
        */
       readonly padded?: boolean;
+      /** Of a target: one token more behind the text. */
+      readonly placeholder?: Placeholder;
     }
   | { readonly kind: 'tokens'; readonly tokenIds: readonly number[] }
   /** The tokens of the source prompt up to its position: T = S of the paper, read where the state was taken. */
@@ -454,6 +463,10 @@ export type Window = number | 'onward';
 /** The experiment once more with some of its settings, or of its samples' prompts, changed. */
 export interface Variant extends Partial<Settings> {
   readonly name: string;
+  /** Default: those of the reading. */
+  readonly maxTokens?: number;
+  /** The level of each factor, where it is made of factors; the first of these variants has the first levels. */
+  readonly factors?: Readonly<Record<string, string>>;
 }
 
 /** What is patched beside the captured states, to compare with. */

@@ -1,8 +1,9 @@
 /** Prompt and position -> token ids and the index of one of them. Token ids are never made from text twice. */
 import type { TokenInput, Tokenizer } from './engine.js';
 import { PatchscopeError } from './errors.js';
-import type { Position, Prompt, Side } from './patchscope.js';
+import type { Placeholder, Position, Prompt, Side } from './patchscope.js';
 import { resolvePosition } from './positions.js';
+import { uniforms } from './random.js';
 
 export type TextReading = Required<
   Pick<Extract<Prompt, { readonly kind: 'text' }>, 'bos' | 'chat' | 'special'>
@@ -140,6 +141,36 @@ export function paddedTarget(
     ...target.tokenIds.slice(first),
   ];
   return { ...target, text: null, tokenIds, tokenIndex };
+}
+
+/**
+ * The token behind a target's text that is no text.
+ *
+ * @param source undefined where its model has another vocabulary.
+ * @param seed of the one that is drawn.
+ * @throws PatchscopeError `bad_input` where there is none.
+ */
+export function placeholderToken(
+  placeholder: Placeholder,
+  source: ResolvedPrompt | undefined,
+  { padToken, endToken, vocabularySize }: Tokenizer,
+  seed: number,
+): number {
+  const drawn = uniforms(seed);
+  drawn(); // a random position takes the first
+  const tokenId = {
+    padding: padToken,
+    end: endToken,
+    random: Math.floor(drawn() * vocabularySize),
+    source: source && positionTokens(source)[source.tokenIndex],
+  }[placeholder];
+  if (tokenId !== undefined) return tokenId;
+  const why =
+    placeholder === 'source' ? "the source's model has another vocabulary" : 'the model has no such token';
+  throw new PatchscopeError(
+    'bad_input',
+    `The placeholder of the target prompt can't be ${placeholder}: ${why}.`,
+  );
 }
 
 /** What a model reads of a prompt. */

@@ -34,6 +34,8 @@ export interface RunHeader {
   readonly command: string;
   /** The file that the experiment was read from, as it was written. */
   readonly experimentSource: string | null;
+  /** The same as it was run. */
+  readonly experimentFile?: object | undefined;
   /** As resolved, but for its samples. */
   readonly experiment: object;
   readonly reading: object;
@@ -51,11 +53,15 @@ export interface RunHeader {
 export interface RunOrigin {
   readonly command: string;
   readonly experimentSource?: string;
+  readonly experimentFile?: object;
   readonly shard?: Shard | undefined;
 }
 
 /** What is kept of a run of Patchscopes before its first cell. */
-export function runHeader(plan: Plan, { command, experimentSource, shard }: RunOrigin): RunHeader {
+export function runHeader(
+  plan: Plan,
+  { command, experimentSource, experimentFile, shard }: RunOrigin,
+): RunHeader {
   const { samples, ...experiment } = plan.experiment;
   const { name, seed } = experiment;
   const given = plan.continuation && {
@@ -67,6 +73,7 @@ export function runHeader(plan: Plan, { command, experimentSource, shard }: RunO
     name,
     command,
     experimentSource: experimentSource ?? null,
+    experimentFile,
     experiment: keptSettings(experiment),
     reading,
     seed,

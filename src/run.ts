@@ -312,6 +312,7 @@ export class ChunkRunner implements Runner {
       }),
       seed: this.#seed(index),
       trackedTokens: [...new Set([...pair.trackedTokens, ...ownTokens.flatMap(({ tokenIds }) => tokenIds)])],
+      ...(pair.maxTokens !== undefined && { maxTokens: pair.maxTokens }),
       ...(given && { continuation: given }),
       ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
     };

@@ -126,8 +126,9 @@ test('every key says what it says, in YAML and in JSON', () => {
     seed: 7,
   };
   for (const content of [full, JSON.stringify(parse(full), null, '\t'), stringify(parse(full))]) {
-    const { experiment, ...rest } = read(content);
+    const { experiment, file, ...rest } = read(content);
     assert.deepEqual(experiment, expected);
+    assert.deepEqual(experimentOf(JSON.stringify(file)), expected);
     assert.deepEqual(rest, {
       about: 'Everything?',
       models: { source: join(home, 'a.gguf'), target: 'hf:some/model/b.gguf' },

@@ -21,7 +21,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   layers: shared,
   places: [...shared, 'layers'],
   positions: shared,
-  prompts: [...shared, 'positions'],
+  prompts: [...shared, 'positions', 'random'],
   'cache-layout': ['engine'],
   alignment: [...shared, 'prompts'],
   vocabulary: ['engine'],
@@ -66,6 +66,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   lens: [...shared, 'floats', 'places', 'plan', 'prompts', 'run', 'source-states'],
   'experiment-file': [...shared, 'adapters', 'mapping', 'metrics', 'nearest', 'positions'],
   experiments: ['experiment-file', 'patchscope'],
+  'best-variant': ['errors', 'experiment-file', 'store'],
   'record-probes': [...shared, 'plan', 'probing', 'run', 'store'],
   'record-run': [
     ...[...shared, 'adapters', 'group', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],

@@ -87,6 +87,7 @@ export function runOf(changes: Partial<RunRecord> = {}) {
     command: "patchscopes patch --source 'Diana, princess'",
     experiment: { name: 'patch', sourceLayers: 'all' },
     experimentSource: 'name: patch # as typed',
+    experimentFile: { name: 'patch' },
     reading: { topK: 2, maxTokens: 2, stop: [] },
     seed: 7,
     sourceModel: model,

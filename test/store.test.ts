@@ -130,6 +130,7 @@ test('what was added comes back', (t) => {
     tolerance: 0.25,
     plan_sha256: 'ef'.repeat(32),
     experiment_source: 'name: patch # as typed',
+    experiment_file: '{"name":"patch"}',
     chunks_planned: 2,
     shard_index: null,
     shard_count: null,

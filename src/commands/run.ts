@@ -77,7 +77,7 @@ export const addRun = (yargs: Argv) =>
       const set = args.set?.split(SEPARATOR) ?? [];
       const seed = wholeNumber(args.seed, '-s', 0);
       if (seed !== undefined) set.push(`seed=${seed}`);
-      const { experiment, models, text } = readExperiment(args.experiment, {
+      const { experiment, models, text, file } = readExperiment(args.experiment, {
         set,
         ...(limit !== undefined && { limit }),
       });
@@ -97,6 +97,7 @@ export const addRun = (yargs: Argv) =>
         const header = runHeader(plan, {
           command: commandLine(argumentsOfRun(process.argv.slice(2))),
           experimentSource: text,
+          experimentFile: file,
           shard,
         });
         const resumed = resumedRun(args.resume, plan, header, engine, db);

@@ -2,6 +2,7 @@
 import type { Experiment, LogitContrast, Patch, Sample, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
+import type { Levels } from './factors.js';
 import { adaptersAt } from './loras.js';
 import { Mappings, type OpenMapping } from './mappings.js';
 import { given, promptAt, sourceAt, templateAt } from './prompts.js';
@@ -9,19 +10,23 @@ import { type Bad, readingOf } from './reading.js';
 import type { ExperimentFile } from './schema.js';
 import type { Row } from './template.js';
 
-/**
- * @param open default: every mapping is the identity.
- * @throws PatchscopeError `bad_input`
- */
+export interface ToExperiment {
+  /** Of the variants that are made of factors, by name. */
+  readonly factors: ReadonlyMap<string, Levels>;
+  /** Default: every mapping is the identity. */
+  readonly open?: OpenMapping;
+}
+
+/** @throws PatchscopeError `bad_input` */
 export function toExperiment(
   file: ExperimentFile,
   root: Located,
   rows: readonly Row[],
-  open: OpenMapping | undefined,
+  { factors, open }: ToExperiment,
 ): Experiment {
   const bad = (path: Path, what: string) => badAt(around(root, path).place, `${pathText(path)} ${what}`);
   const mappings = new Mappings(file, root, rows, open);
-  const variants = file.variants?.map((_, index) => variantOf(file, root, index, mappings, bad));
+  const variants = file.variants?.map((_, index) => variantOf(file, root, index, mappings, factors, bad));
   const { name, seed = 0, metrics, controls, known, probe } = file;
   return {
     name,
@@ -105,6 +110,7 @@ function variantOf(
   root: Located,
   index: number,
   mappings: Mappings,
+  factors: ToExperiment['factors'],
   bad: Bad,
 ): Variant {
   const variant = file.variants![index]!;
@@ -131,6 +137,8 @@ function variantOf(
       window: target?.window,
       draws: variant.draws,
       mapping: mappings.ofVariant(index),
+      maxTokens: variant.reading?.tokens,
+      factors: factors.get(variant.name),
     }),
     ...placeSettings(variant),
     ...adaptersAt(variant, root, ['variants', index]),

@@ -1,4 +1,6 @@
 /** The experiments of the package in the words of the paper's table 1, told from their files alone. */
+import type { Levels } from './factors.js';
+import { keysOf, mergedPrompt } from './prompts.js';
 import { builtInNames, readFile } from './read-experiment.js';
 import type { ExperimentFile } from './schema.js';
 
@@ -26,12 +28,21 @@ export interface ListedExperiment {
 }
 
 export function listExperiments(): ListedExperiment[] {
-  return builtInNames().map((name) => listed(readFile(name).file));
+  return builtInNames().map((name) => {
+    const { file, factors } = readFile(name);
+    return listed(file, factors);
+  });
 }
 
-export function listed(file: ExperimentFile): ListedExperiment {
+/** @param factors of variants that are made of some the first is told alone. */
+export function listed(
+  file: ExperimentFile,
+  factors: ReadonlyMap<string, Levels> = new Map(),
+): ListedExperiment {
   const { name, about = null, method = null, from = null } = file;
-  const all = (file.variants ?? [{}]).map((variant) => settingsOf(file, variant));
+  const further = new Set([...factors.keys()].slice(1));
+  const variants = file.variants?.filter((variant) => !further.has(variant.name)) ?? [{}];
+  const all = variants.map((variant) => settingsOf(file, variant));
   const patching = all.filter(({ edit }) => edit.op !== 'scale' || edit.alpha !== 1);
   const told = (of: (settings: Settings) => string) => [
     ...new Set((patching.length > 0 ? patching : all).map(of)),
@@ -62,7 +73,7 @@ function settingsOf(file: ExperimentFile, variant: Variant) {
   const place = <Side extends 'source' | 'target'>(side: Side) => ({
     ...file[side],
     ...variant[side],
-    prompt: mergedPrompt(file[side].prompt, variant[side]?.prompt),
+    prompt: keysOf(mergedPrompt(file[side].prompt, variant[side]?.prompt) ?? {}),
   });
   const edit = { ...file.edit, ...variant.edit };
   return {
@@ -70,15 +81,6 @@ function settingsOf(file: ExperimentFile, variant: Variant) {
     edit: { op: edit.op ?? 'replace', alpha: edit.alpha ?? 1 },
     mapping: variant.mapping ?? file.mapping ?? 'identity',
   };
-}
-
-/** What a variant says of a prompt alone leaves its text. */
-function mergedPrompt(base: string | Keys | undefined, own: string | Keys | undefined): Keys {
-  const [all, some] = [base ?? {}, own ?? {}].map((prompt) =>
-    typeof prompt === 'string' ? { text: prompt } : prompt,
-  ) as [Keys, Keys];
-  const isWhole = [some.text, some.tokens, some.same].some((key) => key !== undefined);
-  return isWhole ? some : { ...all, ...some };
 }
 
 const layerWords: Readonly<Record<string, string>> = { same: 'l', below: '< l', above: '> l' };

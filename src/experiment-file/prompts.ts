@@ -146,7 +146,14 @@ function positionOf(typed: PositionKeys, side: Side, root: Located, path: Path) 
   return (row: Row) => ({ position: { kind: 'each', spans: spans(row) } as const });
 }
 
-function keysOf(prompt: string | PromptKeys): PromptKeys {
+/** As a variant's prompt changes the experiment's. */
+export function mergedPrompt(base: PlaceKeys['prompt'], own: PlaceKeys['prompt']): PlaceKeys['prompt'] {
+  if (base === undefined || own === undefined) return own ?? base;
+  const { text, ...keys } = merged(keysOf(base), keysOf(own));
+  return text !== undefined && Object.keys(keys).length === 0 ? text : { ...given({ text }), ...keys };
+}
+
+export function keysOf(prompt: string | PromptKeys): PromptKeys {
   return typeof prompt === 'string' ? { text: prompt } : prompt;
 }
 
@@ -161,7 +168,11 @@ function checked(keys: PromptKeys, root: Located, path: Path): PromptKeys {
   }
   if (same !== undefined && (Object.keys(keys).length > 1 || !ofTarget))
     throw bad('has same: source, which is for a target, and alone');
-  if (switches.padded === true && !ofTarget) throw bad('has padded, which is for a target');
+  for (const key of ['padded', 'placeholder'] as const) {
+    if (switches[key] && !ofTarget) throw bad(`has ${key}, which is for a target`);
+  }
+  if (switches.padded && switches.placeholder)
+    throw bad('has padded and a placeholder: leave one of them out');
   if (
     text === undefined &&
     tokens === undefined &&

@@ -8,10 +8,12 @@ import { nearest } from '../nearest.js';
 import type { Experiment } from '../patchscope.js';
 import { around, type Located, parseDocument, pathFrom, plain, quoted } from './document.js';
 import { toExperiment } from './experiment.js';
+import { expandFactors, type Levels } from './factors.js';
 import { problem } from './problems.js';
 import { readSamples } from './samples.js';
 import { type ExperimentFile, experimentSchema } from './schema.js';
 import { applySet } from './set.js';
+import { isModelFile, standalone } from './standalone.js';
 import { readText } from './text-file.js';
 
 /** The text's parser takes a second for each. */
@@ -26,6 +28,8 @@ export interface ReadExperiment {
   readonly models?: { readonly source: string; readonly target: string };
   /** The file as it is written. */
   readonly text: string;
+  /** The same as it is read here: with settings, factors as variants, and whole paths. */
+  readonly file: object;
   /** The question it asks. */
   readonly about?: string;
 }
@@ -58,14 +62,15 @@ export function readExperiment(
       `The limit is ${limit} where a whole number of at least 1 is needed.`,
     );
   }
-  const { file, root, text } = readFile(nameOrPath, set);
+  const { file, root, text, factors } = readFile(nameOrPath, set);
   const rows = readSamples(file.samples, around(root, ['samples']), 'samples', limit);
   const { about, model } = file;
   const modelAt = (name: string, ...keys: string[]) =>
-    /^(?!hf:).*\.gguf$/s.test(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
+    isModelFile(name) ? pathFrom(around(root, ['model', ...keys]), name) : name;
   return {
-    experiment: toExperiment(file, root, rows, withoutMappings ? undefined : readMappings),
+    experiment: toExperiment(file, root, rows, { factors, ...(!withoutMappings && { open: readMappings }) }),
     text,
+    file: standalone(root, file, limit),
     ...(about !== undefined && { about }),
     ...(model !== undefined && {
       models:
@@ -81,6 +86,8 @@ export interface WrittenExperiment {
   readonly file: ExperimentFile;
   readonly root: Located;
   readonly text: string;
+  /** Of each variant that is made of factors its levels. */
+  readonly factors: ReadonlyMap<string, Levels>;
 }
 
 /** As `readExperiment`, whose samples and mappings need not be there. */
@@ -95,7 +102,13 @@ export function readFile(nameOrPath: string, set: readonly string[] = []): Writt
   for (const setting of set) applySet(root, setting);
   const parsed = experimentSchema.safeParse(plain(root));
   if (!parsed.success) throw problem(parsed.error.issues, root);
-  return { file: parsed.data, root, text };
+  const factors = expandFactors(root);
+  return {
+    file: factors.size === 0 ? parsed.data : experimentSchema.parse(plain(root)),
+    root,
+    text,
+    factors,
+  };
 }
 
 function fileOf(nameOrPath: string): string {

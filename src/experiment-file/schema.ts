@@ -3,7 +3,16 @@
  * the descriptions and defaults go into the published JSON Schema.
  */
 import { z } from 'zod';
-import { activations, controls, editOps, mappingKinds, metricNames, sides, sites } from '../patchscope.js';
+import {
+  activations,
+  controls,
+  editOps,
+  mappingKinds,
+  metricNames,
+  placeholders,
+  sides,
+  sites,
+} from '../patchscope.js';
 
 const LAYER = '(?:-?\\d+(?:\\.\\.-?\\d+)?|embed|all|blocks\\.\\d+\\.hook_\\w+|hidden_states\\[\\d+\\])';
 const layerWord = new RegExp(`^${LAYER}$`);
@@ -67,6 +76,10 @@ const prompt = z
           description:
             'Of a target: padding tokens before the text, so that its position is that of the source.',
           default: false,
+        }),
+        placeholder: word(placeholders).optional().meta({
+          description:
+            "Of a target: one token more behind the text: the model's padding or end of text, one drawn with the seed for each sample, or that of the source's position.",
         }),
       }),
     ],
@@ -301,13 +314,15 @@ const stop = z.union([z.enum(['newline', 'answer']), section({ text })], {
   error: 'newline, answer, or a set of keys such as { text: ";" }',
 });
 
+const tokens = whole(1)
+  .optional()
+  .meta({ description: 'Tokens to generate, the first read included.', default: 1 });
+
 const reading = section({
   top: whole(1)
     .optional()
     .meta({ description: 'Most probable tokens kept for each token read.', default: 5 }),
-  tokens: whole(1)
-    .optional()
-    .meta({ description: 'Tokens to generate, the first read included.', default: 1 }),
+  tokens,
   continuation: word(['own']).optional().meta({
     description:
       "own: the tokens that the source's model itself generates behind the source's position follow, as many as tokens says, and what the patched run says behind each of them is read.",
@@ -451,15 +466,19 @@ const mapping = z
 
 const draws = whole(1, 1000);
 
-const variant = section({
-  name: text,
+const changes = {
   source: section(sourcePlace).optional(),
   target: section(targetPlace).optional(),
   edit: edit.optional(),
   contrast: contrast.optional(),
   mapping: mapping.optional(),
   draws: draws.optional(),
-});
+  reading: section({ tokens }).optional(),
+};
+
+const variant = section({ name: text, ...changes });
+
+const levels = z.record(z.string(), section(changes), 'a set of levels, { name: what it changes } each');
 
 const aKnownLayer = 'embed or the number of a block';
 const knownLayers = z.array(
@@ -513,6 +532,10 @@ export const experimentSchema = section({
     .min(1, 'a list of at least one variant')
     .optional()
     .meta({ description: 'The experiment again, with some keys changed.' }),
+  factors: z.record(z.string(), levels, 'a set of factors, { name: levels } each').optional().meta({
+    description:
+      'What is to be compared: variants with the first level of each factor, each further level alone, and each two of these together.',
+  }),
   reading: reading.optional(),
   metrics: z.array(word(metricNames), 'a list of metrics').optional().meta({
     description:

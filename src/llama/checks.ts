@@ -96,7 +96,9 @@ export class Checks {
         throw new TypeError('Expected continuation to be an array of numbers.');
       this.tokens(continuation);
     }
-    this.input(row, continuation?.length ?? reading.maxTokens);
+    const { maxTokens = reading.maxTokens } = row;
+    checkReading({ ...reading, maxTokens });
+    this.input(row, continuation?.length ?? maxTokens);
     if (seed !== undefined && !Number.isSafeInteger(seed)) throw bad(`The seed ${seed} is no whole number.`);
     if (!Array.isArray(trackedTokens))
       throw new TypeError('Expected trackedTokens to be an array of numbers.');

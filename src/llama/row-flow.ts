@@ -237,8 +237,8 @@ export class RowFlow {
 
   /** Takes the chosen token in. @returns whether the row goes on. */
   #advance(run: Run, raw: RawReading): boolean {
-    const { continuation: given } = run.row.row;
-    if ((given?.length ?? this.#reading.maxTokens) === 0) return false;
+    const { continuation: given, maxTokens = this.#reading.maxTokens } = run.row.row;
+    if ((given?.length ?? maxTokens) === 0) return false;
     const chosen = raw.chosen!;
     run.steps.push({ ...this.#readingOf(run, raw), chosen });
     return this.#stop.push(run.continuation, chosen.tokenId, run.row.row);

@@ -63,7 +63,9 @@ export function groupRows(rows: readonly PatchRow[], reading: RowReading): RowGr
     const { tokenIds, encoderTokenIds, adapter } = row;
     const encoder = encoderTokenIds && { tokenIds: encoderTokenIds, edits: turnedEdits(row, 'encoder') };
     const rest = tokenIds.slice(prefixLength);
-    const steps = Math.max(...own.map(({ row }) => row.continuation?.length ?? reading.maxTokens));
+    const steps = Math.max(
+      ...own.map(({ row }) => row.continuation?.length ?? row.maxTokens ?? reading.maxTokens),
+    );
     const cellsPerRow = rest.length + Math.max(0, steps - 1);
     const prefix = tokenIds.slice(0, prefixLength);
     return { adapter, encoder, prefix, rest, rows: own, streams: editsOfStreams(row).length, cellsPerRow };

@@ -26,7 +26,11 @@ export class TextStop {
   push(
     continuation: Continuation,
     tokenId: number,
-    { continuation: given, until = [] }: Pick<PatchRow, 'continuation' | 'until'>,
+    {
+      continuation: given,
+      until = [],
+      maxTokens = this.#maxTokens,
+    }: Pick<PatchRow, 'continuation' | 'until' | 'maxTokens'>,
   ): boolean {
     continuation.tokenIds.push(tokenId);
     if (given === undefined && this.#tokenizer.isEndOfText(tokenId)) return false;
@@ -42,6 +46,6 @@ export class TextStop {
       return false;
     }
     if (until.some((text) => continuation.text.includes(text))) return false;
-    return continuation.tokenIds.length < this.#maxTokens;
+    return continuation.tokenIds.length < maxTokens;
   }
 }

@@ -46,6 +46,10 @@ export class LlamaTokenizer implements Tokenizer {
     return [this.#info.padToken, this.#info.eosToken].find((token) => token >= 0);
   }
 
+  get endToken(): number | undefined {
+    return this.#info.eosToken >= 0 ? this.#info.eosToken : undefined;
+  }
+
   chat(userText: string, { bos }: { readonly bos: boolean }): string {
     const { chatTemplate, bosToken, eosToken } = this.#info;
     if (chatTemplate === null) {

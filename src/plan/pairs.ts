@@ -39,6 +39,8 @@ export interface Pair {
   readonly contrast?: PlannedContrast;
   /** Tokens that are scored for this sample alone. */
   readonly trackedTokens: readonly number[];
+  /** Tokens that are generated, where it is another number than the reading's. */
+  readonly maxTokens?: number;
 }
 
 /** Tokens of a target that its rows share: those before the first that is patched, edited or cut off from another. */
@@ -82,9 +84,7 @@ export interface PlannedModels {
 
 export const DEFAULT_VARIANT = 'default';
 
-export interface VariantSettings extends Settings {
-  readonly name: string;
-}
+export interface VariantSettings extends Settings, Pick<Variant, 'name' | 'maxTokens'> {}
 
 export function variantsOf(experiment: Experiment): VariantSettings[] {
   const { variants = [{ name: DEFAULT_VARIANT }] } = experiment;
@@ -143,7 +143,7 @@ export function resolvePairs(
     const seed = experiment.seed + index;
     const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.flatMap((variant) => {
-      const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {} } = variant;
+      const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {}, maxTokens } = variant;
       const own = sample.variants?.[name] ?? {};
       const contrast = contrasts.get(name);
       const sourceWay = { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name };
@@ -169,6 +169,7 @@ export function resolvePairs(
           ...(cuts.length > 0 && { cuts }),
           ...(contrast && { contrast }),
           trackedTokens,
+          ...(maxTokens !== undefined && { maxTokens }),
         };
       });
     });

@@ -97,7 +97,7 @@ export function makePlan(
   const models = { source: { tokenizer, record: shape }, target };
   const variants = variantsOf(experiment);
   const continuation = resolveContinuation(experiment.reading, target.tokenizer);
-  const steps = continuation?.length ?? experiment.reading.maxTokens;
+  const steps = stepCount({ continuation, experiment });
   const pairs = resolvePairs(experiment, variants, models, Math.max(0, steps - 1));
   const ownTokens = ownTokenCount(experiment);
   const own = ownTokens > 0;
@@ -205,8 +205,17 @@ function checkCutWindows(
 }
 
 /** Tokens that are read of each cell, at most. */
-export function stepCount({ continuation, experiment }: Plan): number {
-  return continuation?.length ?? experiment.reading.maxTokens;
+export function stepCount({
+  continuation,
+  experiment: { reading, variants = [] },
+}: {
+  readonly continuation?: readonly ResolvedToken[] | undefined;
+  readonly experiment: Experiment;
+}): number {
+  return (
+    continuation?.length ??
+    Math.max(reading.maxTokens, ...variants.map(({ maxTokens = reading.maxTokens }) => maxTokens))
+  );
 }
 
 export function chunkCount({ chunkStarts }: Plan): number {

@@ -1,9 +1,10 @@
 /** Prompts and positions as they are written -> token ids and indexes, each distinct one once. */
 import { PatchscopeError } from '../errors.js';
-import type { Position, PromptAt, Side, Source, Vector } from '../patchscope.js';
+import type { Position, Prompt, PromptAt, Side, Source, Vector } from '../patchscope.js';
 import {
   inputOf,
   paddedTarget,
+  placeholderToken,
   type ResolvedPrompt,
   readWith,
   resolvePrompt,
@@ -85,11 +86,17 @@ export class Resolver {
         "The source prompt can't be padded: a target is, up to the position of its source.",
       );
     }
+    if (at.prompt.kind === 'text' && at.prompt.placeholder !== undefined) {
+      throw new PatchscopeError('bad_input', 'The source prompt can have no placeholder: a target has one.');
+    }
     return this.#resolve(at, 'source', way, seed, 0);
   }
 
   #target(at: PromptAt, source: ResolvedSource, way: Way, seed: number, following: number): ResolvedPrompt {
     const { prompt } = at;
+    if (prompt.kind === 'text' && prompt.placeholder !== undefined) {
+      return this.#withPlaceholder({ ...at, prompt }, source, way, seed, following);
+    }
     const isPadded = prompt.kind === 'text' && prompt.padded === true;
     if (prompt.kind !== 'source' && !isPadded) return this.#resolve(at, 'target', way, seed, following);
     if (isVector(source)) {
@@ -113,6 +120,24 @@ export class Resolver {
     });
   }
 
+  /** The text, and one token behind it that no text stands for. */
+  #withPlaceholder(
+    at: PromptAt & { readonly prompt: Extract<Prompt, { readonly kind: 'text' }> },
+    source: ResolvedSource,
+    way: Way,
+    seed: number,
+    following: number,
+  ): ResolvedPrompt {
+    const { placeholder, ...before } = at.prompt;
+    const { tokenizer } = this.#models.target;
+    const start = { ...at, prompt: before, position: { kind: 'index', index: 0 } as const };
+    const { tokenIds } = this.#resolve(start, 'target', { ...way, side: undefined }, seed, following);
+    const own = isVector(source) || !this.#isOneVocabulary() ? undefined : source;
+    const last = placeholderToken(placeholder!, own, tokenizer, seed);
+    const whole = { ...at, prompt: { kind: 'tokens', tokenIds: [...tokenIds, last] } as const };
+    return this.#resolve(whole, 'target', way, seed, following);
+  }
+
   #sourceAsTarget(
     source: ResolvedPrompt,
     position: Position,
@@ -120,10 +145,14 @@ export class Resolver {
     draw: number | undefined,
   ): ResolvedPrompt {
     const [own, other] = [this.#models.source.tokenizer, this.#models.target.tokenizer];
-    this.#hasOneVocabulary ??= isSameVocabulary(own, other);
-    return this.#hasOneVocabulary
+    return this.#isOneVocabulary()
       ? sourceAsTarget(source, position, other, draw)
       : sourceTextAsTarget(source, position, { source: own, target: other }, side, draw);
+  }
+
+  #isOneVocabulary(): boolean {
+    this.#hasOneVocabulary ??= isSameVocabulary(this.#models.source.tokenizer, this.#models.target.tokenizer);
+    return this.#hasOneVocabulary;
   }
 
   #resolve(

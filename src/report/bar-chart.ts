@@ -6,6 +6,8 @@ import type { Mean } from './means.js';
 export interface Bar extends Mean {
   readonly group: string;
   readonly label: string;
+  /** What stands beside it. Default: the label. */
+  readonly shown?: string;
   readonly style: LineStyle;
   readonly isControl: boolean;
 }
@@ -15,10 +17,11 @@ export function barChart(
   value: string,
   bars: readonly Bar[],
   labels: readonly string[],
+  mostMargin = 240,
 ): string {
   const groups = [...new Set(bars.map(({ group }) => group))];
   const data = [...bars];
-  const margin = Math.min(240, 16 + 7 * Math.max(...groups.map(({ length }) => length)));
+  const margin = Math.min(mostMargin, 16 + 7 * Math.max(...groups.map(({ length }) => length)));
   return draw(label, {
     height: 60 + groups.length * (10 + 18 * labels.length),
     ...{ marginLeft: margin, marginRight: 230, marginTop: 8, marginBottom: 40 },
@@ -37,12 +40,24 @@ export function barChart(
       ruleY(data, { x1: 'low', x2: 'high', y: 'label', fy: 'group', strokeWidth: 1.5 }),
       ruleX([0]),
       text(data, {
-        ...{ y: 'label', fy: 'group', text: 'label', frameAnchor: 'right', textAnchor: 'start', dx: 8 },
+        ...{
+          y: 'label',
+          fy: 'group',
+          text: ({ label, shown = label }: Bar) => shown,
+          frameAnchor: 'right',
+          textAnchor: 'start',
+          dx: 8,
+        },
         ...{ fontSize: 11, lineWidth: 19, textOverflow: 'ellipsis-middle' },
       }),
       text(groups, {
         ...{ fy: (group) => group, text: (group) => group, frameAnchor: 'left', textAnchor: 'end', dx: -10 },
-        ...{ fontSize: 12, fontWeight: 'bold', lineWidth: 18, textOverflow: 'ellipsis-end' },
+        ...{
+          fontSize: 12,
+          fontWeight: 'bold',
+          lineWidth: (mostMargin - 24) / 15,
+          textOverflow: 'ellipsis-end',
+        },
       }),
     ],
   }).svg;

@@ -24,6 +24,7 @@ import { failureReasons, signatureCauses, signatureCounts, signatureCurves } fro
 import { BASE_STYLE, REPORT_STYLE } from './style.js';
 import { type Subject, subjectOf } from './subject.js';
 import { textTables } from './texts.js';
+import { whatMatters } from './what-matters.js';
 
 export { csvOf } from './part.js';
 
@@ -75,6 +76,12 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       about:
         'The truth of these runs is known beforehand, and with it how far their readings can be trusted.',
       parts: known === '' ? [] : [expectations(database, known), ...tellingSigns(database, subject, known)],
+    },
+    {
+      ...{ name: 'factors', title: 'What matters' },
+      about:
+        'Variants that are made of factors. Each source layer goes into the target layer that is best for the other half of the samples, so that a variant of many layers is not flattered by their number.',
+      parts: whatMatters(database, subject),
     },
     {
       ...{ name: 'curves', title: 'By layer' },

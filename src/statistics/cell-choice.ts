@@ -25,8 +25,13 @@ export function cellChoice(right: readonly (readonly number[])[]): CellChoice {
     checkNumbers(row, 'cells');
     if (row.length !== cells) throw bad('Samples have different cells: take those that all of them have.');
   }
-  const halves = [0, 1].map((parity) => right.filter((_, i) => i % 2 === parity));
-  const [even, odd] = halves.map((half) => bestCell(half, cells)) as [number, number];
+  const means = new HalfMeans<number>();
+  right.forEach((row, i) => {
+    row.forEach((value, cell) => {
+      means.add(i, cell, value);
+    });
+  });
+  const [even, odd] = [means.best(0)!.cell, means.best(1)!.cell];
   const tried = right.reduce((sum, row, i) => sum + row[i % 2 === 0 ? odd : even]!, 0);
   return {
     someCell: right.filter((row) => row.some((value) => value > 0)).length / right.length,
@@ -35,7 +40,38 @@ export function cellChoice(right: readonly (readonly number[])[]): CellChoice {
   };
 }
 
-function bestCell(rows: readonly (readonly number[])[], cells: number): number {
-  const sums = Array.from({ length: cells }, (_, cell) => rows.reduce((sum, row) => sum + row[cell]!, 0));
-  return sums.indexOf(Math.max(...sums));
+/** Means of cells over the samples at even places (half 0) and at odd ones (half 1). */
+export class HalfMeans<Cell> {
+  readonly #halves = [0, 1].map(() => new Map<Cell, { sum: number; count: number }>());
+
+  /** @param place of the sample. */
+  add(place: number, cell: Cell, value: number): void {
+    const half = this.#halves[place % 2]!;
+    const mean = half.get(cell);
+    if (mean === undefined) half.set(cell, { sum: value, count: 1 });
+    else {
+      mean.sum += value;
+      mean.count++;
+    }
+  }
+
+  /**
+   * The best cell of a half, of equals the first that was added; undefined where there is none. Cells that less than half
+   * of the samples have, measured by the fullest one, are left out: few samples may be lucky.
+   *
+   * @param isSmallerBetter default: the largest mean is the best.
+   */
+  best(half: 0 | 1, isSmallerBetter = false): { readonly cell: Cell; readonly mean: number } | undefined {
+    const all = [...this.#halves[half]!].map(([cell, { sum, count }]) => ({
+      cell,
+      count,
+      mean: sum / count,
+    }));
+    const most = Math.max(...all.map(({ count }) => count));
+    const [first, ...others] = all.filter(({ count }) => 2 * count >= most);
+    return others.reduce(
+      (best, one) => ((isSmallerBetter ? one.mean < best!.mean : one.mean > best!.mean) ? one : best),
+      first,
+    );
+  }
 }

@@ -9,6 +9,7 @@ import { m006Signatures } from './m006-signatures.js';
 import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
+import { m010Choices } from './m010-choices.js';
 import { m012Moves } from './m012-moves.js';
 import { m013Vectors } from './m013-vectors.js';
 import { m014Contrasts } from './m014-contrasts.js';
@@ -36,6 +37,7 @@ export const migrations: readonly Migration[] = [
   m013Vectors,
   m014Contrasts,
   m012Moves,
+  m010Choices,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

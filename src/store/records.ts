@@ -49,6 +49,8 @@ export interface RunRecord {
   readonly experiment: object;
   /** The experiment's file as written; null where there is none. */
   readonly experimentSource: string | null;
+  /** The same as it was run, a file of its own; kept as JSON. */
+  readonly experimentFile?: object | undefined;
   /** Kept as JSON. */
   readonly reading: object;
   readonly seed: number;

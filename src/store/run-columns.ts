@@ -10,6 +10,7 @@ export function columnsOf(run: RunRecord) {
     command: run.command,
     experiment: JSON.stringify(run.experiment),
     experimentSource: run.experimentSource,
+    experimentFile: run.experimentFile === undefined ? null : JSON.stringify(run.experimentFile),
     reading: JSON.stringify(run.reading),
     seed: run.seed,
     package: engine.packageVersion,

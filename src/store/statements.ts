@@ -30,6 +30,8 @@ export interface Statements {
   readonly deleteMetrics: Statement;
   readonly addEffect: Statement;
   readonly deleteEffects: Statement;
+  readonly addChoice: Statement;
+  readonly deleteChoices: Statement;
 }
 
 /** One that has its probes, in one variant. */
@@ -54,12 +56,12 @@ export function prepareStatements(database: Database): Statements {
     mappingId: database.prepare<[name: string], number>('SELECT id FROM mapping WHERE name = ?').pluck(),
     addRun: database.prepare(
       `INSERT INTO run
-        (name, command, experiment, experiment_source, reading, seed, source_model_id, target_model_id,
+        (name, command, experiment, experiment_source, experiment_file, reading, seed, source_model_id, target_model_id,
         package, addon, llama_cpp, backend, devices, gpu_layers, threads, batch_tokens, batch_rows, batch_outputs,
         cache_layout, type_k, type_v, flash_attention, exact, split_mode, source_engine, adapters, tolerance, host, started_at, status,
         plan_sha256, cells_planned, chunks_planned, shard_index, shard_count)
       VALUES
-        (:name, :command, :experiment, :experimentSource, :reading, :seed, :sourceModelId, :targetModelId,
+        (:name, :command, :experiment, :experimentSource, :experimentFile, :reading, :seed, :sourceModelId, :targetModelId,
         :package, :addon, :llamaCpp, :backend, :devices, :gpuLayers, :threads, :batchTokens, :batchRows, :batchOutputs,
         :cacheLayout, :typeK, :typeV, :flashAttention, :exact, :splitMode, :sourceEngine, :adapters, :tolerance, :host, :startedAt, 'running',
         :planSha256, :cellsPlanned, :chunksPlanned, :shardIndex, :shardCount)`,
@@ -144,5 +146,12 @@ export function prepareStatements(database: Database): Statements {
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     deleteEffects: database.prepare('DELETE FROM effect WHERE run_id = ?'),
+    addChoice: database.prepare(
+      `INSERT INTO choice
+        (run_id, name, variant, tried_on, chosen, layers, samples, value, ci_low, ci_high,
+        difference, difference_low, difference_high, beyond, beyond_low, beyond_high)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    deleteChoices: database.prepare('DELETE FROM choice WHERE run_id = ?'),
   };
 }

@@ -9,6 +9,7 @@ import { PatchscopeError } from '../errors.js';
 import { probeFile } from '../folders.js';
 import type { Observation, Probe } from '../observation.js';
 import { metricRows } from './aggregate.js';
+import { choiceRows } from './choices.js';
 import { ChunkWriter, layerNumber } from './chunk-writer.js';
 import { effectRows } from './effects.js';
 import { storeError } from './failure.js';
@@ -42,9 +43,9 @@ export interface Store {
    *   engine settings, and says what differs in the newest; or where the named one is none or done.
    */
   findRun(run: RunRecord, which?: number): UnfinishedRun | undefined;
-  /** It goes on: its status is `running` again, and metrics and effects of what it had are gone. */
+  /** It goes on: its status is `running` again, and metrics, effects and choices of what it had are gone. */
   resumeRun(runId: number): void;
-  /** Makes the rows of `metric` and `effect` from the scores of the cells that are there; the same from the same cells. */
+  /** Makes the rows of `metric`, `effect` and `choice` from the scores of the cells that are there; the same from the same cells. */
   aggregate(runId: number): void;
   finishRun(runId: number, status: FinalStatus): void;
   /** Idempotent. */
@@ -197,17 +198,19 @@ class SqliteStore implements Store {
 
   aggregate(runId: number): void {
     // before the write lock, which others wait for
-    const { metrics, effects } = this.#read(() => {
+    const { metrics, effects, choices } = this.#read(() => {
       if (this.#statements.targetModel.get(runId) === undefined) throw this.#noRun(runId);
       return {
         metrics: [...metricRows(this.#database, runId)],
         effects: [...effectRows(this.#database, runId)],
+        choices: [...choiceRows(this.#database, runId)],
       };
     });
     this.#write(() => {
       this.#deleteMeans(runId);
       for (const row of metrics) this.#statements.addMetric.run(runId, ...row);
       for (const row of effects) this.#statements.addEffect.run(runId, ...row);
+      for (const row of choices) this.#statements.addChoice.run(runId, ...row);
     });
   }
 
@@ -225,6 +228,7 @@ class SqliteStore implements Store {
   #deleteMeans(runId: number): void {
     this.#statements.deleteMetrics.run(runId);
     this.#statements.deleteEffects.run(runId);
+    this.#statements.deleteChoices.run(runId);
   }
 
   #addVariant(
