@@ -93,9 +93,10 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: pairs.map(({ sample, variant, source, target, patch, cuts }) => ({
+    variants: pairs.map(({ sample, variant, answer, source, target, patch, cuts }) => ({
       sample,
       name: variant,
+      ...(experiment.samples[sample]!.variants?.[variant]?.answer && { answer }),
       source: prompts.place(source),
       target: prompts.place(target),
       ...patch,

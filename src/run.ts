@@ -228,7 +228,7 @@ export class ChunkRunner implements Runner {
   #row(index: number, edit: Edit, own: Captured['own']): PatchRow {
     const { pair } = cellAt(this.#plan, index);
     const { continuation, experiment } = this.#plan;
-    const { reading, samples } = experiment;
+    const { reading } = experiment;
     const ownTokens = own.get(pair.source)?.tokenIds ?? [];
     return {
       ...inputOf(pair.target),
@@ -237,7 +237,7 @@ export class ChunkRunner implements Runner {
       seed: this.#seed(index),
       trackedTokens: [...pair.trackedTokens, ...ownTokens],
       ...(continuation && { continuation: continuation.map(({ tokenId }) => tokenId) }),
-      ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
+      ...(reading.stopAtAnswer && { until: pair.answer }),
     };
   }
 
@@ -248,14 +248,14 @@ export class ChunkRunner implements Runner {
   #outcome(index: number, result: RowResult, own: Captured['own']): Outcome {
     if (result.status === 'failed') return failedOutcome(result);
     const { experiment } = this.#plan;
-    const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
+    const { answer, source, trackedTokens } = cellAt(this.#plan, index).pair;
     const read = {
       text: result.text,
       tokenIds: result.tokenIds,
       steps: result.steps.map((step) => scoresOf(step, this.#engine)),
     };
     const truth = {
-      answer: experiment.samples[sample]!.answer ?? [],
+      answer,
       tokenIds: trackedTokens,
       own: own.get(source),
     };

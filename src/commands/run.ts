@@ -29,6 +29,7 @@ import {
   cellsIn,
   defaultModel,
   type EngineProcess,
+  type Experiment,
   expectationSql,
   findUnfinishedRun,
   fitMappings,
@@ -40,6 +41,7 @@ import {
   query,
   type RunHeader,
   readExperiment,
+  reasonAgainstProbe,
   run,
   runDetails,
   runHeader,
@@ -76,10 +78,12 @@ export const addRun = (yargs: Argv) =>
       const set = args.set?.split(SEPARATOR) ?? [];
       const seed = wholeNumber(args.seed, '-s', 0);
       if (seed !== undefined) set.push(`seed=${seed}`);
-      const { experiment, models, text } = readExperiment(args.experiment, {
-        set,
-        ...(limit !== undefined && { limit }),
-      });
+      const {
+        experiment: asked,
+        models,
+        text,
+      } = readExperiment(args.experiment, { set, ...(limit !== undefined && { limit }) });
+      const experiment = limit === undefined ? asked : withoutHopelessProbe(asked);
       const chosen = chosenModels(args, models);
       const db = dbOf(args);
       const signal = interruptSignal();
@@ -118,6 +122,15 @@ export const addRun = (yargs: Argv) =>
       process.exitCode = await withEngineProcess({ ...args, ...chosen }, signal, work, states);
     },
   );
+
+/** Where so few samples were asked for that no probe can learn from them, which the whole experiment has. */
+function withoutHopelessProbe(experiment: Experiment): Experiment {
+  const reason = reasonAgainstProbe(experiment);
+  if (reason === undefined) return experiment;
+  note(`Warning: left out the probe. ${reason}, or a larger --limit.`);
+  const { probe, ...rest } = experiment;
+  return rest;
+}
 
 interface Done {
   readonly runId: number | undefined;

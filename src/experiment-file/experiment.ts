@@ -1,5 +1,5 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { Experiment, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import type { Experiment, Patch, Sample, SampleInVariant, Settings, Variant } from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
 import { Mappings, type OpenMapping } from './mappings.js';
@@ -34,7 +34,7 @@ export function toExperiment(
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
-      known,
+      known: known === undefined ? undefined : [known].flat(),
       probe: probe && { folds: probe.folds ?? 3 },
       expected: expectedOf(file, bad),
     }),
@@ -49,11 +49,7 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
   const target = promptAt(file, root, 'target');
   const name = file.sample === undefined ? undefined : text(['sample'], file.sample);
   const group = file.group === undefined ? undefined : text(['group'], file.group);
-  const answers = Array.isArray(file.answer)
-    ? file.answer.map((answer, i) => text(['answer', i], answer))
-    : file.answer === undefined
-      ? undefined
-      : [text(['answer'], file.answer)];
+  const answers = answersOf(file.answer, root, ['answer']);
   const [subject, kind] = (['subject', 'class'] as const).map(
     (key) => file.probe && text(['probe', key], file.probe[key]),
   );
@@ -65,7 +61,7 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
       name: name?.fill(row) ?? (prompt.kind === 'text' ? prompt.text : `sample ${i + 1}`),
       ...given({
         group: group?.fill(row),
-        answer: answers && [...new Set(answers.flatMap((answer) => answer.fillList(row)))],
+        answer: answers?.(row),
         subject: subject?.fill(row),
         class: kind?.fillList(row)[0],
       }),
@@ -77,7 +73,15 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
   });
 }
 
-/** Of the variants that have other prompts or positions. */
+function answersOf(typed: ExperimentFile['answer'], root: Located, path: Path) {
+  if (typed === undefined) return undefined;
+  const answers = Array.isArray(typed)
+    ? typed.map((one, i) => templateAt(root, [...path, i], one))
+    : [templateAt(root, path, typed)];
+  return (row: Row) => [...new Set(answers.flatMap((answer) => answer.fillList(row)))];
+}
+
+/** Of the variants that have other prompts, positions or answers. */
 function variantPrompts(file: ExperimentFile, root: Located) {
   return (file.variants ?? []).flatMap((variant, index) => {
     const filled = (['source', 'target'] as const).flatMap((side): [string, Filled][] => {
@@ -87,8 +91,12 @@ function variantPrompts(file: ExperimentFile, root: Located) {
         ? []
         : [[side, promptAt(file, root, side, index)]];
     });
-    const fill = (row: Row) => Object.fromEntries(filled.map(([side, prompt]) => [side, prompt(row)]));
-    return filled.length === 0 ? [] : [[variant.name, fill] as const];
+    const answers = answersOf(variant.answer, root, ['variants', index, 'answer']);
+    const fill = (row: Row): SampleInVariant => ({
+      ...Object.fromEntries(filled.map(([side, prompt]) => [side, prompt(row)])),
+      ...(answers && { answer: answers(row) }),
+    });
+    return filled.length === 0 && answers === undefined ? [] : [[variant.name, fill] as const];
   });
 }
 

@@ -30,6 +30,8 @@ export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
+  /** Texts of which any is right. */
+  readonly answer: readonly string[];
   readonly source: ResolvedPrompt;
   readonly target: ResolvedPrompt;
   readonly patch: Required<Patch>;
@@ -114,9 +116,9 @@ export function resolvePairs(
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
-    const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.map(({ name, sourceSide, targetSide, patch = {} }): Pair => {
       const own = sample.variants?.[name] ?? {};
+      const { answer = sample.answer ?? [] } = own;
       const { op = 'replace', alpha = 1, atGenerated = false } = patch;
       const source = resolver.source(own.source ?? sample.source, sourceSide, seed);
       const at = own.target ?? sample.target;
@@ -130,11 +132,12 @@ export function resolvePairs(
       return {
         sample: index,
         variant: name,
+        answer,
         source,
         target,
         patch: { op, alpha, atGenerated },
         ...(cuts.length > 0 && { cuts }),
-        trackedTokens,
+        trackedTokens: reading.trackAnswer ? answerTokens(sample.name, answer, models.target.tokenizer) : [],
       };
     });
   });
@@ -259,7 +262,7 @@ function checkVariantNames({ name, variants = {} }: Sample, known: readonly Vari
  * First tokens of the answers, as they follow a prompt: with a blank before them, and without. A token that is
  * a blank alone begins anything.
  */
-function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
+function answerTokens(name: string, answer: readonly string[], tokenizer: Tokenizer): number[] {
   if (answer.length === 0) {
     throw new PatchscopeError(
       'bad_input',

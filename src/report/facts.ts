@@ -46,7 +46,7 @@ function modelFacts(side: 'source' | 'target'): string {
 export function prompts(database: Database, { runIds }: Subject, sampleCount: number): Part {
   const data = askData(
     database,
-    `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
+    `SELECT variant.run_id, sample.name AS sample, sample."group", coalesce(variant.answer, sample.answer) AS answer, variant.name AS variant,
   source.text AS source_prompt, variant.source_position, variant.source_token,
   target.text AS target_prompt, variant.target_position, variant.target_token,
   variant.op, variant.alpha, variant.at_generated

@@ -9,6 +9,7 @@ import { m006Signatures } from './m006-signatures.js';
 import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
+import { m011KnownFacts } from './m011-known-facts.js';
 
 export interface Migration {
   readonly name: string;
@@ -26,6 +27,7 @@ export const migrations: readonly Migration[] = [
   m007SourceEngine,
   m008Cuts,
   m009MappingFits,
+  m011KnownFacts,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

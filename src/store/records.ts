@@ -122,6 +122,8 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly AttentionCut[];
+  /** Any of them is right, in place of those of the sample; kept as JSON. */
+  readonly answer?: readonly string[];
 }
 
 /** A token of a prompt. */

@@ -73,8 +73,8 @@ export function prepareStatements(database: Database): Statements {
         (run_id, sample_idx, name,
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
-        op, alpha, at_generated, cuts)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        op, alpha, at_generated, cuts, answer)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     targetModel: database
       .prepare<[runId: number], number>('SELECT target_model_id FROM run WHERE id = ?')

@@ -229,7 +229,7 @@ class SqliteStore implements Store {
     variant: VariantRecord,
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
-    const { sample, name, source, target, op, alpha, atGenerated, cuts } = variant;
+    const { sample, name, source, target, op, alpha, atGenerated, cuts, answer } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -248,6 +248,7 @@ class SqliteStore implements Store {
       alpha,
       Number(atGenerated),
       cuts === undefined ? null : JSON.stringify(cuts),
+      answer === undefined ? null : JSON.stringify(answer),
     );
     this.#chunks.addToken(sourceModelId, source.tokenId, source.token);
     this.#chunks.addToken(targetModelId, target.tokenId, target.token);
