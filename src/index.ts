@@ -116,7 +116,7 @@ export {
   type Plan,
   pairOf,
 } from './plan/plan.js';
-export { type ProbeUnit, probeUnits, reasonAgainstProbe } from './plan/probe-units.js';
+export { type ProbeUnit, probeUnits, withoutHopelessProbe } from './plan/probe-units.js';
 export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';
 export { GroupProber, type Prober } from './probing/group-prober.js';

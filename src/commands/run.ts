@@ -29,7 +29,6 @@ import {
   cellsIn,
   defaultModel,
   type EngineProcess,
-  type Experiment,
   expectationSql,
   findUnfinishedRun,
   fitMappings,
@@ -41,11 +40,11 @@ import {
   query,
   type RunHeader,
   readExperiment,
-  reasonAgainstProbe,
   run,
   runDetails,
   runHeader,
   shardChunks,
+  withoutHopelessProbe,
 } from '../index.js';
 
 const own = (yargs: Argv) =>
@@ -83,7 +82,7 @@ export const addRun = (yargs: Argv) =>
         models,
         text,
       } = readExperiment(args.experiment, { set, ...(limit !== undefined && { limit }) });
-      const experiment = limit === undefined ? asked : withoutHopelessProbe(asked);
+      const experiment = limit === undefined ? asked : withoutHopelessProbe(asked, note);
       const chosen = chosenModels(args, models);
       const db = dbOf(args);
       const signal = interruptSignal();
@@ -122,15 +121,6 @@ export const addRun = (yargs: Argv) =>
       process.exitCode = await withEngineProcess({ ...args, ...chosen }, signal, work, states);
     },
   );
-
-/** Where so few samples were asked for that no probe can learn from them, which the whole experiment has. */
-function withoutHopelessProbe(experiment: Experiment): Experiment {
-  const reason = reasonAgainstProbe(experiment);
-  if (reason === undefined) return experiment;
-  note(`Warning: left out the probe. ${reason}, or a larger --limit.`);
-  const { probe, ...rest } = experiment;
-  return rest;
-}
 
 interface Done {
   readonly runId: number | undefined;

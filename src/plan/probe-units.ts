@@ -71,8 +71,21 @@ export function checkKnownAndProbe(experiment: Experiment): void {
   if (reason !== undefined) throw new PatchscopeError('bad_input', `${reason}, or leave out probe.`);
 }
 
+/**
+ * Without its probe, where no group can have one: of a part of an experiment's samples, whose whole can.
+ *
+ * @param onNote is told why.
+ */
+export function withoutHopelessProbe(experiment: Experiment, onNote: (line: string) => void): Experiment {
+  const reason = reasonAgainstProbe(experiment);
+  if (reason === undefined) return experiment;
+  onNote(`Warning: the probe is left out, since these are too few samples for one. ${reason}.`);
+  const { probe, ...rest } = experiment;
+  return rest;
+}
+
 /** Why no group of an experiment can have its probe; a sentence without its full stop. */
-export function reasonAgainstProbe(experiment: Experiment): string | undefined {
+function reasonAgainstProbe(experiment: Experiment): string | undefined {
   if (experiment.probe === undefined) return undefined;
   const lacking = experiment.samples.find(
     (sample) => sample.subject === undefined || sample.class === undefined,
