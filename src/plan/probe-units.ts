@@ -118,7 +118,7 @@ function checkKnown(experiment: Experiment, known: string): void {
   if (variant === undefined) {
     throw bad(`which is no variant: there are ${variants.map(({ name }) => name).join(', ')}`);
   }
-  if (variants.length === new Set(experiment.known).size)
+  if (variants.every(({ name }) => experiment.known!.includes(name)))
     throw bad('beside which a variant is needed whose facts it tells');
   if (!patchesNothing(variant)) {
     throw bad(

@@ -13,11 +13,15 @@ export function methodsByLayer(database: Database, runIds: string, metric: strin
   FROM run, json_each(run.experiment, '$.expected') AS expected
   WHERE run.id IN (${runIds})
 ), found AS (
-  SELECT run_id, variant, name, control, source_layer, sum(accuracy * samples) / sum(samples) AS found,
-    sum(samples) AS samples
-  FROM accuracy_by_layer
-  WHERE run_id IN (${runIds}) AND name IN (${sqlText(metric)}, 'probe') AND source_layer IS NOT NULL
+  SELECT run_id, variant, name, control, source_layer, max(value) AS found, n AS samples
+  FROM layer_grid
+  WHERE run_id IN (${runIds}) AND name = ${sqlText(metric)} AND source_layer IS NOT NULL
   GROUP BY run_id, variant, name, control, source_layer
+  UNION ALL
+  SELECT run_id, variant, 'probe', 'none', source_layer, avg(correct), count(*)
+  FROM probe_prediction
+  WHERE run_id IN (${runIds}) AND known = 0
+  GROUP BY run_id, variant, source_layer
 )
 SELECT run_id, variant, CASE name WHEN 'probe' THEN name ELSE control END AS states, source_layer, samples, found,
   (
@@ -31,7 +35,7 @@ ORDER BY run_id, variant, name = 'probe', control, source_layer`;
   const title = 'Every way of reading, beside the truth';
   return {
     ...{ name: 'known-methods', title },
-    caption: `Part of the samples that are right (${metric}) at some target layer, or whose class the probe finds, by source layer; in brackets what a reading that says what is so would give, where that is known. A variant that reads with the last layer alone is a logit lens.`,
+    caption: `Part of the samples that are right (${metric}) at the target layer that is best for all of them together, or whose class the probe finds, by source layer; in brackets what a reading that says what is so would give, where that is known. A variant that reads with the last layer alone is a logit lens.`,
     html: methodTable(title, ask<MethodRow>(database, sql)),
     data: askData(database, sql),
   };

@@ -50,8 +50,7 @@ const rightness = ['answer-first-token', 'answer-word', 'answer-found', 'precisi
 export function judgedReadings(database: Database, subject: Subject, runIds: string): Part[] {
   const metric = rightness.find((name) => subject.metrics.includes(name));
   if (metric === undefined) return [];
-  const methods = metric === 'precision-at-1' ? [] : [methodsByLayer(database, runIds, metric)];
-  return [...methods, ...tellingSigns(database, subject, runIds, metric)];
+  return [methodsByLayer(database, runIds, metric), ...tellingSigns(database, subject, runIds, metric)];
 }
 
 /** None where all readings of the runs are right, or all are wrong. */
