@@ -1,6 +1,6 @@
 /**
  * The paper's experiments, small, on both real models: `npm run results` writes their tables and pictures into
- * results/ anew; further words, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
+ * results/ anew, or of those experiments alone that are named first; options, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
  * others go on.
  */
 import { spawnSync } from 'node:child_process';
