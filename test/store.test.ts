@@ -173,6 +173,7 @@ test('what was added comes back', (t) => {
     alpha: 0.5,
     at_generated: 1,
     cuts: null,
+    answer: null,
   });
   assert.deepEqual(
     [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),
