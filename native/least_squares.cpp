@@ -22,15 +22,20 @@ constexpr int POWER_STEPS = 12;
 std::vector<float> minus_origin(const std::vector<float> & rows, const std::vector<float> & origin) {
     std::vector<float> out(rows.size());
     const size_t width = origin.size();
-    for (size_t i = 0; i < rows.size(); ++i) {
-        out[i] = rows[i] - origin[i % width];
+    for (size_t begin = 0; begin < rows.size(); begin += width) {
+        for (size_t i = 0; i < width; ++i) {
+            out[begin + i] = rows[begin + i] - origin[i];
+        }
     }
     return out;
 }
 
 void add_rows(std::vector<double> & sums, const std::vector<float> & rows) {
-    for (size_t i = 0; i < rows.size(); ++i) {
-        sums[i % sums.size()] += (double)rows[i];
+    const size_t width = sums.size();
+    for (size_t begin = 0; begin < rows.size(); begin += width) {
+        for (size_t i = 0; i < width; ++i) {
+            sums[i] += (double)rows[begin + i];
+        }
     }
 }
 

@@ -119,7 +119,7 @@ Napi::Value least_squares(const Napi::CallbackInfo & info) {
     }
 }
 
-Napi::Value apply(const Napi::CallbackInfo & info) {
+template <decltype(apply_affine) * function> Napi::Value apply(const Napi::CallbackInfo & info) {
     const size_t inputs = (size_t)info[3].As<Napi::Number>().Int64Value();
     const int n_threads = info[4].As<Napi::Number>().Int32Value();
     std::vector<float> weights = to_floats(info[0]), bias = to_floats(info[1]), x = to_floats(info[2]);
@@ -129,7 +129,7 @@ Napi::Value apply(const Napi::CallbackInfo & info) {
         throw coded_error(info.Env(), "engine", "A map and the rows it is applied to do not fit each other.");
     }
     return PromiseWorker<std::vector<float>>::start(
-        info.Env(), [=] { return apply_affine(weights, bias, x, inputs, outputs, n_threads); },
+        info.Env(), [=] { return function(weights, bias, x, inputs, outputs, n_threads); },
         [](Napi::Env env, std::vector<float> & rows) -> Napi::Value {
             return to_array<Napi::Float32Array>(env, rows);
         });
@@ -140,7 +140,8 @@ Napi::Value apply(const Napi::CallbackInfo & info) {
 void define_least_squares(Napi::Env env, Napi::Object exports) {
     LeastSquaresObject::define(env);
     exports.Set("leastSquares", Napi::Function::New(env, least_squares));
-    exports.Set("applyAffine", Napi::Function::New(env, apply));
+    exports.Set("applyAffine", Napi::Function::New(env, apply<apply_affine>));
+    exports.Set("applyWaves", Napi::Function::New(env, apply<apply_waves>));
 }
 
 } // namespace ps

@@ -115,6 +115,18 @@ void solve_block(const double * factor, size_t n, double * b, size_t columns, si
     });
 }
 
+std::vector<double> affine_sums(const std::vector<float> & weights, const std::vector<float> & bias,
+                                const std::vector<float> & x, size_t inputs, size_t outputs, int n_threads) {
+    const size_t rows = x.size() / inputs;
+    std::vector<double> sums(rows * outputs, 0.0);
+    for (size_t i = 0; i < bias.size() * rows; ++i) {
+        sums[i] = (double)bias[i % outputs];
+    }
+    add_product(sums.data(), outputs, rows, outputs, inputs, 1.0, View<float>{x.data(), inputs, 1},
+                View<float>{weights.data(), inputs, 1}.transposed(), Part::all, n_threads);
+    return sums;
+}
+
 } // namespace
 
 template <class T> void add_product(double * sums, size_t step, size_t rows, size_t columns, size_t depth,
@@ -191,14 +203,20 @@ void solve(const double * factor, size_t n, double * b, size_t columns, int n_th
 
 std::vector<float> apply_affine(const std::vector<float> & weights, const std::vector<float> & bias,
                                 const std::vector<float> & x, size_t inputs, size_t outputs, int n_threads) {
-    const size_t rows = x.size() / inputs;
-    std::vector<double> sums(rows * outputs, 0.0);
-    for (size_t i = 0; i < bias.size() * rows; ++i) {
-        sums[i] = (double)bias[i % outputs];
-    }
-    add_product(sums.data(), outputs, rows, outputs, inputs, 1.0, View<float>{x.data(), inputs, 1},
-                View<float>{weights.data(), inputs, 1}.transposed(), Part::all, n_threads);
+    const std::vector<double> sums = affine_sums(weights, bias, x, inputs, outputs, n_threads);
     return std::vector<float>(sums.begin(), sums.end());
+}
+
+std::vector<float> apply_waves(const std::vector<float> & frequencies, const std::vector<float> & phases,
+                               const std::vector<float> & x, size_t inputs, size_t outputs, int n_threads) {
+    const std::vector<double> angles = affine_sums(frequencies, phases, x, inputs, outputs, n_threads);
+    std::vector<float> waves(angles.size());
+    parallel_for((int)(angles.size() / outputs), n_threads, [&](int row) {
+        for (size_t i = (size_t)row * outputs; i < ((size_t)row + 1) * outputs; ++i) {
+            waves[i] = (float)std::cos(angles[i]);
+        }
+    });
+    return waves;
 }
 
 } // namespace ps

@@ -35,4 +35,8 @@ void solve(const double * factor, size_t n, double * b, size_t columns, int n_th
 std::vector<float> apply_affine(const std::vector<float> & weights, const std::vector<float> & bias,
                                 const std::vector<float> & x, size_t inputs, size_t outputs, int n_threads);
 
+// The cosines of what `apply_affine` would give, of angles in float64: each is rounded once.
+std::vector<float> apply_waves(const std::vector<float> & frequencies, const std::vector<float> & phases,
+                               const std::vector<float> & x, size_t inputs, size_t outputs, int n_threads);
+
 } // namespace ps

@@ -132,7 +132,7 @@ export {
   type Plan,
   pairOf,
 } from './plan/plan.js';
-export { type ProbeUnit, probeUnits } from './plan/probe-units.js';
+export { type ProbeUnit, probeUnits, withoutHopelessProbe } from './plan/probe-units.js';
 export { isVector, type ResolvedSource, type ResolvedVector, vectorText } from './plan/sources.js';
 export { type PlanSummary, summarize, tokensOf } from './plan/summary.js';
 export { parsePosition } from './positions.js';

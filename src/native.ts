@@ -319,6 +319,14 @@ interface Addon {
     inputs: number,
     threads: number,
   ): Promise<Float32Array>;
+  /** Cosines of such rows, each rounded once. */
+  applyWaves(
+    frequencies: Float32Array,
+    phases: Float32Array,
+    x: Float32Array,
+    inputs: number,
+    threads: number,
+  ): Promise<Float32Array>;
   /** The process ends where a worker can't be reached or speaks another version: try them before. */
   addWorkers(plugin: string, addresses: readonly string[]): Promise<NativeDevice[]>;
   /** Ends only where the address can't be listened on. */

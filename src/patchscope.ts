@@ -349,8 +349,13 @@ export interface Sample {
   readonly class?: string;
   readonly source: Source;
   readonly target: PromptAt;
-  /** What is another prompt in a variant, by the variant's name. */
-  readonly variants?: Readonly<Record<string, { readonly source?: Source; readonly target?: PromptAt }>>;
+  /** What is another prompt or answer in a variant, by the variant's name. */
+  readonly variants?: Readonly<Record<string, SampleInVariant>>;
+}
+
+export interface SampleInVariant extends Pick<Sample, 'answer'> {
+  readonly source?: Source;
+  readonly target?: PromptAt;
 }
 
 /** What is read from each patched run. */
@@ -534,8 +539,8 @@ export interface Experiment extends Settings {
   readonly reading: Reading;
   readonly metrics?: readonly MetricName[];
   readonly controls?: Controls;
-  /** The variant that patches nothing, and whose text holds an answer where the model knows the sample's fact. */
-  readonly known?: string;
+  /** Variants that patch nothing; where the texts of all of them hold an answer, the model knows the sample's facts. */
+  readonly known?: readonly string[];
   readonly probe?: ProbeSettings;
   /** Where the truth is known: what must come out. */
   readonly expected?: readonly Expectation[];
@@ -552,7 +557,8 @@ export interface ProbeSettings {
 export interface Expectation {
   /** In words. */
   readonly about: string;
-  readonly metric: MetricName;
+  /** `probe` is the part of the samples whose class the probe finds, at each source layer. */
+  readonly metric: MetricName | 'probe';
   /** Default: every variant. */
   readonly variant?: string;
   readonly control: Control;

@@ -6,7 +6,7 @@ import type { Engine, EngineRecord, ModelRecords } from './engine.js';
 import { PatchscopeError } from './errors.js';
 import { grouped } from './group.js';
 import { type LensPlan, lensPosition } from './lens.js';
-import type { FittedMapping } from './patchscope.js';
+import type { Experiment, FittedMapping } from './patchscope.js';
 import { keptSettings } from './plan/mappings.js';
 import { movesOfPair, type Pair } from './plan/pairs.js';
 import { cellsIn, type Plan } from './plan/plan.js';
@@ -114,7 +114,7 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
       ...(subject !== undefined && { subject }),
       ...(kind !== undefined && { class: kind }),
     })),
-    variants: variantRecords(pairs, prompts, vectors),
+    variants: variantRecords(experiment, pairs, prompts, vectors),
     prompts: prompts.all,
     vectors: vectors.all,
     mappings: [...new Map([...mappings.values()].map((mapping) => [mapping.name, rowOf(mapping)])).values()],
@@ -122,16 +122,22 @@ function contentsOf({ experiment, pairs, mappings }: Plan): RunContents {
 }
 
 /** Pairs of one sample and variant go through several positions, and are one variant. */
-function variantRecords(pairs: readonly Pair[], prompts: PromptList, vectors: VectorList): VariantRecord[] {
+function variantRecords(
+  { samples }: Experiment,
+  pairs: readonly Pair[],
+  prompts: PromptList,
+  vectors: VectorList,
+): VariantRecord[] {
   const variants = grouped(pairs, ({ sample, variant }) => `${sample} ${variant}`);
   const placeOf = (source: ResolvedSource) =>
     isVector(source) ? prompts.inPlaceOf(source) : prompts.place(source);
   return [...variants.values()].map((all) => {
-    const { sample, variant: name, source, target, patch, cuts, swept, ownEdits, contrast } = all[0]!;
+    const { sample, variant: name, answer, source, target, patch, cuts, swept, ownEdits, contrast } = all[0]!;
     const moves = all.flatMap(movesOfPair);
     return {
       ...{ sample, name, source: placeOf(source), target: prompts.place(target) },
       ...(isVector(source) && { sourceVector: vectors.indexOf(source) }),
+      ...(samples[sample]!.variants?.[name]?.answer && { answer }),
       ...patch,
       ...(cuts && { cuts }),
       ...(ownEdits && {

@@ -297,7 +297,7 @@ export class ChunkRunner implements Runner {
     const { continuation, experiment } = this.#plan;
     const layer = control === 'unpatched' ? undefined : target.layer;
     const cuts = pair.cuts && cutsAt(pair.cuts, layer, this.#engine.record.layerCount);
-    const { reading, samples } = experiment;
+    const { reading } = experiment;
     const ownTokens = ownOf(pair.source, own);
     const given = reading.ownContinuation
       ? spelledTokens(ownTokens)
@@ -314,7 +314,7 @@ export class ChunkRunner implements Runner {
       trackedTokens: [...new Set([...pair.trackedTokens, ...ownTokens.flatMap(({ tokenIds }) => tokenIds)])],
       ...(pair.maxTokens !== undefined && { maxTokens: pair.maxTokens }),
       ...(given && { continuation: given }),
-      ...(reading.stopAtAnswer && { until: samples[pair.sample]!.answer ?? [] }),
+      ...(reading.stopAtAnswer && { until: pair.answer }),
     };
   }
 
@@ -330,7 +330,7 @@ export class ChunkRunner implements Runner {
   ): Outcome {
     if (result.status === 'failed') return failedOutcome(result);
     const { experiment } = this.#plan;
-    const { sample, source, trackedTokens } = cellAt(this.#plan, index).pair;
+    const { answer, source, trackedTokens } = cellAt(this.#plan, index).pair;
     const { tokenizer } = this.#engine;
     const read = {
       ...(experiment.reading.ownContinuation
@@ -340,7 +340,7 @@ export class ChunkRunner implements Runner {
       ...(relevancy && { relevancy }),
     };
     const truth = {
-      answer: experiment.samples[sample]!.answer ?? [],
+      answer,
       tokenIds: trackedTokens,
       own: ownOf(source, own),
     };

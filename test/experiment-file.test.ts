@@ -72,6 +72,7 @@ variants:
   - name: default
   - { name: ids, source: { prompt: { tokens: "{ids}" }, position: 1, layers: 3 }, edit: { alpha: 2 } }
   - { name: plain, target: { prompt: { chat: false }, layers: [0, 1], site: resid_out } }
+  - { name: other, answer: ["{who}", "{is}"] }
 reading:
   { top: 3, tokens: 9, track: [" yes", 12, 12], track-answer: true, stop: [newline, answer, { text: ; }],
     temperature: 0.7, top-k: 40, top-p: 0.9 }
@@ -96,6 +97,7 @@ test('every key says what it says, in YAML and in JSON', () => {
         variants: {
           ids: { source: at({ kind: 'tokens', tokenIds: [1, 70] }, 1) },
           plain: { target: { ...target, prompt: { ...target.prompt, chat: false } } },
+          other: { answer: ['paul', 'painter', 'artist'] },
         },
       },
     ],
@@ -111,6 +113,7 @@ test('every key says what it says, in YAML and in JSON', () => {
       { name: 'default' },
       { name: 'ids', sourceLayers: '3', patch: { op: 'add', alpha: 2, atGenerated: true } },
       { name: 'plain', targetLayers: '0,1', targetSite: 'resid_out' },
+      { name: 'other' },
     ],
     reading: {
       topK: 3,
@@ -276,6 +279,9 @@ test('samples may begin further behind, and a limit counts from there', () => {
   assert.deepEqual(ofSentences('{ data: sentences, from: 5, limit: 3 }'), all.slice(4, 7));
   write('few.jsonl', '{"text": "a"}\n{"text": "b"}\n{"text": "c"}\nno JSON\n');
   assert.deepEqual(ofSentences('{ file: few.jsonl, from: 2, limit: 2 }'), ['b', 'c']);
+  // or single ones are named, and what is behind the last of them is not read
+  assert.deepEqual(ofSentences('{ data: sentences, only: [7, 300, 7, 2] }'), [all[6], all[299], all[1]]);
+  assert.deepEqual(ofSentences('{ file: few.jsonl, only: [3, 1] }'), ['c', 'a']);
 });
 
 test('a mapping that the run fits says to what, and follows the source prompt of its variant', () => {
@@ -451,10 +457,27 @@ test('each mistake is one sentence that says where it stands and what would be r
       /:8:21: mapping\.samples has in sample 2 \(\S+:8:39\) the source prompt of the experiment's sample 2 \(\S+:4:5\), .*\(from: 3\)/,
     ],
     [`${small}variants: [{ name: a, mapping: x }]`, /variants\[0\].mapping is 'x' where identity/],
+    [
+      samples('{ data: entities, only: [1, 121] }'),
+      /:2:34: samples\.only names sample 121 where there are 120/,
+    ],
+    [
+      samples('{ data: entities, only: [1], limit: 2 }'),
+      /samples\.only says which samples are taken: leave out/,
+    ],
     [samples('{ data: entities, from: 1000 }'), /:2:34: samples\.from is 1000 where there are 120/],
     [target('prompt: { tokens: [1], padded: true }'), /:7:11: .* are used as they are: leave padded out/],
     [small.replace('"{prompt}"', '{ text: a, padded: true }'), /:5:19: .* has padded, which is for a target/],
     [`${small}mapping: no.safetensors`, /no.safetensors', which does not exist: patchscopes fit makes one/],
+    [
+      `${small}answer: x\nmetrics: [answer-found]\nexpected: [{ about: p, metric: probe, least: 1 }]`,
+      /expected\[0\]\.metric is probe, and the experiment has none/,
+    ],
+    [
+      `${small}probe: { class: "{prompt}", subject: "{prompt}" }\nexpected: [{ about: p, metric: probe, target: [0], least: 1 }]`,
+      /expected\[0\]\.target is for patched cells, and the probe patches nothing/,
+    ],
+    [`${small}known: []`, /known is an empty list where a name or a list of names/],
     [`${small}variants: [{ name: a }, { name: a }]`, /:8:33: variants\[1\].name is 'a', as that of another/],
     [`${small}variants: []`, /variants is an empty list where a list of at least one variant/],
     [

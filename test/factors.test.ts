@@ -9,7 +9,7 @@ import { builtInNames, type ReadOptions, readExperiment } from '../src/experimen
 import type { Experiment } from '../src/patchscope.js';
 import { makePlan, type Plan } from '../src/plan/plan.js';
 import { ChunkRunner, run } from '../src/run.js';
-import { assertBadInput, folder, law, tinyModels } from './support.js';
+import { assertBadInput, folder, law, promptOf, tinyModels } from './support.js';
 
 const home = mkdtempSync(join(folder(), 'factors-'));
 
@@ -237,7 +237,7 @@ law(
         .map(({ source, target }) => {
           assert.deepEqual(target.tokenIds.slice(0, -1), before);
           assert.equal(target.tokenIndex, before.length);
-          return [target.tokenIds.at(-1)!, source.tokenIds[source.tokenIndex]!] as const;
+          return [target.tokenIds.at(-1)!, promptOf(source).tokenIds[promptOf(source).tokenIndex]!] as const;
         });
     for (const [token] of last('padding')) assert.equal(token, tokenizer.padToken);
     for (const [token] of last('end')) assert.equal(token, tokenizer.endToken);

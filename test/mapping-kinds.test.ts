@@ -163,12 +163,12 @@ test("kernel: numpy's weights for the waves that were drawn, and rows become the
   const waves = { frequencies: rows(frequencies), phases: Float32Array.from(phases) };
   const map = { ...waves, weight: rows(weight), bias: Float32Array.from(bias) };
   assert.ok(relative(await applyMap({ kind: 'kernel' }, map, fresh, inputs, 1), applied.flat()) < 1e-5);
-  const cosines = (await addon.applyAffine(waves.frequencies, waves.phases, x, inputs, 1)).map(Math.cos);
+  const cosines = await addon.applyWaves(waves.frequencies, waves.phases, x, inputs, 1);
   const sums = addon.leastSquares(phases.length, outputs, true, 1);
   await sums.add(cosines, y);
   const solved = await sums.solve(ridge);
-  // angles are float32, so the waves are right to 1e-6
-  assert.ok(relative(solved.weights, weight.flat()) < 1e-4);
+  assert.ok(relative(solved.weights, weight.flat()) < 1e-6);
+  assert.ok(relative(solved.bias, bias) < 1e-6);
 });
 
 test("kernel: what its waves say of two states is the Gaussian kernel's value, at the median distance too", async () => {
@@ -181,11 +181,10 @@ test("kernel: what its waves say of two states is the Gaussian kernel's value, a
       ridge: 1,
     });
     const { frequencies, phases } = found!.map;
-    const angles = await addon.applyAffine(frequencies!, phases!, states.slice(0, 2 * width), width, 1);
+    const waves = await addon.applyWaves(frequencies!, phases!, states.slice(0, 2 * width), width, 1);
     const features = phases!.length;
     let mean = 0;
-    for (let i = 0; i < features; i++)
-      mean += (2 / features) * Math.cos(angles[i]!) * Math.cos(angles[features + i]!);
+    for (let i = 0; i < features; i++) mean += (2 / features) * waves[i]! * waves[features + i]!;
     let square = 0;
     for (let i = 0; i < width; i++) square += (states[i]! - states[width + i]!) ** 2;
     assert.ok(Math.abs(mean - Math.exp(-square / (2 * found!.bandwidth! ** 2))) < 0.05, `${mean}`);

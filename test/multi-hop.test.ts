@@ -7,8 +7,12 @@ import { fileURLToPath } from 'node:url';
 import { readExperiment } from '../src/experiment-file/read-experiment.js';
 import type { Prompt } from '../src/patchscope.js';
 import { makePlan } from '../src/plan/plan.js';
+import { recordRun, runHeader } from '../src/record-run.js';
+import { renderReport } from '../src/report/report.js';
 import { ChunkRunner, run } from '../src/run.js';
 import { cellChoice } from '../src/statistics/cell-choice.js';
+import { query } from '../src/store/query.js';
+import { openStore } from '../src/store/store.js';
 import { folder } from './fixtures/disk.js';
 import { assertBadInput, givenPrompt, open } from './support.js';
 
@@ -21,6 +25,7 @@ test('each chain is a fact about a subject, then one about what it gave', () => 
     second: textOf(target.prompt),
     vanilla: variants!.vanilla!.target!.prompt,
     known: variants!['second-hop']!.target!.prompt,
+    bridge: variants!['first-hop']!.answer,
     answer,
   }));
   const sushi = prompts.find(
@@ -32,6 +37,9 @@ test('each chain is a fact about a subject, then one about what it gave', () => 
   });
   assert.deepEqual(sushi?.known, { kind: 'text', text: 'The capital city of Japan' });
   assert.deepEqual(sushi?.answer, ['Tokyo']);
+  // each hop by itself has an answer of its own, and both must be known
+  assert.deepEqual(sushi?.bridge, ['Japan']);
+  assert.deepEqual(experiment.known, ['first-hop', 'second-hop']);
   const groups = new Set(experiment.samples.map(({ group }) => group));
   assert.equal(groups.size, 6);
   assert.ok(experiment.samples.length >= 200, String(experiment.samples.length));
@@ -53,9 +61,11 @@ test('in the known-answers world two hops fail when asked at once and succeed by
     entities: { first: string; last: string; friend: number; city: string }[];
   };
   const name = ({ first, last }: { first: string; last: string }) => `${first} ${last}`;
-  const samples = entities.slice(0, 24).map((person) => {
+  const samples = entities.slice(0, 24).map((person, i) => {
     const friend = entities[person.friend]!;
-    return { person: name(person), bridge: name(friend), object: friend.city };
+    // every third one is asked for a friend that it does not have
+    const said = i % 3 === 0 ? name(person) : name(friend);
+    return { person: name(person), bridge: name(friend), said, object: friend.city };
   });
   const path = join(folder(), 'hops.json');
   const nothing = { source: { layers: 0 }, edit: { op: 'scale' } };
@@ -71,9 +81,11 @@ test('in the known-answers world two hops fail when asked at once and succeed by
       variants: [
         { name: 'patched' },
         { name: 'vanilla', ...asked('the city of the friend of {person} is') },
+        { name: 'first-hop', answer: '{said}', ...asked('the friend of {person} is') },
         { name: 'second-hop', ...asked('the city of {bridge} is') },
       ],
-      reading: { top: 1, tokens: 1 },
+      known: ['first-hop', 'second-hop'],
+      reading: { top: 1, tokens: 2 },
       metrics: ['answer-found'],
       controls: { random: 1 },
     }),
@@ -82,7 +94,10 @@ test('in the known-answers world two hops fail when asked at once and succeed by
   try {
     const plan = makePlan(readExperiment(path).experiment, engine.tokenizer, engine.record);
     const right = new Map<string, number[][]>();
-    for await (const { observations } of run(plan, new ChunkRunner(plan, engine)))
+    const db = join(folder(), 'hops.db');
+    const header = runHeader(plan, { command: 'test' });
+    const chunks = recordRun(run(plan, new ChunkRunner(plan, engine)), header, engine, () => openStore(db));
+    for await (const { observations } of chunks)
       for (const { variant, control, sample, scores } of observations) {
         const key = `${variant} ${control}`;
         const rows = right.get(key) ?? samples.map((): number[] => []);
@@ -97,6 +112,44 @@ test('in the known-answers world two hops fail when asked at once and succeed by
     const random = of('patched random');
     assert.ok(random.heldOut <= 0.35, JSON.stringify(random));
     assert.ok(random.someCell > random.heldOut, 'some cell flatters chance too');
+
+    // known where each hop by itself holds its own answer, and counted apart from all
+    const { rows } = query(db, 'SELECT sample_idx FROM known_sample ORDER BY 1');
+    const isKnown = (_: unknown, i: number) =>
+      ['first-hop none', 'second-hop none'].every((key) => right.get(key)![i]![0] === 1);
+    const known = samples.map((_, i) => i).filter(isKnown);
+    assert.deepEqual(rows.flat(), known);
+    assert.ok(known.length >= 12 && known.every((i) => i % 3 !== 0), `${known}`);
+    const answers = query(
+      db,
+      "SELECT answer FROM variant WHERE sample_idx = 1 AND name IN ('first-hop', 'patched') ORDER BY name",
+    );
+    assert.deepEqual(answers.rows, [[JSON.stringify([samples[1]!.bridge])], [null]]);
+    const { data } = renderReport(db, ['1']).parts.find(({ name }) => name === 'cell-choice-answer-found')!;
+    const column = (name: string) => data.columns.indexOf(name);
+    for (const [variant, control] of [
+      ['patched', 'none'],
+      ['patched', 'random'],
+      ['vanilla', 'none'],
+    ] as const) {
+      for (const [facts, some] of [
+        ['all', samples.map((_, i) => i)],
+        ['known', known],
+      ] as const) {
+        const [row, ...more] = data.rows.filter(
+          (row) =>
+            row[column('variant')] === variant &&
+            row[column('control')] === control &&
+            row[column('facts')] === facts,
+        );
+        assert.deepEqual(more, []);
+        const { someCell } = cellChoice(some.map((i) => right.get(`${variant} ${control}`)![i]!));
+        assert.deepEqual(
+          ['samples', 'some cell'].map((name) => row![column(name)]),
+          [some.length, someCell],
+        );
+      }
+    }
   } finally {
     await engine.close();
   }

@@ -1,6 +1,6 @@
 /**
  * The paper's experiments, small, on both real models: `npm run results` writes their tables and pictures into
- * results/ anew; further words, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
+ * results/ anew, or of those experiments alone that are named first; options, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
  * others go on.
  */
 import { spawnSync } from 'node:child_process';
@@ -13,11 +13,17 @@ import { query } from '../src/index.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const results = path.join(root, 'results');
 const db = path.join(results, 'published.db');
-const further = process.argv.slice(2);
+const words = process.argv.slice(2);
+const firstOption = words.findIndex((word) => word.startsWith('-'));
+/** Those to be published; without any, all. */
+const names = firstOption < 0 ? words : words.slice(0, firstOption);
+const further = words.slice(names.length);
 
 interface Published {
   readonly name: string;
+  /** Settings of a run on each model; of an experiment that names two itself, on its source's. */
   readonly models: Readonly<Record<string, readonly string[]>>;
+  readonly namesItsModels?: true;
   /** What is found, of the run `:run`. */
   readonly tables: readonly { readonly title: string; readonly sql: string }[];
   /** Of the report's pictures. */
@@ -105,26 +111,88 @@ const published: readonly Published[] = [
     ],
     pictures: ['group-curve-rouge-l-cropped'],
   },
+  {
+    name: 'mapping-sweep',
+    models: { [smollm2!]: ['samples.limit=40', 'source.layers=[1, 6, 11, 16, 21, 26]'] },
+    tables: [
+      {
+        title:
+          'precision@1 behind the last layer by source layer, and beyond the state of another sample at the same layers (all layers together), with 95 % intervals; r2 is of held-out pairs',
+        sql: `SELECT grid.variant AS mapping, parameters, pairs, printf('%.2f', r2) AS r2, ${[1, 11, 21, 26]
+          .map(
+            (layer) =>
+              `max(CASE WHEN grid.source_layer = ${layer} THEN printf('%.2f [%.2f, %.2f]', grid.value, grid.ci_low, grid.ci_high) END) AS "layer ${layer}"`,
+          )
+          .join(', ')},
+          printf('%.2f [%.2f, %.2f]', effect.value, effect.ci_low, effect.ci_high) AS "beyond another state"
+        FROM layer_grid AS grid
+        JOIN mapping_fit ON mapping_fit.mapping = grid.mapping
+        JOIN effect ON effect.run_id = grid.run_id AND effect.variant = grid.variant AND effect.name = grid.name
+          AND effect.control = 'shuffled' AND effect."group" = '' AND effect.source_layer IS NULL AND effect.target_layer IS NULL
+        WHERE grid.run_id = :run AND grid.name = 'precision-at-1' AND grid.control = 'none'
+        GROUP BY grid.variant ORDER BY parameters`,
+      },
+    ],
+    pictures: [],
+  },
+  {
+    name: 'cross-model',
+    namesItsModels: true,
+    models: { [smollm2!]: ['samples.limit=40'] },
+    tables: [
+      {
+        title:
+          "precision@1 against the source model's own next token, by layers, with 95 % intervals; unpatched is what the target prompt alone gives",
+        sql: `SELECT variant, coalesce(source_layer, 'unpatched') AS "source layer", ${[0, 6, 12, 17]
+          .map(
+            (layer) =>
+              `max(CASE WHEN target_layer = ${layer} OR target_layer IS NULL THEN printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) END) AS "into layer ${layer}"`,
+          )
+          .join(', ')}
+        FROM layer_grid WHERE run_id = :run AND name = 'precision-at-1' AND control IN ('none', 'unpatched')
+        GROUP BY variant, source_layer ORDER BY variant, source_layer`,
+      },
+      {
+        title: 'what the state adds to each control, all source layers together, with 95 % intervals',
+        sql: `SELECT variant, control, ${[0, 6, 12, 17]
+          .map(
+            (layer) =>
+              `max(CASE WHEN target_layer = ${layer} THEN printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) END) AS "into layer ${layer}"`,
+          )
+          .join(', ')}
+        FROM effect WHERE run_id = :run AND name = 'precision-at-1' AND "group" = '' AND source_layer IS NULL
+        GROUP BY variant, control ORDER BY variant, control`,
+      },
+    ],
+    pictures: [],
+  },
 ];
 
 /** Its model, and how it was run. */
-const facts = `SELECT model.name || ', ' || model.quantization,
+const facts = `SELECT model.name || ', ' || model.quantization
+    || CASE WHEN target.id <> model.id THEN ' into ' || target.name || ', ' || target.quantization ELSE '' END,
   run.cells_planned || ' cells', 'seed ' || run.seed, 'llama.cpp ' || run.llama_cpp, run.backend || ', ' || run.threads || ' threads',
-  'model sha256 ' || substr(model.sha256, 1, 12), substr(run.started_at, 1, 10)
-FROM run JOIN model ON model.id = run.source_model_id WHERE run.id = :run`;
+  'model sha256 ' || substr(model.sha256, 1, 12)
+    || CASE WHEN target.id <> model.id THEN ' and ' || substr(target.sha256, 1, 12) ELSE '' END,
+  substr(run.started_at, 1, 10)
+FROM run JOIN model ON model.id = run.source_model_id JOIN model AS target ON target.id = run.target_model_id
+WHERE run.id = :run`;
 
 fs.mkdirSync(results, { recursive: true });
-for (const one of published) publish(one);
+const chosen = published.filter(({ name }) => names.length === 0 || names.includes(name));
+if (chosen.length === 0) throw new Error(`None of ${names.join(', ')} is published.`);
+for (const one of chosen) publish(one);
 
-function publish({ name, models, tables, pictures }: Published): void {
+function publish({ name, models, namesItsModels, tables, pictures }: Published): void {
   const parts = [`# ${name}\n\nMade by \`npm run results\`.\n`];
   for (const [model, settings] of Object.entries(models)) {
     const set = settings.flatMap((setting) => ['--set', setting]);
-    const run = runOf(name, model, set);
+    const named = namesItsModels ? [] : ['-m', model];
+    const run = runOf(name, model, [...named, ...set]);
     const asked = query(db, facts.replaceAll(':run', `${run}`));
     parts.push(`## ${asked.rows[0]![0]}\n`);
-    const shown = set.map((word) => (word === '--set' ? word : `'${word}'`)).join(' ');
-    parts.push(`\`\`\`sh\nnpx patchscopes run ${name} -m ${model} ${shown}\n\`\`\`\n`);
+    const shown = [...named, ...set.map((word) => (word === '--set' ? word : `'${word}'`))].join(' ');
+    parts.push(`\`\`\`sh\nnpx patchscopes run ${name} ${shown}\n\`\`\`\n`);
     parts.push(`${asked.rows[0]!.slice(1).join('; ')}.\n`);
     for (const { title, sql } of tables) {
       parts.push(`${title[0]!.toUpperCase()}${title.slice(1)}:\n`, table(sql.replaceAll(':run', `${run}`)));
@@ -135,8 +203,8 @@ function publish({ name, models, tables, pictures }: Published): void {
 }
 
 /** The run's id; a run that is there and whole is taken. */
-function runOf(name: string, model: string, set: readonly string[]): number {
-  const command = ['run', name, '-m', model, ...set];
+function runOf(name: string, model: string, options: readonly string[]): number {
+  const command = ['run', name, ...options];
   const found = fs.existsSync(db)
     ? query(
         db,
@@ -146,7 +214,7 @@ function runOf(name: string, model: string, set: readonly string[]): number {
     : undefined;
   if (found?.[1] !== 'done') {
     cli([...command, ...further, '--db', db, ...(found === undefined ? [] : ['--resume'])]);
-    return runOf(name, model, set);
+    return runOf(name, model, options);
   }
   return Number(found[0]);
 }

@@ -19,6 +19,7 @@ import {
 } from '../src/index.js';
 import type { Outcome } from '../src/observation.js';
 import { chunkRange } from '../src/plan/plan.js';
+import { withoutHopelessProbe } from '../src/plan/probe-units.js';
 import { cutRepeats } from '../src/plan/repeats.js';
 import { uniforms } from '../src/random.js';
 import { failureSigns } from '../src/statistics/failure-signs.js';
@@ -67,6 +68,11 @@ test('the view says of each cell what a direct look at all cells says', (t) => {
       ['sample_idx', 'variant', 'source_layer', 'target_layer', 'source_site', 'site', 'mapping_id'],
       ['random', 'shuffled'],
     ).filter((other) => other.text !== null);
+    const sameAs = (control: string) => {
+      const of = same.filter((other) => other.control === control);
+      if (cell.control !== 'none' || text === null || of.length === 0) return null;
+      return Number(of.some((other) => other.text === text));
+    };
     const [unpatched] = beside(cell, ['sample_idx', 'variant'], ['unpatched']);
     const expected = {
       failed: Number(cell.status === 'failed'),
@@ -75,6 +81,8 @@ test('the view says of each cell what a direct look at all cells says', (t) => {
       repetitive: signs && Number(signs.repetitive),
       unprintable: signs && Number(signs.unprintable),
       meaningless,
+      same_as_random: sameAs('random'),
+      same_as_shuffled: sameAs('shuffled'),
       unrelated:
         cell.control !== 'none' || text === null || (same.length === 0 && meaningless !== 1)
           ? null
@@ -98,6 +106,8 @@ test('the view says of each cell what a direct look at all cells says', (t) => {
     'empty',
     'repetitive',
     'unprintable',
+    'same_as_random',
+    'same_as_shuffled',
     'unrelated',
     'contaminated',
     'norm_far',
@@ -191,7 +201,11 @@ test('in the known-answers model a right answer has no sign, and a patch behind 
     ],
     limit: 4,
   });
-  const { path } = await stored(t, world, experiment);
+  const { path } = await stored(
+    t,
+    world,
+    withoutHopelessProbe(experiment, () => {}),
+  );
   const cells = rowsOf(
     path,
     `SELECT target_layer, meaningless, contaminated, score.value AS found

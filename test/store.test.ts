@@ -182,6 +182,7 @@ test('what was added comes back', (t) => {
     contrast: null,
     decay: null,
     swept: 0,
+    answer: null,
   });
   assert.deepEqual(
     [second, third].map((row) => [row?.sample_idx, row?.name, row?.source_side, row?.op, row?.at_generated]),

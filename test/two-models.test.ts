@@ -175,7 +175,7 @@ test('a variant that only scales takes no state, and so needs no mapping between
       ...{ name: `${i}`, source: at(text(prompt)), target: at(SAME), answer: ['a'] },
     })),
     variants: [{ name: 'mapped' }, { name: 'plain', patch: { op: 'scale' } }],
-    ...{ known: 'plain', metrics: ['answer-found'], controls: { unpatched: true } },
+    ...{ known: ['plain'], metrics: ['answer-found'], controls: { unpatched: true } },
   };
   await refused(() => runOn(pair, experiment(what)), /so they need a mapping/);
   const mapping = await fitted(pair, what, { variant: 'mapped' });

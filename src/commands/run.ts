@@ -45,6 +45,7 @@ import {
   runDetails,
   runHeader,
   shardChunks,
+  withoutHopelessProbe,
 } from '../index.js';
 
 const own = (yargs: Argv) =>
@@ -77,10 +78,13 @@ export const addRun = (yargs: Argv) =>
       const set = args.set?.split(SEPARATOR) ?? [];
       const seed = wholeNumber(args.seed, '-s', 0);
       if (seed !== undefined) set.push(`seed=${seed}`);
-      const { experiment, models, text, file } = readExperiment(args.experiment, {
-        set,
-        ...(limit !== undefined && { limit }),
-      });
+      const {
+        experiment: asked,
+        models,
+        text,
+        file,
+      } = readExperiment(args.experiment, { set, ...(limit !== undefined && { limit }) });
+      const experiment = limit === undefined ? asked : withoutHopelessProbe(asked, note);
       const chosen = { ...chosenModels(args, models), adapters: adaptersOf(experiment) };
       const db = dbOf(args);
       const signal = interruptSignal();

@@ -11,7 +11,11 @@ export function expectedOf(file: ExperimentFile, bad: Bad): Expectation[] | unde
     const at = (key: string, what: string) => bad(['expected', index, key], what);
     const { metric, variant, least, most } = keys;
     const { metrics = [], variants = [], controls = {} } = file;
-    if (!metrics.includes(metric)) {
+    if (metric === 'probe') {
+      if (file.probe === undefined) throw at('metric', 'is probe, and the experiment has none');
+      if (control !== 'none') throw at('control', 'is for patched cells, and the probe patches nothing');
+      if (target !== undefined) throw at('target', 'is for patched cells, and the probe patches nothing');
+    } else if (!metrics.includes(metric)) {
       throw at('metric', `is ${metric}, which metrics does not name: ${there(metrics)}`);
     }
     if (variant !== undefined && !variants.some(({ name }) => name === variant)) {

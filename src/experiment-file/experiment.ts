@@ -1,5 +1,13 @@
 /** A file that fits the schema, and its samples -> an experiment, every template filled. */
-import type { Experiment, LogitContrast, Patch, Sample, Settings, Variant } from '../patchscope.js';
+import type {
+  Experiment,
+  LogitContrast,
+  Patch,
+  Sample,
+  SampleInVariant,
+  Settings,
+  Variant,
+} from '../patchscope.js';
 import { around, badAt, type Located, type Path, pathText, quoted } from './document.js';
 import { expectedOf } from './expected.js';
 import type { Levels } from './factors.js';
@@ -44,7 +52,7 @@ export function toExperiment(
       variants,
       metrics: metrics && [...new Set(metrics)],
       controls: controls && given(controls),
-      known,
+      known: known === undefined ? undefined : [known].flat(),
       probe: probe && { folds: probe.folds ?? 3 },
       expected: expectedOf(file, bad),
     }),
@@ -59,11 +67,7 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
   const target = promptAt(file, root, 'target');
   const name = file.sample === undefined ? undefined : text(['sample'], file.sample);
   const group = file.group === undefined ? undefined : text(['group'], file.group);
-  const answers = Array.isArray(file.answer)
-    ? file.answer.map((answer, i) => text(['answer', i], answer))
-    : file.answer === undefined
-      ? undefined
-      : [text(['answer'], file.answer)];
+  const answers = answersOf(file.answer, root, ['answer']);
   const [subject, kind] = (['subject', 'class'] as const).map(
     (key) => file.probe && text(['probe', key], file.probe[key]),
   );
@@ -75,7 +79,7 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
       name: name?.fill(row) ?? (prompt?.kind === 'text' ? prompt.text : `sample ${i + 1}`),
       ...given({
         group: group?.fill(row),
-        answer: answers && [...new Set(answers.flatMap((answer) => answer.fillList(row)))],
+        answer: answers?.(row),
         subject: subject?.fill(row),
         class: kind?.fillList(row)[0],
       }),
@@ -87,7 +91,15 @@ function samplesOf(file: ExperimentFile, root: Located, rows: readonly Row[]): S
   });
 }
 
-/** Of the variants that have other prompts or positions. */
+function answersOf(typed: ExperimentFile['answer'], root: Located, path: Path) {
+  if (typed === undefined) return undefined;
+  const answers = Array.isArray(typed)
+    ? typed.map((one, i) => templateAt(root, [...path, i], one))
+    : [templateAt(root, path, typed)];
+  return (row: Row) => [...new Set(answers.flatMap((answer) => answer.fillList(row)))];
+}
+
+/** Of the variants that have other prompts, positions or answers. */
 function variantPrompts(file: ExperimentFile, root: Located) {
   return (file.variants ?? []).flatMap((variant, index) => {
     const { source, target } = variant;
@@ -99,8 +111,14 @@ function variantPrompts(file: ExperimentFile, root: Located) {
       target: isOwn(target?.prompt, target?.position, target?.cut, target?.edits)
         ? promptAt(file, root, 'target', index)
         : undefined,
+      answer: answersOf(variant.answer, root, ['variants', index, 'answer']),
     };
-    const fill = (row: Row) => given({ source: filled.source?.(row), target: filled.target?.(row) });
+    const fill = (row: Row): SampleInVariant =>
+      given({
+        source: filled.source?.(row),
+        target: filled.target?.(row),
+        answer: filled.answer?.(row),
+      });
     return isOwn(...Object.values(filled)) ? [[variant.name, fill] as const] : [];
   });
 }

@@ -56,15 +56,20 @@ export function readSamples(
     const both = data === undefined ? 'has neither data nor a file' : 'has both data and a file';
     throw badAt(node.place, `${key} ${both} where one of them is needed`);
   }
-  const { from = 1 } = samples;
-  const end = from - 1 + Math.min(limit, samples.limit ?? limit);
   const at: At = { node, key };
+  const { from = 1, only } = samples;
+  if (only !== undefined && (samples.from ?? samples.limit) !== undefined)
+    throw bad(at, 'only', 'says which samples are taken: leave out from and limit');
+  const end = only === undefined ? from - 1 + Math.min(limit, samples.limit ?? limit) : Math.max(...only);
   const read = data === undefined ? fileRows(samples, file!, at, end) : dataRows(samples, [data].flat(), at);
-  if (read.length < from)
-    throw bad(at, 'from', `is ${from} where there ${read.length === 1 ? 'is one' : `are ${read.length}`}`);
-  return read
-    .slice(from - 1, end)
-    .map(({ fields, place }, i) => ({ fields, where: `sample ${i + 1} (${place})` }));
+  const there = `where there ${read.length === 1 ? 'is one' : `are ${read.length}`}`;
+  if (only === undefined && read.length < from) throw bad(at, 'from', `is ${from} ${there}`);
+  if (only !== undefined && read.length < end) throw bad(at, 'only', `names sample ${end} ${there}`);
+  const taken =
+    only === undefined
+      ? read.slice(from - 1, end)
+      : [...new Set(only)].slice(0, limit).map((n) => read[n - 1]!);
+  return taken.map(({ fields, place }, i) => ({ fields, where: `sample ${i + 1} (${place})` }));
 }
 
 /** Where samples are written, and what is written there. */

@@ -399,6 +399,11 @@ const samples = z
           .optional()
           .meta({ description: 'The first sample that is taken, counted from 1.', default: 1 }),
         limit: whole(1).optional().meta({ description: 'Only so many samples, from that one on.' }),
+        only: z
+          .array(whole(1), 'a list of numbers')
+          .min(1, 'a list of at least one number')
+          .optional()
+          .meta({ description: 'Only these samples, counted from 1, in place of from and limit.' }),
       }),
     ],
     { error: 'a list of samples, or a set of keys with data or a file' },
@@ -466,7 +471,12 @@ const mapping = z
 
 const draws = whole(1, 1000);
 
+const answer = z
+  .union([text, z.array(text).min(1, 'a text or a list of texts')], { error: 'a text or a list of texts' })
+  .meta({ description: 'Texts of which any is right; a field that is a list gives all of it.' });
+
 const changes = {
+  answer: answer.optional(),
   source: section(sourcePlace).optional(),
   target: section(targetPlace).optional(),
   edit: edit.optional(),
@@ -489,8 +499,9 @@ const number = z.number('a number');
 
 const expectation = section({
   about: text.meta({ description: 'What must come out, in words.' }),
-  metric: word(metricNames).meta({
-    description: 'The number that is bounded: its mean at each pair of layers.',
+  metric: word([...metricNames, 'probe']).meta({
+    description:
+      'The number that is bounded: its mean at each pair of layers; probe is what the probe finds, at each source layer.',
   }),
   variant: text.optional().meta({ description: 'Default: every variant.' }),
   control: word(controls).optional().meta({ description: 'Which cells are meant.', default: 'none' }),
@@ -518,10 +529,7 @@ export const experimentSchema = section({
   samples,
   sample: text.optional().meta({ description: "A sample's name. Default: the source prompt's text." }),
   group: text.optional().meta({ description: 'What results are gathered by, such as {relation}.' }),
-  answer: z
-    .union([text, z.array(text).min(1, 'a text or a list of texts')], { error: 'a text or a list of texts' })
-    .optional()
-    .meta({ description: 'Texts of which any is right; a field that is a list gives all of it.' }),
+  answer: answer.optional(),
   source: section(sourcePlace).meta({ description: 'Where states are taken from: a prompt or a vector.' }),
   target: section({ ...targetPlace, prompt }).meta({ description: 'Where they are put, and what is read.' }),
   edit: edit.optional(),
@@ -552,10 +560,13 @@ export const experimentSchema = section({
   })
     .optional()
     .meta({ description: 'What is run beside it, to compare with.' }),
-  known: text.optional().meta({
-    description:
-      'A variant that patches nothing (edit: { op: scale }): where its text holds an answer, the model knows the fact.',
-  }),
+  known: z
+    .union([text, z.array(text).min(1, someNames)], { error: someNames })
+    .optional()
+    .meta({
+      description:
+        'A variant that patches nothing (edit: { op: scale }), or several: where the texts of all of them hold an answer, the model knows the facts.',
+    }),
   probe: section({
     class: text.meta({
       description: 'What is to be found in a state, such as {object}; of a list its first.',

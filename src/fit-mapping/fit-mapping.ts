@@ -90,10 +90,11 @@ class FitTask {
     const { kind, heldOut = 0.1, positions = 'sample', targetSite } = options;
     const { record, tokenizer } = engine;
     const other = options.target === engine ? undefined : options.target;
+    const { probe, ...mapped } = experiment;
     const plan =
       other === undefined
-        ? makePlan(experiment, tokenizer, record)
-        : makePlan(ontoItself(experiment), tokenizer, record, other);
+        ? makePlan(mapped, tokenizer, record)
+        : makePlan(ontoItself(mapped), tokenizer, record, other);
     const variant = variantOf(experiment, options.variant);
     const settings = { ...experiment, ...variant };
     const { sourceSide: side, targetSide } = settings;
@@ -331,7 +332,7 @@ function ontoItself(experiment: Experiment): Experiment {
     );
   };
   // what is patched, and read behind a target, says nothing of its states
-  const { metrics, controls, known, probe, expected, variants, ...rest } = experiment;
+  const { metrics, controls, known, expected, variants, ...rest } = experiment;
   const unmapped = { mapping: { kind: 'identity' }, patch: { op: 'scale' } } as const;
   return {
     ...rest,

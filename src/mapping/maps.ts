@@ -90,14 +90,13 @@ export async function applyMap(
 }
 
 /** Random Fourier features of rows. */
-export async function wavesOf(
+export function wavesOf(
   { frequencies, phases }: FittedMap,
   rows: Float32Array,
   width: number,
   threads: number,
 ): Promise<Float32Array> {
-  const angles = await matrices().applyAffine(frequencies!, phases!, rows, width, threads);
-  return angles.map(Math.cos);
+  return matrices().applyWaves(frequencies!, phases!, rows, width, threads);
 }
 
 const relu = (value: number) => Math.max(value, 0);

@@ -24,6 +24,8 @@ export interface Pair {
   /** Index in the experiment's samples. */
   readonly sample: number;
   readonly variant: string;
+  /** Texts of which any is right. */
+  readonly answer: readonly string[];
   readonly source: ResolvedSource;
   readonly target: ResolvedPrompt;
   /** Where a cell patches several tokens, the others. */
@@ -141,10 +143,13 @@ export function resolvePairs(
   return samples.flatMap((sample, index) => {
     checkVariantNames(sample, variants);
     const seed = experiment.seed + index;
-    const trackedTokens = reading.trackAnswer ? answerTokens(sample, models.target.tokenizer) : [];
     return variants.flatMap((variant) => {
       const { name, sourceSide, targetSide, sourceAdapter, targetAdapter, patch = {}, maxTokens } = variant;
       const own = sample.variants?.[name] ?? {};
+      const { answer = sample.answer ?? [] } = own;
+      const trackedTokens = reading.trackAnswer
+        ? answerTokens(sample.name, answer, models.target.tokenizer)
+        : [];
       const contrast = contrasts.get(name);
       const sourceWay = { side: sourceSide, adapter: givenAdapter(sourceAdapter, 'source')?.name };
       const targetWay = { side: targetSide, adapter: givenAdapter(targetAdapter, 'target')?.name };
@@ -161,6 +166,7 @@ export function resolvePairs(
         return {
           sample: index,
           variant: name,
+          answer,
           ...move!,
           ...(further.length > 0 && { further }),
           ...(isSwept && { swept: place }),
@@ -199,7 +205,7 @@ function checkVariantNames({ name, variants = {} }: Sample, known: readonly Vari
  * First tokens of the answers, as they follow a prompt: with a blank before them, and without. A token that is
  * a blank alone begins anything.
  */
-function answerTokens({ name, answer = [] }: Sample, tokenizer: Tokenizer): number[] {
+function answerTokens(name: string, answer: readonly string[], tokenizer: Tokenizer): number[] {
   if (answer.length === 0) {
     throw new PatchscopeError(
       'bad_input',

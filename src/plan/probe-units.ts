@@ -22,7 +22,7 @@ export interface ProbeUnit {
 export function probeUnits(plan: Plan): ProbeUnit[] {
   const { experiment } = plan;
   if (experiment.probe === undefined) return [];
-  const variants = variantsOf(experiment).filter(({ name }) => name !== experiment.known);
+  const variants = variantsOf(experiment).filter(({ name }) => !experiment.known?.includes(name));
   const places = sourcePlaces(plan);
   return groupsOf(experiment).flatMap(([group, samples]) =>
     variants.map(({ name }) => ({ variant: name, group, samples, places: places.get(name)! })),
@@ -66,26 +66,39 @@ export function foldsOf({ samples, probe, seed }: Experiment, some: readonly num
 
 /** @throws PatchscopeError `bad_input` where there is no variant that tells what is known, or no group to probe. */
 export function checkKnownAndProbe(experiment: Experiment): void {
-  if (experiment.known !== undefined) checkKnown(experiment, experiment.known);
-  if (experiment.probe === undefined) return;
-  checkOneSource(experiment);
+  for (const name of experiment.known ?? []) checkKnown(experiment, name);
+  if (experiment.probe !== undefined) checkOneSource(experiment);
+  const reason = reasonAgainstProbe(experiment);
+  if (reason !== undefined) throw new PatchscopeError('bad_input', `${reason}, or leave out probe.`);
+}
+
+/**
+ * Without its probe, where no group can have one: of a part of an experiment's samples, whose whole can.
+ *
+ * @param onNote is told why.
+ */
+export function withoutHopelessProbe(experiment: Experiment, onNote: (line: string) => void): Experiment {
+  const reason = reasonAgainstProbe(experiment);
+  if (reason === undefined) return experiment;
+  onNote(`Warning: the probe is left out, since these are too few samples for one. ${reason}.`);
+  const { probe, ...rest } = experiment;
+  return rest;
+}
+
+/** Why no group of an experiment can have its probe; a sentence without its full stop. */
+function reasonAgainstProbe(experiment: Experiment): string | undefined {
+  if (experiment.probe === undefined) return undefined;
   const lacking = experiment.samples.find(
     (sample) => sample.subject === undefined || sample.class === undefined,
   );
   if (lacking !== undefined) {
-    throw new PatchscopeError(
-      'bad_input',
-      `The sample '${lacking.name}' has no subject or no class, which a probe needs: give both.`,
-    );
+    return `The sample '${lacking.name}' has no subject or no class, which a probe needs: give both`;
   }
   const reasons = groupsOf(experiment).map(([group, samples]) => [group, reasonAgainst(experiment, samples)]);
   const [[group, reason]] = reasons as [[string, string | undefined]];
-  if (reasons.some(([, against]) => against === undefined)) return;
+  if (reasons.some(([, against]) => against === undefined)) return undefined;
   const where = reasons.length === 1 ? 'the samples' : `any of the ${reasons.length} groups`;
-  throw new PatchscopeError(
-    'bad_input',
-    `A probe can't learn from ${where}${reasons.length === 1 ? '' : ` (the first is '${group}')`}: ${reason![0]!.toLowerCase()}${reason!.slice(1).replace(/\.$/, '')}, or leave out probe.`,
-  );
+  return `A probe can't learn from ${where}${reasons.length === 1 ? '' : ` (the first is '${group}')`}: ${reason![0]!.toLowerCase()}${reason!.slice(1).replace(/\.$/, '')}`;
 }
 
 function checkOneSource({ samples }: Experiment): void {
@@ -115,12 +128,13 @@ export function reasonAgainst(experiment: Experiment, samples: readonly number[]
 
 function checkKnown(experiment: Experiment, known: string): void {
   const variants = variantsOf(experiment);
-  const bad = (what: string) => new PatchscopeError('bad_input', `known is '${known}', ${what}.`);
+  const bad = (what: string) => new PatchscopeError('bad_input', `known names '${known}', ${what}.`);
   const variant = variants.find(({ name }) => name === known);
   if (variant === undefined) {
     throw bad(`which is no variant: there are ${variants.map(({ name }) => name).join(', ')}`);
   }
-  if (variants.length === 1) throw bad('beside which a variant is needed whose facts it tells');
+  if (variants.every(({ name }) => experiment.known!.includes(name)))
+    throw bad('beside which a variant is needed whose facts it tells');
   if (!patchesNothing(variant)) {
     throw bad(
       'a variant that patches something, where its text tells what the model says by itself: give it edit: { op: scale }',

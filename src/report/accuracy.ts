@@ -65,7 +65,7 @@ export function accuraciesOf(database: Database, { runIds }: Subject): Accuracie
   accuracy, samples, known_accuracy, known_samples
 FROM accuracy_by_layer
 WHERE run_id IN (${runIds})
-  AND variant IS NOT (SELECT json_extract(experiment, '$.known') FROM run WHERE run.id = run_id)
+  AND variant NOT IN (SELECT value FROM run, json_each(run.experiment, '$.known') WHERE run.id = run_id)
 ORDER BY run_id, variant, "group", name, control, source_layer, source_site`;
   const rows = ask<LayerRow>(database, sql);
   const probes = ask<ProbeRow>(

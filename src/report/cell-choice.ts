@@ -18,6 +18,8 @@ interface Row {
   readonly source_layer: number;
   readonly target_layer: number;
   readonly value: number;
+  /** Whether the model knows the sample's facts; null where the run does not ask. */
+  readonly known: 0 | 1 | null;
   /** Its name, where it is not that of its layers. */
   readonly cell?: string;
 }
@@ -25,8 +27,12 @@ interface Row {
 /** Of metrics that are 0 or 1. Where each layer has one cell, only what chooses among variants is a choice. */
 export function cellChoices(database: Database, { runIds, isGrid }: Subject, metric: string): Part[] {
   const sql = `SELECT observation.run_id, observation.variant, observation.control, observation.draw,
-  variant.op, variant.alpha, observation.sample_idx, observation.source_layer, observation.target_layer, score.value
+  variant.op, variant.alpha, observation.sample_idx, observation.source_layer, observation.target_layer, score.value,
+  CASE WHEN json_extract(run.experiment, '$.known') IS NOT NULL THEN EXISTS (
+    SELECT 1 FROM known_sample WHERE known_sample.run_id = run.id AND known_sample.sample_idx = observation.sample_idx
+  ) END AS known
 FROM observation
+JOIN run ON run.id = observation.run_id
 JOIN score ON score.observation_id = observation.id AND score.name = ${sqlText(metric)}
 JOIN variant ON variant.run_id = observation.run_id AND variant.sample_idx = observation.sample_idx
   AND variant.name = observation.variant
@@ -35,31 +41,37 @@ ORDER BY observation.run_id, observation.variant, observation.control, observati
   observation.source_layer, observation.target_layer`;
   const all = ask<Row>(database, sql);
   if (!all.every(({ value }) => value === 0 || value === 1)) return [];
-  const rows = [
+  const groups = [
     ...(isGrid
       ? grouped(all, ({ run_id, variant, control, draw }) => JSON.stringify([run_id, variant, control, draw]))
       : []),
     ...pooled(all),
-  ]
-    .map(([, own]) => ({ first: own[0]!, ...wholeGrid(own) }))
-    .filter(({ right, cells }) => right.length > 1 && cells.length > 1)
-    .map(({ first, right, cells }) => {
-      const { someCell, heldOut, chosen } = cellChoice(right);
-      return [
-        ...[first.run_id, first.variant, first.control, first.draw, right.length, cells.length],
-        ...[someCell, heldOut, ...chosen.map((cell) => cells[cell]!)],
-      ];
-    });
-  if (rows.length === 0) return [];
+  ];
+  const grids = groups.flatMap(([, own]) => [
+    { facts: 'all', first: own[0]!, ...wholeGrid(own) },
+    ...(own[0]!.known === null
+      ? []
+      : [{ facts: 'known', first: own[0]!, ...wholeGrid(own.filter(({ known }) => known === 1)) }]),
+  ]);
+  // a variant of one pair of layers, such as one that patches nothing, is there to compare with
+  if (!grids.some(({ cells, right }) => cells.length > 1 && right.length > 1)) return [];
+  const rows = grids.map(({ facts, first, right, cells }) => {
+    const choice = right.length > 1 ? cellChoice(right) : undefined;
+    return [
+      ...[first.run_id, first.variant, first.control, first.draw, facts, right.length, cells.length],
+      ...[choice?.someCell ?? null, choice?.heldOut ?? null],
+      ...(choice?.chosen.map((cell) => cells[cell]!) ?? [null, null]),
+    ];
+  });
   return [
     {
       ...{ name: partName('cell-choice', metric), title: `${metric} in some cell, and in a chosen one` },
       caption:
-        'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Samples of which a cell failed are left out. Where variants write with different numbers, a line of all of them chooses the variant, too.',
+        'Part of the samples. some cell: right in at least one pair of layers, which flatters any method, so compare with the controls. held out: right in the one pair that is best for the other half of the samples. Facts are known where the model itself, asked with nothing patched, says them. Samples of which a cell failed are left out. Where variants write with different numbers, a line of all of them chooses the variant, too.',
       data: {
         sql: `-- a row is one cell; shares of samples are made from these rows\n${sql}`,
         columns: [
-          ...['run_id', 'variant', 'control', 'draw', 'samples', 'cells', 'some cell', 'held out'],
+          ...['run_id', 'variant', 'control', 'draw', 'facts', 'samples', 'cells', 'some cell', 'held out'],
           ...['chosen on even samples', 'chosen on odd samples'],
         ],
         rows,
@@ -85,7 +97,7 @@ function layersOf({ source_layer, target_layer }: Row): string {
 }
 
 /** The samples that have all cells, and the cells by their layers. */
-function wholeGrid(rows: readonly Row[]) {
+function wholeGrid(rows: readonly Row[]): { cells: string[]; right: number[][] } {
   const nameOf = (row: Row) => row.cell ?? layersOf(row);
   const cells = [...new Set(rows.map(nameOf))];
   const samples = [...grouped(rows, ({ sample_idx }) => sample_idx).values()];

@@ -46,11 +46,12 @@ function modelFacts(side: 'source' | 'target'): string {
 export function prompts(database: Database, { runIds }: Subject, sampleCount: number): Part {
   const data = askData(
     database,
-    `SELECT variant.run_id, sample.name AS sample, sample."group", sample.answer, variant.name AS variant,
+    `SELECT variant.run_id, sample.name AS sample, sample."group", coalesce(variant.answer, sample.answer) AS answer,
+  variant.name AS variant,
   source.text AS source_prompt, iif(variant.source_vector_idx IS NULL, move.source_position, NULL) AS source_position,
   move.source_token,
   target.text AS target_prompt, move.target_position, move.target_token,
-  variant.op, variant.alpha, variant.at_generated,
+  variant.op, variant.alpha, variant.at_generated, variant.decay, variant.contrast,
   (
     SELECT group_concat(edit.value ->> '$.op' || coalesce(' ' || vector.text, ''), '; ')
     FROM json_each(variant.own_edits) AS edit

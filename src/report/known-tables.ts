@@ -29,6 +29,16 @@ export interface SignRow {
   readonly area: number;
 }
 
+export interface MethodRow {
+  readonly run_id: number;
+  readonly variant: string;
+  /** Which are read: `none` are the captured ones, as everywhere; `probe` is read by a probe. */
+  readonly states: string;
+  readonly source_layer: number;
+  readonly found: number;
+  readonly truth: number | null;
+}
+
 export function expectationTable(rows: readonly ExpectationRow[]): string {
   const lines = rows.map((row) => [
     ...[text(`${row.run_id}`), text(row.about), text(cellsOf(row)), text(row.metric)],
@@ -51,6 +61,37 @@ export function signTable(rows: readonly SignRow[]): string {
   ]);
   return table('Which signs tell right readings from wrong ones', ['sign', ...heads], lines);
 }
+
+/** A line each way of reading, a column each source layer. */
+export function methodTable(title: string, rows: readonly MethodRow[]): string {
+  const layers = [...new Set(rows.map(({ source_layer }) => source_layer))].sort((a, b) => a - b);
+  const lines = [
+    ...grouped(rows, ({ run_id, variant, states }) => JSON.stringify([run_id, variant, states])),
+  ];
+  const heads = ['run', 'variant', 'read', ...layers.map((layer) => `layer ${layerText(layer)}`)];
+  return table(
+    title,
+    heads,
+    lines.map(([, own]) => {
+      const { run_id, variant, states } = own[0]!;
+      return [
+        ...[text(`${run_id}`), text(variant), text(wordsOf[states] ?? states)],
+        ...layers.map((layer) => {
+          const cell = own.find(({ source_layer }) => source_layer === layer);
+          const truth = cell?.truth == null ? '' : ` (${numberText(cell.truth)})`;
+          return number(cell === undefined ? '' : `${numberText(cell.found)}${truth}`);
+        }),
+      ];
+    }),
+  );
+}
+
+const wordsOf: Readonly<Record<string, string>> = {
+  none: 'captured states, patched',
+  random: 'random vectors, patched',
+  shuffled: "other samples' states, patched",
+  probe: 'captured states, by a probe',
+};
 
 function table(label: string, heads: readonly string[], lines: readonly (readonly string[])[]): string {
   return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(label)}"><table>

@@ -4,6 +4,7 @@ import { grouped } from '../group.js';
 import { areaUnderCurve } from '../statistics/auc.js';
 import { expectationSql } from '../store/expectations.js';
 import { ask, askData } from './data.js';
+import { methodsByLayer } from './known-methods.js';
 import { type ExpectationRow, expectationTable, signTable } from './known-tables.js';
 import type { Part } from './part.js';
 import { type Place, placeColumns, placeJoins, type Subject } from './subject.js';
@@ -42,12 +43,18 @@ const signs = {
 type Sign = keyof typeof signs;
 type Row = Place & { readonly right: number } & { readonly [sign in Sign]: number | null };
 
+/** Rules of success, the strictest first. */
 const rightness = ['answer-first-token', 'answer-word', 'answer-found', 'precision-at-1'] as const;
 
-/** None where all readings of the runs are right, or all are wrong. */
-export function tellingSigns(database: Database, subject: Subject, runIds: string): Part[] {
+/** Whether readings are right, and by what that is told; nothing where the runs do not say. */
+export function judgedReadings(database: Database, subject: Subject, runIds: string): Part[] {
   const metric = rightness.find((name) => subject.metrics.includes(name));
   if (metric === undefined) return [];
+  return [methodsByLayer(database, runIds, metric), ...tellingSigns(database, subject, runIds, metric)];
+}
+
+/** None where all readings of the runs are right, or all are wrong. */
+function tellingSigns(database: Database, subject: Subject, runIds: string, metric: string): Part[] {
   const sql = signsSql(runIds, metric);
   const places = grouped(ask<Row>(database, sql), (row) =>
     JSON.stringify([row.run_id, subject.indexOf(row)]),
@@ -93,33 +100,23 @@ export function tellingSigns(database: Database, subject: Subject, runIds: strin
 }
 
 function signsSql(runIds: string, metric: string): string {
-  return `WITH cell AS MATERIALIZED (
-  SELECT * FROM observation WHERE run_id IN (${runIds}) AND status = 'ok'
-), token AS MATERIALIZED (
-  SELECT cell.id, token_score.rank, token_score.token_id, token_score.logprob
-  FROM cell JOIN token_score ON token_score.observation_id = cell.id AND token_score.step = 0
+  return `WITH token AS MATERIALIZED (
+  SELECT observation.id, token_score.rank, token_score.token_id, token_score.logprob
+  FROM observation JOIN token_score ON token_score.observation_id = observation.id AND token_score.step = 0
+  WHERE observation.run_id IN (${runIds}) AND observation.status = 'ok'
 ), unpatched AS MATERIALIZED (
-  SELECT cell.run_id, cell.sample_idx, cell.variant, cell.text, token.token_id
-  FROM cell JOIN token ON token.id = cell.id AND token.rank = 0
-  WHERE cell.control = 'unpatched' AND cell.draw = 0
-), control AS MATERIALIZED (
-  SELECT cell.id, other.control, avg(other.text <> cell.text) AS unlike
-  FROM cell
-  JOIN cell AS other ON other.control IN ('random', 'shuffled') AND other.run_id = cell.run_id
-    AND other.sample_idx = cell.sample_idx AND other.variant = cell.variant AND other.mapping_id = cell.mapping_id
-    AND other.source_site = cell.source_site AND other.site = cell.site
-    AND other.source_layer = cell.source_layer AND other.target_layer = cell.target_layer
-  WHERE cell.control = 'none'
-  GROUP BY cell.id, other.control
+  SELECT observation.run_id, observation.sample_idx, observation.variant, token.token_id
+  FROM observation JOIN token ON token.id = observation.id AND token.rank = 0
+  WHERE observation.control = 'unpatched' AND observation.draw = 0
 )
 SELECT ${placeColumns},
   observation.id AS observation_id, score.value AS right,
   exp(best.logprob) AS top_probability, best.logprob - next.logprob AS margin,
   CASE WHEN unpatched.token_id IS NOT NULL THEN -coalesce(exp(said.logprob), 0) END AS against_unpatched,
-  observation.text <> unpatched.text AS unlike_unpatched,
-  random.unlike AS unlike_random, shuffled.unlike AS unlike_shuffled,
-  min(observation.text <> unpatched.text, random.unlike, shuffled.unlike) AS unlike_all
-FROM cell AS observation
+  NOT contaminated AS unlike_unpatched, NOT same_as_random AS unlike_random,
+  NOT same_as_shuffled AS unlike_shuffled, NOT (contaminated OR same_as_random OR same_as_shuffled) AS unlike_all
+FROM signature
+JOIN observation ON observation.id = signature.observation_id
 ${placeJoins}
 JOIN score ON score.observation_id = observation.id AND score.name = '${metric}'
 JOIN token AS best ON best.id = observation.id AND best.rank = 0
@@ -127,7 +124,5 @@ LEFT JOIN token AS next ON next.id = observation.id AND next.rank = 1
 LEFT JOIN unpatched ON unpatched.run_id = observation.run_id AND unpatched.sample_idx = observation.sample_idx
   AND unpatched.variant = observation.variant
 LEFT JOIN token AS said ON said.id = observation.id AND said.token_id = unpatched.token_id
-LEFT JOIN control AS random ON random.id = observation.id AND random.control = 'random'
-LEFT JOIN control AS shuffled ON shuffled.id = observation.id AND shuffled.control = 'shuffled'
-WHERE observation.control = 'none'`;
+WHERE signature.run_id IN (${runIds}) AND signature.control = 'none'`;
 }

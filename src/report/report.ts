@@ -15,7 +15,7 @@ import { groupBars } from './group-bars.js';
 import { groupCurves } from './group-curves.js';
 import { heatMaps } from './heat-maps.js';
 import { escapeHtml } from './html.js';
-import { expectations, knownRuns, tellingSigns } from './known.js';
+import { expectations, judgedReadings, knownRuns } from './known.js';
 import { mappingBars } from './mapping-bars.js';
 import { numbers } from './numbers.js';
 import { type Part, renderSection, type Section } from './part.js';
@@ -75,7 +75,7 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       ...{ name: 'known', title: 'Against what is known' },
       about:
         'The truth of these runs is known beforehand, and with it how far their readings can be trusted.',
-      parts: known === '' ? [] : [expectations(database, known), ...tellingSigns(database, subject, known)],
+      parts: known === '' ? [] : [expectations(database, known), ...judgedReadings(database, subject, known)],
     },
     {
       ...{ name: 'factors', title: 'What matters' },

@@ -2,7 +2,7 @@
 
 /**
  * A statement with a row for each expectation of the runs. `lowest` and `highest` are means at one pair of layers of
- * one variant; `holds` is null where no cell is meant.
+ * one variant, of a probe at one source layer; `holds` is null where no cell is meant.
  *
  * @param runIds `1, 2`, as it stands in SQL.
  */
@@ -27,6 +27,16 @@ export function expectationSql(runIds: string): string {
   JOIN score ON score.observation_id = observation.id AND score.name = expected.metric
   GROUP BY expected.run_id, expected.place, observation.variant, observation.mapping_id, observation.source_site,
     observation.site, observation.source_layer, observation.target_layer
+  UNION ALL
+  SELECT expected.run_id, expected.place, avg(probe_prediction.correct), count(*)
+  FROM expected
+  JOIN probe_prediction ON expected.metric = 'probe' AND probe_prediction.run_id = expected.run_id
+    AND probe_prediction.known = 0 AND (expected.variant IS NULL OR probe_prediction.variant = expected.variant)
+    AND (source_layers IS NULL OR probe_prediction.source_layer IN (SELECT value FROM json_each(source_layers)))
+  JOIN sample ON sample.run_id = probe_prediction.run_id AND sample.idx = probe_prediction.sample_idx
+    AND (expected."group" IS NULL OR sample."group" = expected."group")
+  GROUP BY expected.run_id, expected.place, probe_prediction.variant, probe_prediction.source_site,
+    probe_prediction.source_layer
 ), measured AS (
   SELECT run_id, place, count(*) AS layer_pairs, sum(n) AS cells, min(value) AS lowest, max(value) AS highest,
     sum(value * n) / sum(n) AS mean

@@ -112,7 +112,11 @@ CREATE VIEW signature AS
     repetitive, -- at least half of the tokens are one piece, three or more times in a row
     unprintable, -- signs that are no text
     meaningless, -- empty, repetitive or unprintable
-    CASE WHEN control = 'none' THEN same_as_control AND NOT meaningless END AS unrelated, -- a text that means something, and a random or shuffled state at the same sample and layers gives the same; null for controls, and where these two were not run
+    same_as_random, -- some draw of a random vector at the same sample and layers gives the same text; null for controls, and where that was not run
+    same_as_shuffled, -- the same of other samples' states
+    CASE WHEN control = 'none' THEN
+      coalesce(max(same_as_random, same_as_shuffled), same_as_random, same_as_shuffled) AND NOT meaningless
+    END AS unrelated, -- a text that means something, and a random or shuffled state gives the same; null for controls, and where these two were not run
     contaminated, -- the text is that of the unpatched target; null where that was not run
     norm_ratio, -- of the vector that was patched to the state that it met
     norm_ratio < 0.5 OR norm_ratio > 2 AS norm_far, -- less than half or more than twice as long
@@ -136,25 +140,33 @@ CREATE VIEW signature AS
       cell.repetitive AS repetitive,
       cell.unprintable AS unprintable,
       cell.empty OR cell.repetitive OR cell.unprintable AS meaningless,
-      (
+      CASE WHEN cell.control = 'none' THEN (
         SELECT max(other.text = cell.text)
         FROM observation AS other
         WHERE other.run_id = cell.run_id AND other.sample_idx = cell.sample_idx AND other.variant = cell.variant
-          AND other.move_idx = cell.move_idx
-          AND other.source_site = cell.source_site AND other.site = cell.site
+          AND other.move_idx = cell.move_idx AND other.source_site = cell.source_site AND other.site = cell.site
           AND coalesce(other.source_layer, -2) = coalesce(cell.source_layer, -2)
           AND coalesce(other.target_layer, -2) = coalesce(cell.target_layer, -2)
-          AND other.mapping_id = cell.mapping_id AND other.control IN ('random', 'shuffled')
-      ) AS same_as_control,
+          AND other.mapping_id = cell.mapping_id AND other.control = 'random'
+      ) END AS same_as_random,
+      CASE WHEN cell.control = 'none' THEN (
+        SELECT max(other.text = cell.text)
+        FROM observation AS other
+        WHERE other.run_id = cell.run_id AND other.sample_idx = cell.sample_idx AND other.variant = cell.variant
+          AND other.move_idx = cell.move_idx AND other.source_site = cell.source_site AND other.site = cell.site
+          AND coalesce(other.source_layer, -2) = coalesce(cell.source_layer, -2)
+          AND coalesce(other.target_layer, -2) = coalesce(cell.target_layer, -2)
+          AND other.mapping_id = cell.mapping_id AND other.control = 'shuffled'
+      ) END AS same_as_shuffled,
       CASE WHEN cell.control <> 'unpatched' THEN cell.text = unpatched.text END AS contaminated,
       cell.norm_ratio AS norm_ratio,
       cell.differs AS differs
     FROM observation AS cell
     JOIN mapping ON mapping.id = cell.mapping_id
-    LEFT JOIN observation AS unpatched
+    LEFT JOIN observation AS unpatched INDEXED BY observation_unpatched
       ON unpatched.run_id = cell.run_id AND unpatched.sample_idx = cell.sample_idx
       AND unpatched.variant = cell.variant AND unpatched.control = 'unpatched' AND unpatched.draw = cell.draw % (
-        SELECT count(*) FROM observation AS other
+        SELECT count(*) FROM observation AS other INDEXED BY observation_unpatched
         WHERE other.run_id = cell.run_id AND other.sample_idx = cell.sample_idx AND other.variant = cell.variant
           AND other.control = 'unpatched'
       )

@@ -10,11 +10,11 @@ import { m007SourceEngine } from './m007-source-engine.js';
 import { m008Cuts } from './m008-cuts.js';
 import { m009MappingFits } from './m009-mapping-fits.js';
 import { m010Choices } from './m010-choices.js';
+import { m011KnownFacts } from './m011-known-facts.js';
 import { m012Moves } from './m012-moves.js';
 import { m013Vectors } from './m013-vectors.js';
 import { m014Contrasts } from './m014-contrasts.js';
 import { m015Adapters } from './m015-adapters.js';
-import { m017SignatureIndex } from './m017-signature-index.js';
 
 export interface Migration {
   readonly name: string;
@@ -32,12 +32,12 @@ export const migrations: readonly Migration[] = [
   m007SourceEngine,
   m008Cuts,
   m009MappingFits,
-  m017SignatureIndex,
-  m015Adapters,
+  m010Choices,
+  m011KnownFacts,
+  m012Moves,
   m013Vectors,
   m014Contrasts,
-  m012Moves,
-  m010Choices,
+  m015Adapters,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

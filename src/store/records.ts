@@ -135,6 +135,8 @@ export interface VariantRecord {
   readonly atGenerated: boolean;
   /** Edges of attention that are cut in the target; kept as JSON. */
   readonly cuts?: readonly object[];
+  /** Any of them is right, in place of those of the sample; kept as JSON. */
+  readonly answer?: readonly string[];
   /** Whether cells go through several source positions, each with moves of its own. Default: false. */
   readonly swept?: boolean;
   /** Default: one, from `source` to `target`. */

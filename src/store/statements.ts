@@ -80,8 +80,8 @@ export function prepareStatements(database: Database): Statements {
         source_prompt_idx, source_side, source_position, source_token_id, source_token,
         target_prompt_idx, target_side, target_position, target_token_id, target_token,
         op, alpha, at_generated, cuts, swept, source_adapter, target_adapter, source_vector_idx, own_edits, contrast,
-        decay)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        decay, answer)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
     addMove: database.prepare(
       `INSERT INTO move

@@ -236,8 +236,8 @@ class SqliteStore implements Store {
     variant: VariantRecord,
     { sourceModelId, targetModelId }: { readonly sourceModelId: number; readonly targetModelId: number },
   ): void {
-    const { sample, name, source, target, op, alpha, atGenerated } = variant;
-    const { cuts, swept = false, moves = [variant], sourceVector, ownEdits, contrast, decay } = variant;
+    const { sample, name, source, target, op, alpha, atGenerated, cuts } = variant;
+    const { swept = false, moves = [variant], sourceVector, ownEdits, contrast, decay, answer } = variant;
     this.#statements.addVariant.run(
       runId,
       sample,
@@ -263,6 +263,7 @@ class SqliteStore implements Store {
       jsonOrNull(ownEdits),
       jsonOrNull(contrast),
       decay ?? null,
+      jsonOrNull(answer),
     );
     for (const [index, { source, target }] of moves.entries()) {
       this.#statements.addMove.run(

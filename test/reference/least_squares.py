@@ -53,7 +53,8 @@ def low_rank(share, rank):
 
 
 def kernel(share, frequencies, phases):
-    waves = np.cos(x64 @ frequencies.T + phases)
+    # waves are float32 numbers, to which least squares are fitted
+    waves = np.cos(x64 @ frequencies.T + phases).astype(np.float32).astype(np.float64)
     a, b = waves - waves.mean(0), y64 - y64.mean(0)
     ridge = share * np.sort((a**2).sum(0))[len(phases) // 2]
     rows = np.vstack([a, np.sqrt(ridge) * np.eye(len(phases))])
