@@ -13,9 +13,8 @@ import {
   resolveModel,
 } from '../src/index.js';
 import { cachedModelPath } from '../src/models/cache.js';
+import { differencesFromReference, largest, type Top } from './reference-readings.js';
 import { siteOf } from './support.js';
-
-type Top = readonly (readonly [number, number])[];
 
 interface Reference {
   readonly sha256: string;
@@ -32,6 +31,9 @@ const models = [
   { name: 'gemma-3-270m', bound: 0.02 },
 ] as const;
 
+/** As near to PyTorch's arithmetic as llama.cpp gets. */
+const exactly = { flashAttention: false, typeK: 'f32', typeV: 'f32' } as const;
+
 for (const { name, bound } of models) {
   const file = cachedModelPath(name);
   const skip = fs.existsSync(file) ? false : `not run: the model ${name} is not there`;
@@ -41,12 +43,18 @@ for (const { name, bound } of models) {
     t.after(() => fs.rmSync(folder, { recursive: true }));
     const converted = path.join(folder, 'f32.gguf');
     await convertModel(await resolveModel(file), converted, { to: 'f32' });
-    const difference = await worst(name, converted, { flashAttention: false, typeK: 'f32', typeV: 'f32' });
+    const difference = await worst(name, converted, exactly);
     t.diagnostic(`worst difference of the top-10 log-probabilities: ${difference.nat.toExponential(1)} nat`);
     assert.ok(difference.cases >= 20);
     assert.equal(difference.sameTop, difference.cases, 'top-1 equal in all');
     assert.ok(difference.nat <= bound, `${difference.nat} nat`);
     assert.ok(difference.lensNat <= bound, `lens: ${difference.lensNat} nat`);
+    const engine = await openEngine(await resolveModel(converted), exactly);
+    t.after(() => engine.close());
+    for (const [kind, nat] of Object.entries(await differencesFromReference(engine, name))) {
+      t.diagnostic(`${kind}: ${nat.toExponential(1)} nat`);
+      assert.ok(nat <= bound, `${kind}: ${nat} nat`);
+    }
   });
 
   test(`${name} as it is stored differs from its own dequantised weights, by a stated amount`, {
@@ -117,8 +125,4 @@ async function state(
   ]);
   assert.equal(captured!.status, 'ok');
   return captured!.status === 'ok' ? captured!.states[0]! : new Float32Array();
-}
-
-function largest(tracked: readonly { logprob: number }[], top: Top): number {
-  return Math.max(...tracked.map(({ logprob }, i) => Math.abs(logprob - top[i]![1])));
 }

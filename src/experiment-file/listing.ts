@@ -53,8 +53,8 @@ export function listed(
     targetPosition: told(positionText),
     mapping: told(mappingText),
     targetModel: typeof file.model === 'object' ? file.model.target : 'M',
-    targetLayers: told(({ target }) =>
-      at(target.site, layerWords[`${target.layers ?? 'same'}`] ?? target.layers),
+    targetLayers: told(({ target: { site, layers = 'same', window } }) =>
+      [at(site, layerWords[`${layers}`] ?? layers), window && `window ${window}`].filter(Boolean).join(', '),
     ),
     source: told(({ source }) =>
       source.vector === undefined
@@ -107,7 +107,7 @@ function targetText(settings: Settings): string {
 function positionText(settings: Settings): string {
   const [from, to] = [settings.source.position ?? -1, settings.target.position ?? -1].map(shown);
   const isSame = settings.target.prompt.same !== undefined ? to === '-1' : isSource(settings) && from === to;
-  return isSame ? 'i' : to!;
+  return isSame || to === 'same' ? 'i' : to!;
 }
 
 function mappingText({ mapping, edit: { op, alpha } }: Settings): string {
