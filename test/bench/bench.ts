@@ -17,7 +17,6 @@ import {
   type PatchRow,
   resolveModel,
 } from '../../src/index.js';
-import { gaussians } from '../../src/random.js';
 import type { ModelKind } from '../fixtures/models.js';
 import { Comparison, middle, ROUNDS } from './comparison.js';
 import { measureExtraction } from './extraction.js';
@@ -25,13 +24,11 @@ import { labelMilliseconds } from './labelling.js';
 import { measureLayouts } from './layouts.js';
 import { startRawLoop } from './raw-loop.js';
 import { measureRuns } from './run-measures.js';
+import { REST, tracingRows } from './tracing.js';
 import { BATCH_ROWS, LAYERS, modelName, promptsToCapture, someTokens, W3 } from './workloads.js';
 
 const comparison = new Comparison(process.argv[2] ?? '');
 const PREFIX = 19;
-/** Tokens from the first one that is noised on, and draws of the noise. */
-const REST = 4;
-const SEEDS = 10;
 const READ_ONE = { topK: 5, maxTokens: 1 };
 const READ_EIGHT = { topK: 5, maxTokens: 8 };
 
@@ -148,7 +145,7 @@ await comparison.compare(
     theirs: () => raw.run(`rows ${PREFIX} 900 ${BATCH_ROWS} 1`),
   },
 );
-const tracing = await tracingRows();
+const tracing = await tracingRows(engine, target);
 await comparison.compare(
   `causal-tracing, ${tracing.length} rows of ${REST} tokens, noise and one state each : raw decode of these rows`,
   { atLeast: 0.85, rounds: 1 },
@@ -270,31 +267,6 @@ function contrasted(count: number, contrast: Contrast): PatchRow[] {
 }
 
 /** Most memory of the whole command that runs 900 patches, beyond the model file and the K/V cache. */
-/**
- * One prompt whose last tokens but one are noised, ten seeds, and in each run the clean state of one token is put
- * back, at each of three sites of each layer.
- */
-async function tracingRows(): Promise<PatchRow[]> {
-  const first = target.length - REST;
-  const places = Array.from({ length: REST }, (_, i) => first + i).flatMap((tokenIndex) =>
-    (['resid_out', 'attn_out', 'mlp_out'] as const).flatMap((site) =>
-      Array.from({ length: LAYERS }, (_, layer) => ({ site, layer, tokenIndex })),
-    ),
-  );
-  const [clean] = await engine.capture([{ tokenIds: target, points: places }]);
-  if (clean?.status !== 'ok') throw new Error('The clean states could not be captured.');
-  return Array.from({ length: SEEDS }, (_, seed) => {
-    const noise = Array.from({ length: REST - 1 }, (_, i): Edit => {
-      const vector = gaussians(embeddingSize, seed * REST + i);
-      return { site: 'embed', layer: 'embed', tokenIndex: first + i, op: 'add', alpha: 0.1, vector };
-    });
-    return places.map((place, i) => ({
-      tokenIds: target,
-      edits: [...noise, { ...place, vector: clean.states[i]! }],
-    }));
-  }).flat();
-}
-
 async function memoryOfGrid(): Promise<void> {
   const measure = 'MB of memory beyond model file and K/V cache, 900 patches by the command';
   if (!comparison.wants(measure)) return;
