@@ -102,7 +102,9 @@ export async function readHeader(file: Pick<ResolvedModel, 'parts'>, addon: Load
 }
 
 /** The block that a tensor belongs to, null where it belongs to none. */
-export function blockOf({ name }: NativeTensor): { readonly side: Side; readonly block: number } | null {
+export function blockOf({
+  name,
+}: Pick<NativeTensor, 'name'>): { readonly side: Side; readonly block: number } | null {
   const [, prefix, block] = /^(enc\.|dec\.)?blk\.(\d+)\./.exec(name) ?? [];
   return block === undefined
     ? null

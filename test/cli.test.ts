@@ -831,7 +831,6 @@ test('inspect --json is one object with every tensor', () => {
     type: 'f16',
     is_quantized: false,
     shape: [128, 971],
-    offset: 26144,
     bytes: 248576,
     side: null,
     block: null,

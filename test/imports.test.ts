@@ -56,7 +56,18 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   mapping: [...shared, 'file-hash', 'floats', 'native', 'places', 'random', 'safetensors'],
   'fit-mapping': [
     ...shared,
-    ...['alignment', 'floats', 'folders', 'mapping', 'output-file', 'places', 'plan', 'prompts', 'random'],
+    ...[
+      'alignment',
+      'file-hash',
+      'floats',
+      'folders',
+      'mapping',
+      'output-file',
+      'places',
+      'plan',
+      'prompts',
+      'random',
+    ],
     ...['safetensors', 'source-states'],
   ],
   run: [

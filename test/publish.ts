@@ -1,7 +1,7 @@
 /**
- * The paper's experiments, small, on both real models: `npm run results` writes their tables and pictures into
- * results/ anew, or of those experiments alone that are named first; options, such as `-t 1`, go to each run. Runs in results/published.db that are whole are taken, and
- * others go on.
+ * Experiments, small, on both real models: `npm run results` writes their tables and pictures into results/ anew, or
+ * of those experiments alone that are named first; options, such as `-t 1`, go to each run. Runs in
+ * results/published.db that are whole are taken, and others go on.
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -33,7 +33,27 @@ interface Published {
 const [smollm2, gemma] = ['smollm2-135m-instruct', 'gemma-3-270m'];
 const relations = ['country_capital_city', 'country_currency', 'fruit_outside_color'];
 const someFacts = `samples={data: [${relations.map((name) => `relations/${name}`).join(', ')}], subjects: 9, sentences: 1}`;
+const ablated = (layers: string) => [
+  'samples.limit=24',
+  `source.layers=${layers}`,
+  `factors.layers.all.target.layers=${layers}`,
+];
 const grid = (layers: string) => [`source.layers=${layers}`, `target.layers=${layers}`];
+
+/** Variants of factors, the best first: what each comes to, and how it differs from the first levels. */
+const ranked = (metric: string, layers: string) => ({
+  title: `${metric}, mean over source layers${layers}, with 95 % intervals; the best first`,
+  sql: `SELECT place, replace(variant, '|', '/') AS variant, printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) AS "${metric}",
+    CASE WHEN difference IS NULL THEN 'the first levels'
+      ELSE printf('%+.2f [%+.2f, %+.2f]', difference, difference_low, difference_high) END AS "difference from the first levels"
+  FROM ranking WHERE run_id = :run AND name = '${metric}' ORDER BY place, variant`,
+});
+const chosenOnHalf = (metric: string) => ({
+  title: 'the best of them, chosen on the samples at even places and tried on the others',
+  sql: `SELECT chosen AS variant, samples, printf('%.2f [%.2f, %.2f]', value, ci_low, ci_high) AS "${metric}",
+    coalesce(printf('%+.2f [%+.2f, %+.2f]', difference, difference_low, difference_high), '') AS "difference from the first levels"
+  FROM choice WHERE run_id = :run AND name = '${metric}' AND variant = '' AND tried_on = 'odd'`,
+});
 
 const published: readonly Published[] = [
   {
@@ -163,6 +183,27 @@ const published: readonly Published[] = [
         FROM effect WHERE run_id = :run AND name = 'precision-at-1' AND "group" = '' AND source_layer IS NULL
         GROUP BY variant, control ORDER BY variant, control`,
       },
+    ],
+    pictures: [],
+  },
+  {
+    name: 'prompt-ablation',
+    models: {
+      [smollm2!]: ['samples.limit=40', 'source.layers=[14, 18, 22, 26]'],
+      [gemma!]: ['samples.limit=40', 'source.layers=[6, 9, 12, 15]'],
+    },
+    tables: [ranked('precision-at-1', ', each into itself'), chosenOnHalf('precision-at-1')],
+    pictures: [],
+  },
+  {
+    name: 'ablation',
+    models: {
+      [smollm2!]: ablated('[10, 16, 22]'),
+      [gemma!]: ablated('[5, 9, 13]'),
+    },
+    tables: [
+      ranked('precision-at-1', ', each into the target layer that is best for the other half of the samples'),
+      chosenOnHalf('precision-at-1'),
     ],
     pictures: [],
   },

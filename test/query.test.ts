@@ -130,7 +130,7 @@ test('an error of the statement says what there is', (t) => {
     () => query(path, 'SELECT * FROM readings'),
     failure(
       'bad_input',
-      /^SQLite refuses the query: no such table: readings; there are: accuracy, .*, run, run_summary, sample, score, .*, variant, variant_level\.$/,
+      /^SQLite refuses the query: no such table: readings; there are: accuracy, .*, run, run_summary, sample, score, .*, variant, variant_level, vector\.$/,
     ),
   );
   assert.throws(

@@ -142,8 +142,8 @@ test('superscopes: states and what MLPs add are made larger, and the report choo
   const lines = data.rows.filter(([, variant]) => variant === 'any of them');
   const size = [plan.experiment.samples.length, 8 * engine.record.layerCount];
   assert.deepEqual(
-    lines.map((line) => line.slice(2, 6)),
-    [['none', 0, ...size]],
+    lines.map((line) => line.slice(2, 7)),
+    [['none', 0, 'all', ...size]],
   );
   for (const chosen of lines[0]!.slice(-2)) assert.match(`${chosen}`, /^(state|MLP) x (1|2|5|10), \d to \d$/);
 });

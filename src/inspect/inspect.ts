@@ -46,7 +46,7 @@ export interface Inspection extends Omit<ResolvedModel, 'parts'> {
 }
 
 /** Side and block are null where it belongs to no block; a block that is not an encoder's is a decoder's. */
-export interface InspectedTensor extends NativeTensor {
+export interface InspectedTensor extends Omit<NativeTensor, 'offset'> {
   readonly side: Side | null;
   readonly block: number | null;
 }
@@ -96,7 +96,7 @@ export async function inspectModel(
     trainedContext,
     quantization: info?.quantization ?? header.fileType,
     types: header.types,
-    tensors: header.tensors.map((tensor) => ({
+    tensors: header.tensors.map(({ offset: _, ...tensor }) => ({
       ...tensor,
       ...(blockOf(tensor) ?? { side: null, block: null }),
     })),
