@@ -120,14 +120,15 @@ export function verdict(layers: readonly LayerFidelity[]): string {
   };
   const [{ chance_agreement, chance_stability }] = believed as [LayerFidelity];
   const stable = least(({ stability }) => stability);
+  const orMore = believed.length > 1 ? ' or more' : '';
   const where = believed.map(({ source_layer }) => layerText(source_layer));
   return [
     `Believe ${where.length === 1 ? 'layer' : 'layers'} ${where.join(', ')}: there the inspection prompts agree`,
-    `(${least(({ agreement }) => agreement)} or more; random vectors ${chance_agreement!.toFixed(2)})`,
+    `(${least(({ agreement }) => agreement)}${orMore}; random vectors ${chance_agreement!.toFixed(2)})`,
     ...(stable === undefined
       ? []
       : [
-          `and neighbouring layers say the same (${stable} or more; random vectors ${(chance_stability ?? 0).toFixed(2)})`,
+          `and neighbouring layers say the same (${stable}${orMore}; random vectors ${(chance_stability ?? 0).toFixed(2)})`,
         ]),
     'in words that the controls do not say.',
   ].join(' ');

@@ -4,6 +4,8 @@ import { grouped } from '../group.js';
 import { type FidelityMetricName, fidelityMetricNames } from '../patchscope.js';
 import { overlap, type Words, wordsOf } from '../statistics/overlap.js';
 
+export { fidelityMetricNames };
+
 export type ScoreRow = readonly [observationId: number, name: FidelityMetricName, value: number];
 
 interface Cell {

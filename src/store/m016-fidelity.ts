@@ -46,7 +46,7 @@ CREATE VIEW fidelity_by_layer AS
       *,
       row_number() OVER (
         PARTITION BY run_id, sample_idx, source_site, site, source_layer, target_layer, move_idx, control
-        ORDER BY agreement DESC, draw, observation_id
+        ORDER BY agreement DESC, meaningless, draw, observation_id
       ) AS place
     FROM fidelity
     WHERE control IN ('none', 'random')
@@ -83,7 +83,7 @@ CREATE VIEW fidelity_by_layer AS
     source_layer,
     target_layer,
     move_idx, -- move.idx
-    variant, -- the one whose text agrees best with the others'
+    variant, -- the one whose text agrees best with the others', of equals one that means something
     text, -- its text
     readings, -- of captured states
     agreement, -- mean
