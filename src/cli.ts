@@ -8,6 +8,7 @@ import { addConvert } from './commands/convert.js';
 import { addDelete } from './commands/delete.js';
 import { addDemo } from './commands/demo.js';
 import { addDoctor } from './commands/doctor.js';
+import { addExplain } from './commands/explain.js';
 import { addExport } from './commands/export.js';
 import { addFit } from './commands/fit.js';
 import { addInspect } from './commands/inspect.js';
@@ -28,6 +29,7 @@ import { PatchscopeError, packageVersion } from './index.js';
 
 const argv = bindValues(process.argv.slice(2));
 const commands = {
+  explain: addExplain,
   run: addRun,
   list: addList,
   new: addNew,

@@ -1,7 +1,7 @@
 /** Numbers that say how good the reading of one cell is, against its sample's answers or the model's own next token. */
 import type { Outcome, TokenRelevancy } from './observation.js';
 import type { OwnReading } from './own-readings.js';
-import { type MetricName, type OwnMetricName, ownMetricNames } from './patchscope.js';
+import { isFidelityMetric, type MetricName, type OwnMetricName, ownMetricNames } from './patchscope.js';
 import { cropDescription } from './statistics/crop-description.js';
 import { rouge1, rougeL } from './statistics/rouge.js';
 
@@ -111,10 +111,10 @@ export function needsUnpatched(metric: MetricName): boolean {
 
 /** Whether a metric needs answers. */
 export function needsAnswer(metric: MetricName): boolean {
-  return ownTokensFor(metric) === 0 && !needsUnpatched(metric);
+  return ownTokensFor(metric) === 0 && !needsUnpatched(metric) && !isFidelityMetric(metric);
 }
 
-/** Undefined values, where there is nothing to measure, are left out. */
+/** Undefined values, where there is nothing to measure yet, are left out. */
 export function measure(names: readonly MetricName[], outcome: Read, truth: Truth): Record<string, number> {
   const scores: Record<string, number> = {};
   for (const name of names) {
@@ -128,6 +128,7 @@ export function measure(names: readonly MetricName[], outcome: Read, truth: Trut
 function measured(metric: MetricName, outcome: Read, truth: Truth): number | undefined {
   const at = ownAt(metric);
   if (at !== undefined) return ofOwn[at.name](outcome.steps[at.step], truth.own[at.step]);
+  if (isFidelityMetric(metric)) return undefined;
   return ofAnswers[metric as keyof typeof ofAnswers](outcome, truth);
 }
 

@@ -522,13 +522,27 @@ const answerMetricNames = [
   'relevancy',
 ] as const;
 
+/** How a reading compares with other readings of its sample, once all are there: see `fidelityScores`. */
+export const fidelityMetricNames = ['agreement', 'stability', 'unlike-controls'] as const;
+export type FidelityMetricName = (typeof fidelityMetricNames)[number];
+
 /** A number that says how good the reading of one cell is. */
-export type MetricName = (typeof answerMetricNames)[number] | OwnMetricName | AheadMetricName;
+export type MetricName =
+  | (typeof answerMetricNames)[number]
+  | OwnMetricName
+  | AheadMetricName
+  | FidelityMetricName;
 export const metricNames: readonly MetricName[] = [
   ...answerMetricNames,
   ...ownMetricNames,
   ...aheadMetricNames,
+  ...fidelityMetricNames,
 ];
+
+/** Whether a metric compares cells with one another, so that it is made when a run ends. */
+export function isFidelityMetric(metric: MetricName): metric is FidelityMetricName {
+  return (fidelityMetricNames as readonly MetricName[]).includes(metric);
+}
 
 /** Frozen data: which states go where and what is read. */
 export interface Experiment extends Settings {

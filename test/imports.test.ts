@@ -82,7 +82,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   'record-run': [
     ...[...shared, 'adapters', 'group', 'lens', 'plan', 'prompts', 'record-probes', 'run', 'store'],
   ],
-  store: [...shared, 'folders', 'nearest', 'output-file', 'statistics'],
+  store: [...shared, 'folders', 'group', 'nearest', 'output-file', 'statistics'],
   folders: [],
   floats: [],
   'vector-values': [...shared, 'floats', 'places', 'plan', 'prompts', 'random', 'source-states'],

@@ -14,6 +14,7 @@ import { inputOf, type ResolvedPrompt } from '../prompts.js';
 import { arrangeCells, type CellColumns, type Grid, type Windows, windowKey } from './arrange.js';
 import { checkVectors, VectorVariants } from './check-vectors.js';
 import { sequencesOf } from './contrast.js';
+import { checkFidelity } from './fidelity.js';
 import { keptSettings, mappingsOf } from './mappings.js';
 import {
   type ModelShape,
@@ -111,6 +112,7 @@ export function makePlan(
   if (own) vectors.refuse('says no next token for the metrics precision-at-1 and surprisal: leave these out');
   if (experiment.probe) vectors.refuse('a probe learns from the states of source prompts: leave probe out');
   checkKnownAndProbe(experiment);
+  checkFidelity(experiment);
   if (experiment.controls?.shuffled)
     vectors.refuse(
       "is no state of a sample, another one's of which the control shuffled takes: leave it out",

@@ -11,6 +11,7 @@ import { cellChoices } from './cell-choice.js';
 import { curves } from './curves.js';
 import { differences } from './differences.js';
 import { facts, prompts } from './facts.js';
+import { fidelityTables } from './fidelity.js';
 import { groupBars } from './group-bars.js';
 import { groupCurves } from './group-curves.js';
 import { heatMaps } from './heat-maps.js';
@@ -117,6 +118,11 @@ function sectionsOf(database: Database, subject: Subject): Section[] {
       ...{ name: 'texts', title: 'Texts' },
       about: `What was generated at each layer, of the first ${shownSamples} samples, at the last of several source positions, and the first draw of each control.`,
       parts: textTables(database, subject, shownSamples),
+    },
+    {
+      ...{ name: 'fidelity', title: 'What to believe' },
+      about: `Whether readings are borne out by other inspection prompts, by neighbouring layers, and by what controls do not say, of the first ${shownSamples} samples.`,
+      parts: fidelityTables(database, subject, shownSamples),
     },
     {
       ...{ name: 'signatures', title: 'Failure signatures' },

@@ -15,6 +15,7 @@ import { m012Moves } from './m012-moves.js';
 import { m013Vectors } from './m013-vectors.js';
 import { m014Contrasts } from './m014-contrasts.js';
 import { m015Adapters } from './m015-adapters.js';
+import { m016Fidelity } from './m016-fidelity.js';
 
 export interface Migration {
   readonly name: string;
@@ -38,6 +39,7 @@ export const migrations: readonly Migration[] = [
   m013Vectors,
   m014Contrasts,
   m015Adapters,
+  m016Fidelity,
 ];
 
 /** "PSCP" in the header of the file; it tells our files from other SQLite databases. */

@@ -18,6 +18,8 @@ export interface Statements {
   readonly addToken: Statement;
   readonly addTokenScore: Statement;
   readonly addScore: Statement;
+  /** Those of one metric that is made when a run ends. */
+  readonly deleteScores: Statement<[name: string, runId: number]>;
   readonly addRelevancy: Statement;
   readonly countFailed: Statement;
   readonly resumeRun: Statement;
@@ -109,6 +111,9 @@ export function prepareStatements(database: Database): Statements {
       'INSERT INTO token_score (observation_id, step, rank, token_id, logprob) VALUES (?, ?, ?, ?, ?)',
     ),
     addScore: database.prepare('INSERT INTO score (observation_id, name, value) VALUES (?, ?, ?)'),
+    deleteScores: database.prepare(
+      'DELETE FROM score WHERE name = ? AND observation_id IN (SELECT id FROM observation WHERE run_id = ?)',
+    ),
     addRelevancy: database.prepare(
       'INSERT INTO token_relevancy (observation_id, step, token_id, probability, unpatched) VALUES (?, ?, ?, ?, ?)',
     ),

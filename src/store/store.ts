@@ -13,6 +13,7 @@ import { choiceRows } from './choices.js';
 import { ChunkWriter, layerNumber } from './chunk-writer.js';
 import { effectRows } from './effects.js';
 import { storeError } from './failure.js';
+import { fidelityNames, fidelityScores } from './fidelity.js';
 import { findRun } from './find-run.js';
 import { openDatabase } from './open-database.js';
 import type { FinalStatus, ModelRecord, RunContents, RunRecord, VariantRecord } from './records.js';
@@ -43,9 +44,9 @@ export interface Store {
    *   engine settings, and says what differs in the newest; or where the named one is none or done.
    */
   findRun(run: RunRecord, which?: number): UnfinishedRun | undefined;
-  /** It goes on: its status is `running` again, and metrics, effects and choices of what it had are gone. */
+  /** It goes on: its status is `running` again, and metrics, effects, choices and comparisons of what it had are gone. */
   resumeRun(runId: number): void;
-  /** Makes the rows of `metric`, `effect` and `choice` from the scores of the cells that are there; the same from the same cells. */
+  /** Compares the cells that are there, as the experiment asks, and makes the rows of `metric`, `effect` and `choice` from all scores; the same from the same cells. */
   aggregate(runId: number): void;
   finishRun(runId: number, status: FinalStatus): void;
   /** Idempotent. */
@@ -192,12 +193,17 @@ class SqliteStore implements Store {
     this.#write(() => {
       const { changes } = this.#statements.resumeRun.run(runId);
       if (changes === 0) throw this.#noRun(runId);
-      this.#deleteMeans(runId);
+      this.#deleteMade(runId);
     });
   }
 
   aggregate(runId: number): void {
     // before the write lock, which others wait for
+    const scores = this.#read(() => [...fidelityScores(this.#database, runId)]);
+    this.#write(() => {
+      this.#deleteMade(runId);
+      for (const row of scores) this.#statements.addScore.run(...row);
+    });
     const { metrics, effects, choices } = this.#read(() => {
       if (this.#statements.targetModel.get(runId) === undefined) throw this.#noRun(runId);
       return {
@@ -229,6 +235,12 @@ class SqliteStore implements Store {
     this.#statements.deleteMetrics.run(runId);
     this.#statements.deleteEffects.run(runId);
     this.#statements.deleteChoices.run(runId);
+  }
+
+  /** All that was made of the cells of a run. */
+  #deleteMade(runId: number): void {
+    this.#deleteMeans(runId);
+    for (const name of fidelityNames(this.#database, runId)) this.#statements.deleteScores.run(name, runId);
   }
 
   #addVariant(
