@@ -2,7 +2,7 @@
  * One context whose sequences all begin with the prefix of a group: rows take a slot each, are patched,
  * generate, and leave it to the next row. Which row is decoded when follows from the rows alone.
  */
-import type { CacheLayout, Edit, RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
+import type { CacheLayout, RowReading, RowResult, StepReading, TokenReading } from '../engine.js';
 import type { NativeContext, NativeReadings } from '../native.js';
 import { Batch, type OwnReading, type RawReading, type RowContrast } from './batch.js';
 import type { ContextPool } from './context-pool.js';

@@ -1,6 +1,6 @@
 /** The edits that a target's own states have in every cell, as token indexes and places. */
 import { PatchscopeError } from '../errors.js';
-import type { OwnEdit, Patch, Vector } from '../patchscope.js';
+import type { OwnEdit, Vector } from '../patchscope.js';
 import { type Place, parsePlaces } from '../places.js';
 import { resolveSpan } from '../positions.js';
 import { positionTokens, type ResolvedPrompt, writtenBytes } from '../prompts.js';
