@@ -24,10 +24,9 @@ export function fidelityTables(
         'Text: of the variant that agrees best with the others. Agreement: mean overlap of what the variants say, by words, 0 to 1. Stability: mean overlap with the layers before and behind. Unlike controls: 1 less the overlap with the control that is most like it. Relevancy: how much the patch changes the probabilities of the tokens. Chance: what 19 of 20 random vectors do not exceed. Believable: agreement and stability are beyond chance, and most texts have words that no control says, are not those of the unpatched target and mean something; blank: it can not be told without several variants and the control random.',
       data: askData(
         database,
-        `SELECT run_id, sample, ${layers}, text, ${rounded}, round(chance_agreement, 2) AS chance_agreement,
-  round(chance_stability, 2) AS chance_stability, round(unrelated, 2) AS unrelated, round(contaminated, 2) AS contaminated,
-  round(meaningless, 2) AS meaningless, round(norm_far, 2) AS norm_far,
-  CASE believable WHEN 1 THEN 'yes' WHEN 0 THEN 'no' END AS believable
+        `SELECT sample, ${layers}, CASE believable WHEN 1 THEN 'yes' WHEN 0 THEN 'no' END AS believable, text, ${rounded},
+  round(chance_agreement, 2) AS chance_agreement, round(chance_stability, 2) AS chance_stability,
+  round(contaminated, 2) AS contaminated, round(meaningless, 2) AS meaningless, round(norm_far, 2) AS norm_far, run_id
 FROM fidelity_by_layer AS layer
 WHERE run_id IN (${runIds}) AND sample_idx < ${sampleCount}
 ORDER BY run_id, sample_idx, layer.source_layer, layer.target_layer`,
@@ -36,9 +35,11 @@ ORDER BY run_id, sample_idx, layer.source_layer, layer.target_layer`,
     {
       ...{ name: 'fidelity-of-readings', title: 'Each reading' },
       caption: 'The same numbers, and 1 where the reading has a sign of failure.',
+      // its rows are seen when asked for
+      html: '',
       data: askData(
         database,
-        `SELECT run_id, sample, ${layers}, variant, text, ${rounded}, unrelated, contaminated, meaningless, norm_far
+        `SELECT sample, ${layers}, variant, text, ${rounded}, unrelated, contaminated, meaningless, norm_far, run_id
 FROM fidelity AS reading
 WHERE run_id IN (${runIds}) AND sample_idx < ${sampleCount} AND control = 'none'
 ORDER BY run_id, sample_idx, reading.source_layer, reading.target_layer, observation_id`,
