@@ -143,12 +143,12 @@ function doubts(layer: LayerFidelity): string {
   }
   const share = (part: number) => `${Math.round(100 * part)} %`;
   return [
-    ...(agreement > chance_agreement
+    ...(agreement > chance_agreement || agreement === 1
       ? []
       : [
           `the prompts agree no more on it (${numberText(agreement)}) than on random vectors (${numberText(chance_agreement)})`,
         ]),
-    ...(stability === null || stability > (chance_stability ?? 0)
+    ...(stability === null || stability === 1 || stability > (chance_stability ?? 0)
       ? []
       : [
           `neighbouring layers are no more like it (${numberText(stability)}) than those of random vectors (${numberText(chance_stability ?? 0)})`,

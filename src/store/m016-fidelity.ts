@@ -97,9 +97,11 @@ CREATE VIEW fidelity_by_layer AS
     contaminated, -- share; null where the unpatched target was not run
     meaningless, -- share
     norm_far, -- share
-    agreement > chance_agreement AND coalesce(stability > coalesce(chance_stability, 0), 1)
-      AND coalesce(unlike_controls >= 0.5, 1) AND coalesce(contaminated < 0.5, 1)
-      AND meaningless < 0.5 AS believable -- 1: variants agree, and neighbouring layers too, more than random vectors bear out, and most readings have words that no control says and are neither contaminated nor meaningless; null: it can't be told without several variants and the control random
+    CASE WHEN agreement IS NOT NULL AND chance_agreement IS NOT NULL THEN
+      (agreement > chance_agreement OR agreement = 1)
+      AND coalesce(stability > coalesce(chance_stability, 0) OR stability = 1, 1)
+      AND coalesce(unlike_controls >= 0.5, 1) AND coalesce(contaminated < 0.5, 1) AND meaningless < 0.5
+    END AS believable -- 1: variants agree wholly, or more than random vectors bear out, and neighbouring layers too, and most readings have words that no control says and are neither contaminated nor meaningless; null: it can't be told without several variants and the control random
   FROM (
     SELECT
       cell.run_id AS run_id,
