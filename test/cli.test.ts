@@ -1113,7 +1113,7 @@ const badInputs: [what: string, args: readonly string[], says: RegExp][] = [
   ['--json and --csv at once', ['sql', 'SELECT 1', '--json', '--csv'], /--json or --csv, not both/],
   ['a word too many', [...patchWords(), 'again'], /again/],
   ['no query', ['sql'], /query/],
-  ['no command', [], /Name a command: run, .*, patch, .*; patchscopes --help/],
+  ['no command', [], /Name a command: explain, run, .*, patch, .*; patchscopes --help/],
 ];
 
 for (const [what, args, says] of badInputs) test(`${what} is bad input`, () => assertBadInput(args, says));

@@ -99,6 +99,37 @@ equality(
   },
 );
 
+// corrupted by another word's embedding instead of noise; the edit that is nothing gives both rows one shape
+equality(
+  'what causal tracing restores is what an interchange brings into the corrupted prompt',
+  async (engine) => {
+    const [clean, corrupted] = ['cat', 'of'].map((word) => `in the house ${word} is a man`);
+    const source = { prompt: clean, position: 'is', layers: 'all' };
+    const word = { prompt: corrupted, position: 'of' };
+    const cells = await ran(engine, {
+      variants: [
+        {
+          ...{ name: 'tracing', source },
+          target: {
+            ...{ prompt: clean, position: 'is' },
+            edits: [{ at: 'cat', layers: 'embed', vector: { mean: [word] } }],
+          },
+        },
+        {
+          ...{ name: 'interchange', source },
+          target: {
+            ...{ prompt: corrupted, position: 'is' },
+            edits: [{ at: 'of', layers: 'embed', op: 'scale' }],
+          },
+        },
+      ],
+    });
+    assertEqual(cells, 'tracing', 'interchange');
+    const [unpatched] = ofVariant(cells, 'tracing', 'unpatched');
+    assert.notDeepEqual(read(ofVariant(cells, 'tracing')[1]!), read(unpatched!));
+  },
+);
+
 // behind the position there are as many tokens in both runs, and products of one row alone round otherwise
 equality('back-patching into the same layer is nothing', async (engine) => {
   const back = (layers: string) => ({

@@ -1,4 +1,4 @@
-/** Every experiment of the package as a table for people: `npm run list` writes it to results/EXPERIMENTS.md. */
+/** Every experiment of the package as a table for people: `npm run list` writes it into the README. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { columns, experimentRow } from '../src/cli/experiment-table.js';
@@ -6,28 +6,27 @@ import { listExperiments } from '../src/experiment-file/listing.js';
 
 const here = new URL('.', import.meta.url);
 
-export function experimentsDocument(): string {
-  return `# The experiments of the package
+const readme = new URL('../README.md', here);
+const [begin, end] = ['<!-- patchscopes list -->\n', '<!-- end of the list -->'];
 
-Written by \`npm run list\`, from the files alone: \`patchscopes list\` prints it, \`patchscopes new NAME\` writes one out.
-T is the target prompt (S: the source prompt), i* its position (i: the source's), f what becomes of a state v that was taken
-(h: the state that is met), M* the target's model, l* its layers (l: the source's); a layer alone means the block's output.
-
-${experimentsTable('../')}`;
+/** What stands in the README before the table, the table, and what stands behind it. */
+export function readmeParts(): readonly [before: string, table: string, after: string] {
+  const text = readFileSync(readme, 'utf8');
+  const [from, to] = [text.indexOf(begin) + begin.length, text.indexOf(end)];
+  return [text.slice(0, from), text.slice(from, to), text.slice(to)];
 }
 
-/** @param root of the repository, seen from where the table stands. */
-export function experimentsTable(root: string): string {
+export function experimentsTable(): string {
   const head = [...columns, 'method', 'test'];
   const rows = listExperiments().map((experiment) => {
     const [name, ...cells] = experimentRow(experiment);
     const { method, from } = experiment;
     const test = testOf(experiment.name);
     return [
-      `[${name}](${root}src/experiments/${name}.yaml)`,
+      `[${name}](src/experiments/${name}.yaml)`,
       ...cells.map((cell) => (cell === '' ? '' : plain(cell))),
       [method, from].filter((part) => part !== null).join(', '),
-      `[${test.replace('.test.ts', '')}](${root}test/${test})`,
+      `[${test.replace('.test.ts', '')}](test/${test})`,
     ];
   });
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |\n`;
@@ -55,5 +54,6 @@ function testOf(name: string): string {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  writeFileSync(new URL('../results/EXPERIMENTS.md', here), experimentsDocument());
+  const [before, , after] = readmeParts();
+  writeFileSync(readme, `${before}${experimentsTable()}${after}`);
 }
