@@ -148,7 +148,7 @@ function doubts(layer: LayerFidelity): string {
       : [
           `the prompts agree no more on it (${numberText(agreement)}) than on random vectors (${numberText(chance_agreement)})`,
         ]),
-    ...(stability === null || stability === 1 || stability > (chance_stability ?? 0)
+    ...(stability === null || stability > (chance_stability ?? 0) || stability === 1
       ? []
       : [
           `neighbouring layers are no more like it (${numberText(stability)}) than those of random vectors (${numberText(chance_stability ?? 0)})`,

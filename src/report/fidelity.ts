@@ -21,7 +21,7 @@ export function fidelityTables(
     {
       ...{ name: 'believable', title: 'Readings of all variants, by layer' },
       caption:
-        'Text: of the variant that agrees best with the others. Agreement: mean overlap of what the variants say, by words, 0 to 1. Stability: mean overlap with the layers before and behind. Unlike controls: 1 less the overlap with the control that is most like it. Relevancy: how much the patch changes the probabilities of the tokens. Chance: what 19 of 20 random vectors do not exceed. Believable: agreement and stability are beyond chance, and most texts have words that no control says, are not those of the unpatched target and mean something; blank: it can not be told without several variants and the control random.',
+        'Text: of the variant that agrees best with the others. Agreement: mean overlap of what the variants say, by words, 0 to 1. Stability: mean overlap with the layers before and behind. Unlike controls: 1 less the overlap with the control that is most like it. Relevancy: how much the patch changes the probabilities of the tokens. Chance: what 19 of 20 random vectors that change the text do not exceed. Believable: agreement and stability are beyond chance or whole, and most texts have words that no control says, are not those of the unpatched target and mean something; blank: it can not be told without several variants and the control random.',
       data: askData(
         database,
         `SELECT sample, ${layers}, CASE believable WHEN 1 THEN 'yes' WHEN 0 THEN 'no' END AS believable, text, ${rounded},

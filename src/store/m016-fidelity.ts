@@ -57,7 +57,7 @@ CREATE VIEW fidelity_by_layer AS
       avg(agreement) AS agreement,
       avg(stability) AS stability
     FROM cell
-    WHERE control = 'random'
+    WHERE control = 'random' AND coalesce(contaminated, 0) = 0
     GROUP BY run_id, sample_idx, source_site, site, source_layer, target_layer, move_idx, draw
   ),
   chance AS (
@@ -87,7 +87,7 @@ CREATE VIEW fidelity_by_layer AS
     text, -- its text
     readings, -- of captured states
     agreement, -- mean
-    chance_agreement, -- of 19 of 20 random vectors of the run, at whatever layers and samples, no more
+    chance_agreement, -- of 19 of 20 random vectors of the run, at whatever layers and samples, no more; of those that change what the unpatched target says
     stability, -- mean
     chance_stability, -- as chance_agreement
     unlike_controls, -- mean
@@ -97,11 +97,11 @@ CREATE VIEW fidelity_by_layer AS
     contaminated, -- share; null where the unpatched target was not run
     meaningless, -- share
     norm_far, -- share
-    CASE WHEN agreement IS NOT NULL AND chance_agreement IS NOT NULL THEN
+    CASE WHEN chance_agreement IS NOT NULL THEN
       (agreement > chance_agreement OR agreement = 1)
       AND coalesce(stability > coalesce(chance_stability, 0) OR stability = 1, 1)
       AND coalesce(unlike_controls >= 0.5, 1) AND coalesce(contaminated < 0.5, 1) AND meaningless < 0.5
-    END AS believable -- 1: variants agree wholly, or more than random vectors bear out, and neighbouring layers too, and most readings have words that no control says and are neither contaminated nor meaningless; null: it can't be told without several variants and the control random
+    END AS believable -- 1: variants agree, and neighbouring layers too, wholly or more than random vectors bear out, and most readings have words that no control says and are neither contaminated nor meaningless; null: it can't be told without several variants and the control random
   FROM (
     SELECT
       cell.run_id AS run_id,
