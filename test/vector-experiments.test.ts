@@ -33,7 +33,11 @@ const paul = 'samples=[{ subject: paul quill, prompt: the city of paul quill is,
 const worldAnswer = 'answer="{answer}"';
 
 test('causal tracing finds where a fact is: the state of a name brings it back until it has been read', async () => {
-  const cells = await cellsOf(world, 'causal-tracing', [paul, worldAnswer]);
+  const cells = await cellsOf(world, 'causal-tracing', [
+    ...[paul, worldAnswer],
+    'source.position="{subject}"',
+    'draws=1',
+  ]);
   const of = (variant: string, control: string, layer: number | null) =>
     cells.find((cell) => cell.variant === variant && cell.control === control && cell.targetLayer === layer)!
       .scores['answer-logprob']!;
