@@ -398,8 +398,8 @@ function placePairs(
  * told by the source layer, the source layers are those of the target.
  */
 function targetPlaces(
-  { name, sourceLayers, targetLayers, targetSite, targetSide = 'decoder' }: VariantSettings,
-  { target: { record } }: PlannedModels,
+  { name, sourceLayers, targetLayers, targetSite, targetSide }: VariantSettings,
+  { target }: PlannedModels,
   list: PlaceList,
 ): [source: number, target: number][] {
   const relative = relations[targetLayers.trim()];
@@ -409,7 +409,7 @@ function targetPlaces(
       `The source of the variant '${name}' is a vector without a layer, than which no target layer lies ${targetLayers.trim()}: name the target layers.`,
     );
   }
-  const count = targetSide === 'encoder' ? (record.encoderLayerCount ?? 0) : record.layerCount;
+  const count = layersOf(target, targetSide);
   return parsePlaces(relative === 'same' ? sourceLayers : targetLayers, count, targetSite).map((place) => {
     const number = list.numberOf(place);
     return [number, number];
